@@ -1,0 +1,1 @@
+"""Train MDRNets with PyTorch."""

@@ -1,0 +1,137 @@
+"""The checkpoint file: weights and all that is needed to rebuild the model, in safetensors.
+
+Reading one executes nothing. The header's metadata entry ``showface`` holds, as JSON: schema
+version, network config, category names, the stages it holds, and figures of its training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from showface.runtime.errors import UsageError
+from showface.runtime.stages import CATEGORIES
+
+from .config import NetworkConfig, config_from_dict
+from .networks.mdrnets import MDRNets
+
+SCHEMA_VERSION = 1
+METADATA_KEY = "showface"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint in memory."""
+
+    config: NetworkConfig
+    weights: dict[str, Tensor]
+    stages: tuple[str, ...]
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of names, shapes and values of the weights, whatever file they came from."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.weights.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _stages_of(model: MDRNets) -> tuple[str, ...]:
+    return tuple(name for name, _ in model.named_children())
+
+
+def save_checkpoint(path: Path, model: MDRNets, stages: Iterable[str], training: dict[str, Any]) -> None:
+    """Write the networks ``stages`` of ``model``, first under a temporary name."""
+    stages = tuple(stages)
+    weights = {k: v.contiguous() for k, v in model.state_dict().items() if k.split(".")[0] in stages}
+    header = {
+        "schema_version": SCHEMA_VERSION,
+        "network": asdict(model.config),
+        "categories": CATEGORIES,
+        "stages": stages,
+        "training": training,
+    }
+    temporary = path.with_suffix(".tmp")
+    save_file(weights, temporary, {METADATA_KEY: json.dumps(header)})
+    os.replace(temporary, path)
+
+
+def _read_header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    try:
+        header = json.loads((metadata or {})[METADATA_KEY])
+        version = int(header["schema_version"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise UsageError(f"{path}: safetensors without a showface header; not a showface checkpoint") from error
+    if version > SCHEMA_VERSION:
+        raise UsageError(
+            f"{path}: checkpoint schema {version} is newer than {SCHEMA_VERSION}; upgrade with: pip install -U showface"
+        )
+    if tuple(header["categories"]) != CATEGORIES:
+        raise UsageError(f"{path}: category scheme {header['categories']} differs from this version's {CATEGORIES}")
+    return dict(header)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint file.
+
+    Raises:
+        UsageError: the file is missing, is no checkpoint of this or an older schema, or has another
+            category scheme.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = _read_header(path, file.metadata())
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"{path}: cannot be read as a safetensors checkpoint: {error}") from error
+    config = config_from_dict(NetworkConfig, header["network"], f"{path}: network")
+    return Checkpoint(config, weights, tuple(header["stages"]), dict(header["training"]))
+
+
+def load_weights(model: MDRNets, checkpoint: Checkpoint, path: Path) -> None:
+    """Copy the stages of ``checkpoint`` into ``model``.
+
+    Raises:
+        UsageError: a key is missing, unknown or has another shape; the message names it.
+    """
+    expected = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in checkpoint.stages}
+    for key in sorted(set(expected) | set(checkpoint.weights)):
+        if key not in checkpoint.weights:
+            raise UsageError(f"{path}: missing key {key!r}")
+        if key not in expected:
+            raise UsageError(f"{path}: unexpected key {key!r}")
+        have, want = tuple(checkpoint.weights[key].shape), tuple(expected[key].shape)
+        if have != want:
+            raise UsageError(f"{path}: {key!r} has shape {have}, the network config gives {want}")
+    model.load_state_dict(checkpoint.weights, strict=False)
+
+
+def model_from_checkpoint(path: Path) -> tuple[MDRNets, Checkpoint]:
+    """Rebuild the assembled model, in float32 and evaluation mode.
+
+    Raises:
+        UsageError: as :func:`read_checkpoint` and :func:`load_weights`, or the checkpoint lacks a stage.
+    """
+    checkpoint = read_checkpoint(path)
+    with torch.random.fork_rng(devices=[]):
+        model = MDRNets(checkpoint.config)
+    absent = [stage for stage in _stages_of(model) if stage not in checkpoint.stages]
+    if absent:
+        raise UsageError(
+            f"{path}: holds {', '.join(checkpoint.stages)} but not {', '.join(absent)}; "
+            "assemble it with: showface train mdrnet"
+        )
+    load_weights(model, checkpoint, path)
+    return model.eval(), checkpoint

@@ -1,0 +1,1 @@
+"""Configurations of the training runs, as TOML."""

@@ -1,0 +1,1 @@
+"""The networks of MDRNets, one subject a file."""

@@ -1,0 +1,106 @@
+"""Convolution layers shared by the networks: partial, gated, and spatially-adaptive ones."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PartialConv2d(nn.Module):
+    """Convolution over valid pixels only (Liu et al. 2018).
+
+    The response is multiplied by ``k² / count``, where ``count`` is the number of valid pixels
+    under the kernel; padding counts as invalid. ``count`` is clamped at one rather than offset by
+    an epsilon, because a window without valid pixels would overflow float16 otherwise.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+        self.bias = nn.Parameter(torch.zeros(1, out_channels, 1, 1))
+
+    def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolve ``x``, whose invalid pixels are already zero.
+
+        Args:
+            x: [B, C, H, W] features, zero where nothing is valid.
+            valid: [B, 1, H, W] share of valid channels a pixel, in [0, 1].
+
+        Returns:
+            Features [B, C', H', W'] and their validity [B, 1, H', W'], 0 or 1.
+        """
+        area = self.kernel_size**2
+        count = area * F.avg_pool2d(valid, self.kernel_size, self.stride, self.kernel_size // 2)
+        response = self.conv(x)
+        # The casts matter under autocast only: they keep the features in its lower precision.
+        scale = (area / count.clamp(min=1.0)).to(response.dtype)
+        return response * scale + self.bias.to(response.dtype), (count > 0).to(response.dtype)
+
+
+class GatedConv2d(nn.Module):
+    """Convolution with a learned soft gate for each output value (Yu et al. 2019)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, 2 * out_channels, 3, stride, padding=dilation, dilation=dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to [B, C', H/stride, W/stride]."""
+        feature, gate = self.conv(x).chunk(2, dim=1)
+        return F.elu(feature) * torch.sigmoid(gate)
+
+
+class GatedResBlock(nn.Module):
+    """Residual block of a dilated gated convolution and a plain one."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.gated = GatedConv2d(channels, channels, dilation=dilation)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        return x + self.conv(self.gated(x))
+
+
+class Spade(nn.Module):
+    """Spatially-adaptive denormalisation (Park et al. 2019).
+
+    Scale and shift are computed at the resolution of ``guidance`` and resized to that of the
+    features: at full size they would cost more than the rest of the refiner.
+    """
+
+    def __init__(self, channels: int, guidance_channels: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(channels)
+        self.shared = nn.Conv2d(guidance_channels, hidden, 3, padding=1)
+        self.modulation = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
+
+    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
+        """Normalise ``x`` [B, C, H, W] and modulate it by ``guidance`` [B, G, h, w]."""
+        modulation = self.modulation(F.relu(self.shared(guidance)))
+        if modulation.shape[-2:] != x.shape[-2:]:
+            modulation = F.interpolate(modulation, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        gamma, beta = modulation.chunk(2, dim=1)
+        return self.norm(x) * (1 + gamma) + beta
+
+
+class SpadeResBlock(nn.Module):
+    """Residual block whose normalisations are guided (Park et al. 2019)."""
+
+    def __init__(self, in_channels: int, out_channels: int, guidance_channels: int, hidden: int) -> None:
+        super().__init__()
+        self.spade1 = Spade(in_channels, guidance_channels, hidden)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.spade2 = Spade(out_channels, guidance_channels, hidden)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
+        """Map [B, C, H, W] to [B, C', H, W] under ``guidance`` [B, G, h, w]."""
+        y = self.conv1(F.leaky_relu(self.spade1(x, guidance), 0.2))
+        y = self.conv2(F.leaky_relu(self.spade2(y, guidance), 0.2))
+        return self.shortcut(x) + y
