@@ -1,0 +1,79 @@
+"""Between an image of any size and the square tensors of the networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError
+from .images import Pixels
+from .masks import Hole
+
+Array = NDArray[np.float32]
+
+
+def _resize(array: Any, side: int) -> Any:
+    """Resize (H, W[, C]) to a square: by area when shrinking, bilinearly when growing."""
+    if array.shape[0] == side:
+        return array
+    return cv2.resize(array, (side, side), interpolation=cv2.INTER_AREA if array.shape[0] > side else cv2.INTER_LINEAR)
+
+
+def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[Array, Array]:
+    """Make the chain's inputs from an aligned square face.
+
+    A pixel of the small image that any part of the hole touches counts as hole, so that nothing of
+    the occluder bleeds into the known pixels.
+
+    Args:
+        pixels: (H, H), (H, H, 3) or (H, H, 4), uint8 or uint16.
+        hole: (H, H), True = hole.
+        size: side of the networks' input.
+        name: of the file, for the error.
+
+    Returns:
+        ``image`` [3, size, size] in [-1, 1], zero in the hole, and ``mask`` [1, size, size], 1 = hole.
+
+    Raises:
+        InputError: the image is not square.
+    """
+    height, width = pixels.shape[:2]
+    if height != width:
+        raise InputError(f"{name}: {width}×{height} is not square; crop it to an aligned face")
+    rgb = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
+    # The occluder is blanked before the resize, or its brightness would ring over the hole's border.
+    known = np.where(hole[..., None], 0, rgb).astype(np.float32)
+    small_hole = _resize(hole.astype(np.float32), size) > 0
+    image = _resize(known, size) * (2.0 / np.iinfo(pixels.dtype).max) - 1.0
+    image = np.where(small_hole[..., None], 0.0, image).astype(np.float32)
+    return np.ascontiguousarray(image.transpose(2, 0, 1)), small_hole[None].astype(np.float32)
+
+
+def composite(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False) -> Pixels:
+    """Write the completed face into the hole; every value outside it is copied bit by bit.
+
+    Args:
+        pixels: the input, as for :func:`prepare`.
+        hole: (H, H), True = hole.
+        completed: [3, size, size] in [-1, 1].
+        opaque: set the alpha channel to its maximum in the hole.
+
+    Returns:
+        An array of the input's shape and dtype.
+    """
+    top = int(np.iinfo(pixels.dtype).max)
+    full = _resize(np.ascontiguousarray(completed.transpose(1, 2, 0)), pixels.shape[0])
+    values = np.rint((full + 1.0) * (top / 2.0)).clip(0, top)
+    if pixels.ndim == 2:
+        values = np.rint(values @ np.asarray([0.299, 0.587, 0.114], np.float32))
+    result = pixels.copy()
+    if pixels.ndim == 2:
+        result[hole] = values[hole].astype(pixels.dtype)
+        return result
+    result[..., :3][hole] = values[hole].astype(pixels.dtype)
+    if opaque and pixels.shape[2] == 4:
+        result[..., 3][hole] = top
+    return result

@@ -1,0 +1,122 @@
+"""Sessions on ONNX Runtime, on the CPU or on CUDA; never silently on another device than asked."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .errors import UsageError
+from .session import Chain, Tensors
+from .stages import Stage
+
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+ERRORS_ONLY = 3
+
+
+@dataclass(slots=True)
+class OnnxRuntimeSession:
+    """One stage in an ONNX Runtime session."""
+
+    stage: Stage
+    session: ort.InferenceSession
+
+    def run(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """Map the stage's inputs to its outputs, by the names of the stage table."""
+        outputs = self.session.run(list(self.stage.outputs), dict(inputs))
+        return dict(zip(self.stage.outputs, outputs, strict=True))
+
+
+def cuda_device_count() -> int:
+    """Return the number of CUDA devices that the driver reports; 0 without a driver."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(name)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0
+
+
+def parse_device(device: str) -> int | None:
+    """Return the CUDA index of ``cuda:N``, or None for ``cpu``.
+
+    Raises:
+        UsageError: neither of the two.
+    """
+    if device == "cpu":
+        return None
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise UsageError(f"--device {device}: use auto, cpu or cuda:N")
+    return int(index or 0)
+
+
+def open_session(data: bytes, stage: Stage, cuda_index: int | None, threads: int | None) -> OnnxRuntimeSession:
+    """Load one stage.
+
+    Args:
+        data: the ONNX model.
+        stage: its entry of the stage table.
+        cuda_index: CUDA device, or None for the CPU.
+        threads: for the CPU; None leaves the choice to ONNX Runtime.
+
+    Raises:
+        UsageError: the model cannot be loaded, or not on that device.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    providers: list[Any] = [CPU_PROVIDER]
+    if cuda_index is not None:
+        # TF32 would cost the parity with PyTorch that the bundle promises.
+        providers = [(CUDA_PROVIDER, {"device_id": str(cuda_index), "use_tf32": "0"})]
+    try:
+        session = ort.InferenceSession(data, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's own types derive from Exception and are not exported
+        raise UsageError(f"stage {stage.name}: ONNX Runtime cannot load it: {error}") from error
+    wanted = CPU_PROVIDER if cuda_index is None else CUDA_PROVIDER
+    if session.get_providers()[0] != wanted:
+        raise UsageError(
+            "CUDA was asked for, but ONNX Runtime's CUDA provider did not load; "
+            "install its libraries with: pip install 'showface[cuda]', or use --device cpu"
+        )
+    return OnnxRuntimeSession(stage, session)
+
+
+def open_chain(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Chain:
+    """Load all stages of ``bundle``.
+
+    Args:
+        bundle: where the models are.
+        device: ``cpu``, ``cuda:N``, or ``auto``: CUDA where it works, else the CPU.
+        threads: for the CPU.
+
+    Raises:
+        UsageError: a stage cannot be loaded on the device that was asked for.
+    """
+
+    def load(cuda_index: int | None, reason: str) -> Chain:
+        sessions = [open_session(bundle.model(s), s, cuda_index, threads) for s in bundle.manifest.stages]
+        where = "CPU" if cuda_index is None else f"CUDA device {cuda_index}"
+        return Chain(sessions, f"ONNX Runtime {ort.__version__} on {where} ({reason})")
+
+    if device != "auto":
+        cuda_index = parse_device(device)
+        if cuda_index is not None and cuda_index >= cuda_device_count():
+            raise UsageError(f"--device {device}: the driver reports {cuda_device_count()} CUDA devices; use --device cpu")
+        return load(cuda_index, "as asked")
+    if cuda_device_count() == 0:
+        return load(None, "no CUDA device found")
+    try:
+        return load(0, "a CUDA device was found")
+    except UsageError:
+        return load(None, "a CUDA device was found, but the CUDA provider did not load: pip install 'showface[cuda]'")

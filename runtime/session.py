@@ -1,0 +1,41 @@
+"""What a backend has to provide: sessions that run one stage each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from .stages import Stage
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class Session(Protocol):
+    """One loaded stage."""
+
+    stage: Stage
+
+    def run(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """Map the stage's inputs to its outputs, by the names of the stage table."""
+
+
+class Chain:
+    """The stages of a bundle, run one after the other: a fold over the stage table."""
+
+    def __init__(self, sessions: Sequence[Session], description: str) -> None:
+        self.sessions, self.description = sessions, description
+
+    def run(self, inputs: Tensors, given: Tensors | None = None) -> dict[str, NDArray[Any]]:
+        """Return every tensor of the chain, inputs included.
+
+        Args:
+            inputs: ``image`` [B, 3, H, W] and ``mask`` [B, 1, H, W].
+            given: tensors that replace the chain's own as soon as these are computed.
+        """
+        tensors = dict(inputs)
+        for session in self.sessions:
+            outputs = session.run({name: tensors[name] for name in session.stage.inputs})
+            tensors.update({name: (given or {}).get(name, value) for name, value in outputs.items()})
+        return tensors
