@@ -22,6 +22,17 @@ def _resize(array: Any, side: int) -> Any:
     return cv2.resize(array, (side, side), interpolation=cv2.INTER_AREA if array.shape[0] > side else cv2.INTER_LINEAR)
 
 
+def check_square(pixels: Pixels, name: str) -> None:
+    """Refuse what is not square: squashing a face would change it.
+
+    Raises:
+        InputError: the image is not square; the message starts with ``name``.
+    """
+    height, width = pixels.shape[:2]
+    if height != width:
+        raise InputError(f"{name}: {width}×{height} is not square; crop it to an aligned face")
+
+
 def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[Array, Array]:
     """Make the chain's inputs from an aligned square face.
 
@@ -40,9 +51,7 @@ def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[Array, Ar
     Raises:
         InputError: the image is not square.
     """
-    height, width = pixels.shape[:2]
-    if height != width:
-        raise InputError(f"{name}: {width}×{height} is not square; crop it to an aligned face")
+    check_square(pixels, name)
     rgb = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
     # The occluder is blanked before the resize, or its brightness would ring over the hole's border.
     known = np.where(hole[..., None], 0, rgb).astype(np.float32)

@@ -53,9 +53,21 @@ def _stages_of(model: MDRNets) -> tuple[str, ...]:
 
 
 def save_checkpoint(path: Path, model: MDRNets, stages: Iterable[str], training: dict[str, Any]) -> None:
-    """Write the networks ``stages`` of ``model``, first under a temporary name."""
+    """Write the networks ``stages`` of ``model``, first under a temporary name.
+
+    Weights are rounded to float16: a checkpoint is what is deployed, and half the size. Training
+    resumes from its own state file, which is not rounded.
+
+    Raises:
+        UsageError: a weight lies outside the float16 range.
+    """
     stages = tuple(stages)
-    weights = {k: v.contiguous() for k, v in model.state_dict().items() if k.split(".")[0] in stages}
+    weights = {}
+    for key, value in model.state_dict().items():
+        if key.split(".")[0] in stages:
+            weights[key] = value.half().contiguous() if value.dtype.is_floating_point else value.contiguous()
+            if value.dtype.is_floating_point and not torch.isfinite(weights[key]).all():
+                raise UsageError(f"{path}: {key!r} does not fit float16")
     header = {
         "schema_version": SCHEMA_VERSION,
         "network": asdict(model.config),

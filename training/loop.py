@@ -54,6 +54,7 @@ class Trainer:
             raise UsageError(f"loss: unknown term {unknown[0]!r} for {task.name}; known: {', '.join(task.weights)}")
         self.task, self.config, self.output, self.device = task, config, output, device
         self.weights: Mapping[str, float] = {**task.weights, **config.loss}
+        output.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.model = MDRNets(config.network)
         for name in config.init:
@@ -115,7 +116,6 @@ class Trainer:
 
     def save(self) -> None:
         """Write the state to resume from and the checkpoint of the averaged weights."""
-        self.output.mkdir(parents=True, exist_ok=True)
         state = {
             "step": self.step,
             "model": self._trained(),

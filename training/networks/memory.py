@@ -29,10 +29,14 @@ def region_pool(features: Tensor, weights: Tensor) -> Tensor:
     Returns:
         [B, n, c]; the zero vector for an absent region. A region smaller than one cell fades to
         zero instead of being blown up. Weights are divided by the area before the product, so that
-        no sum over the image leaves the float16 range.
+        no sum over the image leaves the float16 range. The product is taken row by row of the
+        image: over the whole image its summation order would depend on the batch size (seen in
+        ONNX Runtime).
     """
+    height, width = features.shape[2:]
     area = weights.sum(dim=2, keepdim=True)
-    return (weights / area.clamp(min=1.0)) @ features.flatten(2).transpose(1, 2)
+    share = (weights / area.clamp(min=1.0)).reshape(-1, weights.shape[1], height, width)
+    return (share.permute(0, 2, 1, 3) @ features.permute(0, 2, 3, 1)).sum(dim=1)
 
 
 def cell_mask(mask: Tensor) -> Tensor:

@@ -1,0 +1,109 @@
+"""Checkpoint to bundle: trace, write, prove parity, and only then rename into place."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from showface.runtime.bundle import GOLDEN_FILE, MANIFEST_FILE, SCHEMA_VERSION, Bundle, Manifest, open_bundle
+from showface.runtime.errors import ShowfaceError, UsageError
+from showface.runtime.onnxruntime_backend import open_chain
+from showface.runtime.parity import check_parity
+from showface.runtime.stages import CATEGORIES, VARIANTS
+from showface.runtime.version import __version__
+from showface.training.checkpoint import model_from_checkpoint
+from showface.training.networks.mdrnets import MDRNets
+
+from .onnx_stages import OPSET, export_stage, numpy_reference, reference_outputs, stage_modules, variant_of
+
+PARITY_BATCHES = (1, 2, 8)
+GOLDEN_FACES = 3
+Faces = tuple[NDArray[np.float32], NDArray[np.float32]]  # image [N, 3, H, W] and mask [N, 1, H, W]
+
+
+def export_bundle(checkpoint_path: Path, destination: Path, faces: Faces, threads: int | None = None) -> dict[str, Any]:
+    """Write the bundle of a checkpoint and return its parity figures.
+
+    Args:
+        checkpoint_path: of an assembled model.
+        destination: folder to create; it must not exist.
+        faces: real inputs for the golden file and the parity check.
+        threads: for ONNX Runtime.
+
+    Raises:
+        UsageError: the checkpoint is broken or the destination exists.
+        ShowfaceError: the exported chain differs from PyTorch; nothing is left behind.
+    """
+    if destination.exists():
+        raise UsageError(f"{destination}: exists already; remove it or choose another folder")
+    model, checkpoint = model_from_checkpoint(checkpoint_path)
+    half = all(not w.is_floating_point() or w.dtype == torch.float16 for w in checkpoint.weights.values())
+    temporary = destination.with_name(f".{destination.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        _write(temporary, model, checkpoint.sha256, half, faces)
+        report = bundle_parity(open_bundle(temporary), model, faces, threads)
+        if not report["passed"]:
+            raise ShowfaceError(f"{checkpoint_path}: the exported chain differs from PyTorch, nothing was kept: {report}")
+        os.replace(temporary, destination)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return report
+
+
+def _write(folder: Path, model: MDRNets, checkpoint_sha256: str, half: bool, faces: Faces) -> None:
+    variant = variant_of(model.config)
+    modules = stage_modules(model)
+    for stage in VARIANTS[variant]:
+        proto = export_stage(modules[stage.name], stage, model.config, half)
+        (folder / f"{stage.name}.onnx").write_bytes(proto.SerializeToString())
+    image, mask = (torch.from_numpy(array[:GOLDEN_FACES]) for array in faces)
+    golden: dict[str, Any] = numpy_reference(reference_outputs(model, image, mask))
+    np.savez_compressed(folder / GOLDEN_FILE, **golden)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        variant=variant,
+        image_size=model.config.image_size,
+        code_channels=model.config.memory.channels,
+        categories=CATEGORIES,
+        precision={stage.name: "float32" for stage in VARIANTS[variant]},
+        weights_dtype="float16" if half else "float32",
+        opset=OPSET,
+        sha256={p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())},
+        checkpoint_sha256=checkpoint_sha256,
+        versions={"showface": __version__, "torch": version("torch"), "onnx": version("onnx")},
+    )
+    (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def bundle_parity(bundle: Bundle, model: MDRNets, faces: Faces, threads: int | None = None) -> dict[str, Any]:
+    """Compare a bundle with PyTorch at batch 1, 2 and 8; faces are repeated to fill a batch."""
+    image, mask = faces
+    references = []
+    for batch in PARITY_BATCHES:
+        chosen: Sequence[int] = [i % len(image) for i in range(batch)]
+        tensors = reference_outputs(model, torch.from_numpy(image[chosen]), torch.from_numpy(mask[chosen]))
+        references.append(numpy_reference(tensors))
+    return check_parity(open_chain(bundle, "cpu", threads), references)
+
+
+def checkpoint_parity(bundle: Bundle, checkpoint_path: Path, faces: Faces, threads: int | None = None) -> dict[str, Any]:
+    """Compare a bundle with the checkpoint that it was exported from.
+
+    Raises:
+        UsageError: it was exported from another one.
+    """
+    model, checkpoint = model_from_checkpoint(checkpoint_path)
+    if checkpoint.sha256 != bundle.manifest.checkpoint_sha256:
+        raise UsageError(f"{bundle.folder}: was exported from other weights than those in {checkpoint_path}")
+    return bundle_parity(bundle, model, faces, threads)
