@@ -76,7 +76,8 @@ def decode_photo(data: bytes, name: str) -> Photo:
         _check_header(header, name)
         try:
             pixels = _decode(header, data)
-            orientation = int(header.getexif().get(_EXIF_ORIENTATION, 1))
+            # Pillow and OpenCV both turn a TIFF upright themselves.
+            orientation = 1 if header.format == "TIFF" else int(header.getexif().get(_EXIF_ORIENTATION, 1))
         except InputError:
             raise
         except Exception as error:  # as above; a truncated file is the usual one
@@ -155,9 +156,13 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _is_lossy(header: Image.Image, data: bytes) -> bool:
-    if header.format == "WEBP":
-        return b"VP8L" not in data[:64]
-    return header.format in ("JPEG", "MPO")
+    if header.format != "WEBP":
+        return header.format in ("JPEG", "MPO")
+    offset = 12  # a RIFF header, then chunks; a colour profile may stand before the pixels
+    while offset + 8 <= len(data) and data[offset : offset + 4] != b"VP8L":
+        size = int.from_bytes(data[offset + 4 : offset + 8], "little")
+        offset += 8 + size + size % 2
+    return data[offset : offset + 4] != b"VP8L"
 
 
 def encode_photo(pixels: Pixels, suffix: str, lossy: bool) -> bytes:
