@@ -54,7 +54,7 @@ def export_bundle(checkpoint_path: Path, destination: Path, faces: Faces, thread
         _write(temporary, model, checkpoint.sha256, half, faces)
         report = bundle_parity(open_bundle(temporary), model, faces, threads)
         if not report["passed"]:
-            raise ShowfaceError(f"{checkpoint_path}: the exported chain differs from PyTorch, nothing was kept: {report}")
+            raise ShowfaceError(f"{checkpoint_path}: the export differs from PyTorch, nothing was kept: {report}")
         os.replace(temporary, destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -97,7 +97,9 @@ def bundle_parity(bundle: Bundle, model: MDRNets, faces: Faces, threads: int | N
     return check_parity(open_chain(bundle, "cpu", threads), references)
 
 
-def checkpoint_parity(bundle: Bundle, checkpoint_path: Path, faces: Faces, threads: int | None = None) -> dict[str, Any]:
+def checkpoint_parity(
+    bundle: Bundle, checkpoint_path: Path, faces: Faces, threads: int | None = None
+) -> dict[str, Any]:
     """Compare a bundle with the checkpoint that it was exported from.
 
     Raises:

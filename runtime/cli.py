@@ -80,6 +80,7 @@ def inpaint(
     device: DeviceOption = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Faces a batch.")] = 8,
     overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Write a picture of input, mask and result of each face.")] = None,
 ) -> None:
     """Complete the holes of aligned square faces."""
     from .folder import plan_jobs, process
@@ -112,6 +113,10 @@ def inpaint(
     count = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}
     where = output if log is None else log
     errors.print(", ".join(f"{n} {status}" for status, n in count.items()) + f"; see {where}")
+    if sheet is not None:
+        from .sheet import write_sheet
+
+        write_sheet(sheet, results, source, mask_origin)
     if caught:
         raise typer.Exit(128 + caught[0])
     if count["failed"]:
@@ -201,7 +206,9 @@ def validate(
 
 
 @app.command()
-def info(bundle: Annotated[Path | None, typer.Argument(help="Bundle folder; default: the one shipped.")] = None) -> None:
+def info(
+    bundle: Annotated[Path | None, typer.Argument(help="Bundle folder; default: the one shipped.")] = None,
+) -> None:
     """Show versions, devices, and what a bundle holds."""
     import onnxruntime
 

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .errors import InputError
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Pixels = NDArray[Any]  # uint8 or uint16; (H, W), (H, W, 3) or (H, W, 4)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # these hold 16 bits a channel
@@ -63,7 +63,7 @@ def decode_photo(data: bytes, name: str) -> Photo:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            header = Image.open(io.BytesIO(data), formats=_FORMATS)
+            header: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -106,7 +106,7 @@ def _check_header(header: Image.Image, name: str) -> None:
         raise InputError(f"{name}: holds {frames} frames; give one image a file")
 
 
-def _bits_per_channel(header: Image.Image) -> int:
+def _bits_per_channel(header: Image.Image, data: bytes) -> int:
     """Return the bit depth in the file, which Pillow's mode does not tell."""
     if header.format == "TIFF":
         tags: Any = header.tag_v2  # type: ignore[attr-defined]
@@ -115,15 +115,12 @@ def _bits_per_channel(header: Image.Image) -> int:
         return int(max(tags.get(_TIFF_BITS_PER_SAMPLE, (1,))))
     if header.format == "PNG":
         # A PNG starts with an 8-byte signature, the IHDR chunk's length and name, width and height.
-        stream: Any = header.fp
-        stream.seek(24)
-        depth = stream.read(1)[0]
-        return int(depth)
+        return data[24]
     return 8
 
 
 def _decode(header: Image.Image, data: bytes) -> Pixels | None:
-    deep = _bits_per_channel(header) if header.format in ("TIFF", "PNG") else 8
+    deep = _bits_per_channel(header, data) if header.format in ("TIFF", "PNG") else 8
     if deep > 16 or header.mode == "F":
         return None
     if deep == 16:
@@ -137,11 +134,11 @@ def _decode(header: Image.Image, data: bytes) -> Pixels | None:
     return np.array(header.convert(mode), np.uint8)
 
 
-def _swap_red_and_blue(pixels: Any) -> Any:
+def _swap_red_and_blue(pixels: Pixels) -> Pixels:
     if pixels.ndim == 2:
         return pixels
     code = cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
-    return cv2.cvtColor(pixels, code)
+    return np.asarray(cv2.cvtColor(pixels, code))
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -183,7 +180,7 @@ def encode_photo(pixels: Pixels, suffix: str, lossy: bool) -> bytes:
         return bytes(cv2.imencode(suffix, _swap_red_and_blue(pixels))[1])
     if pixels.ndim == 3 and pixels.shape[2] == 4 and suffix not in ALPHA_SUFFIXES:
         raise InputError(f"{suffix} cannot hold an alpha channel; write to {' or '.join(ALPHA_SUFFIXES)}")
-    options: dict[str, Any] = {
+    formats: dict[str, dict[str, Any]] = {
         ".jpg": {"format": "JPEG", "quality": QUALITY, "subsampling": 0},
         ".jpeg": {"format": "JPEG", "quality": QUALITY, "subsampling": 0},
         ".webp": {"format": "WEBP", "quality": QUALITY if lossy else 100, "lossless": not lossy, "exact": True},
@@ -191,9 +188,9 @@ def encode_photo(pixels: Pixels, suffix: str, lossy: bool) -> bytes:
         ".tif": {"format": "TIFF", "compression": "tiff_lzw"},
         ".tiff": {"format": "TIFF", "compression": "tiff_lzw"},
         ".bmp": {"format": "BMP"},
-    }[suffix]
+    }
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, **options)
+    Image.fromarray(pixels).save(buffer, **formats[suffix])
     return buffer.getvalue()
 
 

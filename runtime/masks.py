@@ -107,7 +107,7 @@ def hole_from_mask(mask: Pixels, shape: tuple[int, ...], name: str) -> Hole:
         InputError: the aspect ratios differ by more than one percent.
     """
     if mask.ndim == 3:
-        mask = np.asarray(cv2.cvtColor(mask[..., :3], cv2.COLOR_RGB2GRAY), mask.dtype)
+        mask = np.asarray(cv2.cvtColor(mask[..., :3], cv2.COLOR_RGB2GRAY))
     (height, width), (mask_height, mask_width) = shape, mask.shape
     if abs(mask_width * height / (mask_height * width) - 1) > ASPECT_TOLERANCE:
         raise InputError(f"{name}: mask of {mask_width}×{mask_height} does not fit an image of {width}×{height}")

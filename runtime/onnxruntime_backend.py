@@ -111,8 +111,9 @@ def open_chain(bundle: Bundle, device: str = "auto", threads: int | None = None)
 
     if device != "auto":
         cuda_index = parse_device(device)
-        if cuda_index is not None and cuda_index >= cuda_device_count():
-            raise UsageError(f"--device {device}: the driver reports {cuda_device_count()} CUDA devices; use --device cpu")
+        found = cuda_device_count()
+        if cuda_index is not None and cuda_index >= found:
+            raise UsageError(f"--device {device}: the driver reports {found} CUDA devices; use --device cpu")
         return load(cuda_index, "as asked")
     if cuda_device_count() == 0:
         return load(None, "no CUDA device found")

@@ -18,8 +18,7 @@ class Result:
 
     Attributes:
         input: path of the image.
-        output: path of the completed image, relative to the output folder; None where it failed
-            before that was known.
+        output: path of the completed image; None where it failed before that was known.
         status: ``done``, ``skipped`` (done by an earlier run) or ``failed``.
         error: one sentence, where it failed.
         hole_ratio: share of the image that is hole, in [0, 1].

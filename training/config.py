@@ -10,7 +10,7 @@ from __future__ import annotations
 import tomllib
 import types
 import typing
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -115,13 +115,16 @@ def config_from_dict(cls: type[T], data: dict[str, Any], where: str = "config") 
     """Build the config dataclass ``cls`` from plain values.
 
     Raises:
-        UsageError: a key is unknown or a value has the wrong type; the message names it.
+        UsageError: a key is unknown or missing or a value has the wrong type; the message names it.
     """
     hints = typing.get_type_hints(cls)
     names = {f.name for f in fields(typing.cast(Any, cls))}
     unknown = sorted(set(data) - names)
     if unknown:
         raise UsageError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(names))}")
+    for f in fields(typing.cast(Any, cls)):
+        if f.name not in data and f.default is MISSING and f.default_factory is MISSING:
+            raise UsageError(f"{where}: missing key {f.name!r}")
     return cls(**{k: _convert(hints[k], v, f"{where}.{k}") for k, v in data.items()})
 
 
@@ -211,8 +214,9 @@ class TrainConfig:
 
     def phase_at(self, step: int) -> PhaseConfig:
         """Return the phase that ``step`` (from 0) falls into."""
+        left = step
         for phase in self.phases.values():
-            if step < phase.steps:
+            if left < phase.steps:
                 return phase
-            step -= phase.steps
+            left -= phase.steps
         raise ValueError(f"step {step} lies beyond the last phase")

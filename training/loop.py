@@ -30,7 +30,7 @@ from .tasks import TASKS, Task
 STATE_FILE = "state.pt"
 
 
-class Interrupted(ShowfaceError):
+class Interrupted(ShowfaceError):  # noqa: N818 - not a fault
     """Training was stopped by a signal after its state was saved."""
 
     def __init__(self, signal_number: int, message: str) -> None:

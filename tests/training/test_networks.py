@@ -1,0 +1,185 @@
+"""The networks: cost, exactness of known pixels, and single layers against plain loops in numpy."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from showface.runtime.stages import CATEGORIES
+from showface.training.config import CoarseConfig, MemoryConfig, MremConfig, NetworkConfig, ParserConfig, RefinerConfig
+from showface.training.networks.layers import PartialConv2d
+from showface.training.networks.mdrnets import MDRNets
+from showface.training.networks.mrem import MaskedCorrelationMining, Mrem
+
+SIZE = 64
+
+
+def narrow(kind="disentangled", mining=True):
+    return NetworkConfig(
+        SIZE,
+        CoarseConfig((8, 8, 8), 8),
+        ParserConfig(8),
+        MemoryConfig(kind, channels=8, slots=4, encoder_width=8),
+        MremConfig(mining),
+        RefinerConfig(8, (2,), 8),
+    )
+
+
+def build(config, scramble=False):
+    """Return the model in evaluation mode; ``scramble`` gives the refiner's last layer random weights."""
+    torch.manual_seed(0)
+    model = MDRNets(config).eval().requires_grad_(False)
+    if scramble:
+        torch.nn.init.normal_(model.refiner.to_rgb.weight)
+    return model
+
+
+def face_and_mask(batch=2, size=SIZE):
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(batch, 3, size, size, generator=generator) * 2 - 1
+    mask = torch.zeros(batch, 1, size, size)
+    mask[:, :, size // 4 : 3 * size // 4, size // 8 + 1 : size // 2] = 1
+    return image, mask
+
+
+def test_default_chain_stays_within_its_budget():
+    model = build(NetworkConfig())
+    image, mask = face_and_mask(1, 256)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        completed = model(image, mask)
+    assert completed.shape == (1, 3, 256, 256)
+    assert 0 < counter.get_total_flops() <= 50e9
+    assert sum(p.numel() for p in model.parameters()) <= 15e6
+
+
+@pytest.mark.parametrize("kind", ["disentangled", "shared", "none"])
+@pytest.mark.parametrize("mining", [True, False])
+def test_variants_run(kind, mining):
+    model = build(narrow(kind, mining), scramble=True)
+    image, mask = face_and_mask()
+    completed = model(image, mask)
+    assert completed.shape == image.shape
+    assert torch.isfinite(completed).all()
+    assert (model.mrem is None) == (kind == "none")
+
+
+def test_untrained_chain_returns_the_coarse_face():
+    model = build(narrow())
+    image, mask = face_and_mask()
+    assert torch.equal(model(image, mask), model.coarse(image, mask))
+
+
+def test_known_pixels_are_copied():
+    model = build(narrow(), scramble=True)
+    image, mask = face_and_mask()
+    coarse, completed = model.coarse(image, mask), model(image, mask)
+    known = (mask == 0).expand_as(image)
+    assert torch.equal(coarse[known], image[known])
+    assert torch.equal(completed[known], image[known])
+    assert not torch.equal(completed, coarse)
+    assert completed.abs().max() <= 1
+
+
+def test_hole_content_never_matters():
+    model = build(narrow(), scramble=True)
+    image, mask = face_and_mask()
+    other = torch.where(mask > 0, -0.7 * image.flip(2), image)
+    assert not torch.equal(image, other)
+    assert torch.equal(model.coarse(image, mask), model.coarse(other, mask))
+    assert torch.equal(model(image, mask), model(other, mask))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_mask_of_one_value(value):
+    model = build(narrow(), scramble=True)
+    image, mask = face_and_mask()
+    completed = model(image, torch.full_like(mask, value))
+    assert torch.isfinite(completed).all()
+    if value == 0:
+        assert torch.equal(completed, image)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 2)])
+def test_partial_convolution_against_loops(kernel, stride):
+    torch.manual_seed(2)
+    layer = PartialConv2d(2, 3, kernel, stride).requires_grad_(False)
+    torch.nn.init.normal_(layer.bias)
+    valid = torch.rand(1, 1, 8, 8).round()
+    valid[:, :, :5, :5] = 0
+    x = torch.randn(1, 2, 8, 8) * valid
+    result, updated = layer(x, valid)
+
+    weight, bias = layer.conv.weight.numpy(), layer.bias.numpy().ravel()
+    pad, side = kernel // 2, (8 - 1) // stride + 1
+    padded = np.pad(x.numpy()[0], ((0, 0), (pad, pad), (pad, pad)))
+    seen = np.pad(valid.numpy()[0, 0], pad)
+    for i in range(side):
+        for j in range(side):
+            window = np.s_[i * stride : i * stride + kernel, j * stride : j * stride + kernel]
+            count = seen[window].sum()
+            assert updated[0, 0, i, j] == (count > 0)
+            for o in range(3):
+                response = (weight[o] * padded[:, window[0], window[1]]).sum() * kernel**2 / count if count else 0.0
+                assert float(result[0, o, i, j]) == pytest.approx(response + bias[o], abs=1e-4)
+
+
+def test_validity_grows_by_the_kernel():
+    valid = torch.zeros(1, 1, 7, 7)
+    valid[0, 0, 3, 3] = 1
+    _, updated = PartialConv2d(1, 1, 3)(torch.zeros(1, 1, 7, 7), valid)
+    expected = torch.zeros(1, 1, 7, 7)
+    expected[0, 0, 2:5, 2:5] = 1
+    assert torch.equal(updated, expected)
+
+
+def test_patches_and_unpatch_are_inverse():
+    mining = MaskedCorrelationMining(3, 4)
+    x = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(3))
+    patches = mining.patches(x)
+    assert patches.shape == (2, 6, 48)
+    assert torch.equal(patches[1, 4], x[1, :, 4:8, 4:8].reshape(-1))
+    assert torch.equal(mining.unpatch(patches, x), x)
+
+
+def test_mining_against_loops():
+    torch.manual_seed(4)
+    mining = MaskedCorrelationMining(2, 2).requires_grad_(False)
+    fused, mask = torch.randn(1, 2, 4, 4), torch.rand(1, 1, 4, 4)
+    result = mining(fused, mask).numpy()[0]
+
+    def project(layer):
+        weight, bias = layer.weight.numpy()[:, :, 0, 0], layer.bias.numpy()
+        image = np.zeros((2, 4, 4))
+        for i in range(4):
+            for j in range(4):
+                image[:, i, j] = weight @ fused.numpy()[0, :, i, j] + bias
+        return [image[:, i : i + 2, j : j + 2] for i in (0, 2) for j in (0, 2)]
+
+    query, key, value = (project(layer) for layer in (mining.query, mining.key, mining.value))
+    expected = fused.numpy()[0].astype(np.float64)
+    for q, (i, j) in enumerate((i, j) for i in (0, 2) for j in (0, 2)):
+        score = np.exp([(query[q] * k).sum() / np.sqrt(8) for k in key])
+        score /= score.sum()
+        mined = sum(s * v for s, v in zip(score, value, strict=True))
+        expected[:, i : i + 2, j : j + 2] += mined * mask.numpy()[0, :, i : i + 2, j : j + 2]
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_mrem_fuses_codes_and_mines_inside_the_hole_only():
+    torch.manual_seed(5)
+    categories = len(CATEGORIES)
+    mrem = Mrem(MremConfig(), 8, categories).requires_grad_(False)
+    memory, known = torch.randn(1, categories, 8), torch.randn(1, categories, 8)
+    labels = torch.randint(categories, (1, SIZE, SIZE))
+    _, mask = face_and_mask(1)
+    guidance = mrem(memory, known, labels, mask)
+    mrem.mining = None
+    fused = mrem(memory, known, labels, mask)
+    hole = torch.nn.functional.avg_pool2d(mask, 4)
+    assert guidance.shape == (1, 8, SIZE // 4, SIZE // 4)
+    outside, inside = (hole == 0).expand_as(fused), (hole > 0).expand_as(fused)
+    assert torch.equal(guidance[outside], fused[outside])
+    assert (guidance[inside] != fused[inside]).float().mean() > 0.9
+    assert torch.allclose(fused[0, :, 0, 0], known[0, labels[0, 2, 2]])
+    assert hole[0, 0, 8, 4] == 1
+    assert torch.allclose(fused[0, :, 8, 4], memory[0, labels[0, 34, 18]])
