@@ -91,7 +91,7 @@ def test_unreadable_toml(tmp_path, content):
     path = tmp_path / "run.toml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UsageError, match="run.toml"):
+    with pytest.raises(UsageError, match=r"run\.toml"):
         config_from_toml(TrainConfig, path)
 
 
