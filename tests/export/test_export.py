@@ -215,5 +215,5 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(edit, named, narrow_c
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     path = tmp_path / "junk.safetensors"
     path.write_bytes(b"junk")
-    with pytest.raises(UsageError, match="junk.safetensors"):
+    with pytest.raises(UsageError, match=r"junk\.safetensors"):
         read_checkpoint(path)

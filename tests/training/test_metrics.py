@@ -63,6 +63,6 @@ def test_evaluate_scores_a_perfect_and_a_real_method(tree):
         assert perfect[bucket].images == 5
         assert perfect[bucket].l1_percent == 0
         assert perfect[bucket].ssim == pytest.approx(1)
-        assert 0 < real[bucket].l1_percent
+        assert real[bucket].l1_percent > 0
         assert real[bucket].psnr < 60
     assert real["1-20"].psnr > real["40-60"].psnr
