@@ -130,6 +130,8 @@ def open_bundle(folder: Path | None = None) -> Bundle:
         manifest = Manifest(**{**data, "categories": tuple(data["categories"])})
     except (TypeError, KeyError) as error:
         raise UsageError(f"{path}: not a bundle manifest: {error}") from error
+    if not isinstance(manifest.variant, str) or not isinstance(manifest.sha256, dict):
+        raise UsageError(f"{path}: not a bundle manifest: variant or sha256 is of the wrong type")
     if manifest.variant not in VARIANTS:
         raise UsageError(f"{path}: unknown variant {manifest.variant!r}; known: {', '.join(VARIANTS)}")
     if manifest.categories != CATEGORIES:

@@ -13,7 +13,7 @@ from .faces import check_square
 from .images import SUFFIXES, Photo, decode_photo, encode_photo, write_file
 from .inpainter import Inpainter
 from .masks import Hole, MaskSource, hole_of
-from .results import Result, append_result, read_results, result_key
+from .results import Result, append_result, read_results, result_key, written_outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,7 @@ def process(
         The results, in the order in which they became final.
     """
     earlier = {} if log is None else read_results(log)
+    written = set() if log is None else written_outputs(log)
     results: list[Result] = []
     waiting: list[_Loaded] = []
 
@@ -123,7 +124,7 @@ def process(
     for job in jobs:
         if stopped():
             break
-        loaded = _load(job, inpainter, masks, overwrite, earlier)
+        loaded = _load(job, inpainter, masks, overwrite or str(job.output) in written, earlier.get(str(job.source)))
         if isinstance(loaded, Result):
             finish(loaded)
             continue
@@ -138,9 +139,17 @@ def process(
 
 
 def _load(
-    job: Job, inpainter: Inpainter, masks: MaskSource, overwrite: bool, earlier: dict[str, Result]
+    job: Job, inpainter: Inpainter, masks: MaskSource, replaceable: bool, before: Result | None
 ) -> _Loaded | Result:
-    """Read one input; return a result at once where there is nothing to infer."""
+    """Read one input; return a result at once where there is nothing to infer.
+
+    Args:
+        job: the input.
+        inpainter: whose bundle is part of the result's key.
+        masks: where the hole comes from.
+        replaceable: an existing output may be replaced.
+        before: the last result of this input.
+    """
     started = time.monotonic()
     result = Result(str(job.source), str(job.output), "failed")
     try:
@@ -154,12 +163,11 @@ def _load(
             raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
         key = result_key(data, mask_data, inpainter.bundle_digest, f"{masks.kind} {masks.color}")
         result = replace(result, key=key)
-        before = earlier.get(result.input)
-        explained = before is not None and before.status != "failed" and before.output == result.output
         if job.output.exists():
-            if explained and before is not None and before.key == key:
+            same = before is not None and (before.output, before.key) == (result.output, key)
+            if same and before is not None and before.status != "failed":
                 return replace(result, status="skipped", hole_ratio=before.hole_ratio)
-            if not explained and not overwrite:
+            if not replaceable:
                 raise InputError(f"{job.output}: exists and is not of an earlier run; add --overwrite to replace it")
         photo = decode_photo(data, str(job.source))
         hole = hole_of(photo, masks, mask_file, str(job.source))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,18 +44,25 @@ def result_key(image: bytes, mask: bytes | None, bundle_digest: str, options: st
     return digest.hexdigest()
 
 
-def read_results(path: Path) -> dict[str, Result]:
-    """Return the last result of each input; torn or foreign lines are passed over."""
-    results: dict[str, Result] = {}
+def _lines(path: Path) -> Iterator[Result]:
+    """Yield the results in the file; torn or foreign lines are passed over."""
     if not path.is_file():
-        return results
+        return
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            result = Result(**json.loads(line))
+            yield Result(**json.loads(line))
         except (ValueError, TypeError):
             continue
-        results[result.input] = result
-    return results
+
+
+def read_results(path: Path) -> dict[str, Result]:
+    """Return the last result of each input."""
+    return {result.input: result for result in _lines(path)}
+
+
+def written_outputs(path: Path) -> set[str]:
+    """Return every output that some line explains, also where the input failed later on."""
+    return {r.output for r in _lines(path) if r.status != "failed" and r.output is not None}
 
 
 def append_result(path: Path, result: Result) -> None:

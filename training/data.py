@@ -108,7 +108,9 @@ class MemoryDataset:
             images.extend(read_face(p, size) for p in files)
             share = np.ones(len(files))
             if with_labels:
-                found = [read_labels(data / str(source.labels) / f"{p.stem}.png", size) for p in files]
+                if source.labels is None:
+                    raise UsageError(f"source {source.images}: the parser needs labels; add the key 'labels'")
+                found = [read_labels(data / source.labels / f"{p.stem}.png", size) for p in files]
                 share = np.asarray([RARE_WEIGHT if np.isin(RARE_CATEGORIES, m).any() else 1.0 for m in found])
                 labels.extend(found)
             weights.append(source.weight * share / share.sum())

@@ -12,7 +12,7 @@ from showface.runtime.errors import UsageError
 from showface.runtime.folder import plan_jobs, process
 from showface.runtime.inpainter import Inpainter
 from showface.runtime.masks import MaskSource
-from showface.runtime.results import Result, append_result, read_results
+from showface.runtime.results import Result, append_result, read_results, written_outputs
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +265,21 @@ def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "in" / "notes.txt").write_text("none")
     with pytest.raises(UsageError, match="no images found"):
         plan_jobs(tmp_path / "in", tmp_path / "out", None)
+
+
+def test_a_failure_does_not_disown_the_file_written_before_it(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_result(path, Result("a.png", "out/a.png", "done", key="1"))
+    append_result(path, Result("a.png", "out/a.png", "failed", error="no mask"))
+    append_result(path, Result("b.png", "out/b.png", "failed", error="no mask"))
+    assert written_outputs(path) == {"out/a.png"}
+
+
+def test_an_input_that_failed_in_between_is_completed_again(run, tmp_path):
+    run()
+    mask = tmp_path / "masks" / "a.png"
+    content = mask.read_bytes()
+    mask.unlink()
+    assert statuses(run())["a.png"] == "failed"
+    mask.write_bytes(content)
+    assert statuses(run())["a.png"] == "done"
