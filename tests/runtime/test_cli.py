@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +114,24 @@ def test_a_missing_extra_is_answered_with_the_command_that_mends_it(narrow_bundl
     result = execute(*arguments, interpret=("-c", WITHOUT_TRAINING_PACKAGES))
     assert result.returncode == 2, result.stderr
     assert "pip install 'showface[export]'" in result.stderr
+
+
+def test_a_signal_ends_the_run_after_the_work_in_flight(narrow_bundle, face_folder, tmp_path):
+    images, masks = face_folder
+    for k in range(60):
+        shutil.copy(images / "a.png", images / f"a{k}.png")
+        shutil.copy(masks / "a.png", masks / f"a{k}.png")
+    out = tmp_path / "signalled"
+    arguments = ["inpaint", str(images), str(out), "--masks", str(masks), "--bundle", str(narrow_bundle)]
+    command = [sys.executable, "-m", "showface.runtime.cli", "--threads", "1", *arguments, "--batch-size", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    log = out / "results.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and log.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 143
+    results = [json.loads(line) for line in log.read_text().splitlines()]
+    assert 2 <= len(results) < 63
+    assert all(result["status"] == "done" and Path(result["output"]).is_file() for result in results)
+    assert len(list(out.glob("*.*"))) == len(results) + 1  # the results and nothing temporary
