@@ -36,12 +36,6 @@ class Backend(StrEnum):
     ONNXRUNTIME = "onnxruntime"
 
 
-class Precision(StrEnum):
-    """Arithmetic of an exported bundle."""
-
-    FP32 = "fp32"
-
-
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help="Bundle folder; default: the one shipped.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
@@ -164,7 +158,6 @@ def export(
     context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of an assembled model.")],
     bundle: Annotated[Path, typer.Argument(help="Folder to create.")],
-    precision: Annotated[Precision, typer.Option(help="Arithmetic of the stages.")] = Precision.FP32,
     images: ImagesOption = None,
     masks: MasksOption = None,
 ) -> None:
