@@ -78,6 +78,11 @@ def make_checkpoint():
 
 
 @pytest.fixture(scope="session")
+def narrow_model():
+    return build_narrow()
+
+
+@pytest.fixture(scope="session")
 def narrow_checkpoint(tmp_path_factory, make_checkpoint):
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "narrow.safetensors")
 

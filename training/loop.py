@@ -21,13 +21,14 @@ from showface.runtime.errors import ShowfaceError, UsageError
 
 from .augment import augment
 from .checkpoint import load_weights, read_checkpoint, save_checkpoint
-from .config import OptimizerConfig, TrainConfig
+from .config import OptimizerConfig, PhaseConfig, TrainConfig
 from .data import MemoryDataset
 from .networks.backbone import load_backbone
 from .networks.mdrnets import MDRNets
 from .tasks import TASKS, Task
 
 STATE_FILE = "state.pt"
+PREPARE_FACES = 64
 
 
 class Interrupted(ShowfaceError):  # noqa: N818 - not a fault
@@ -74,6 +75,15 @@ class Trainer:
         self.average = {k: v.detach().clone() for k, v in self._trained().items()}
         self.step = 0
         self.dataset = MemoryDataset(config, data, task.with_labels)
+
+    def prepare(self) -> None:
+        """Do what the task wants done once, on faces of their own, before the first step."""
+        if self.task.prepare is None:
+            return
+        batch = self.dataset.batch(0, PREPARE_FACES)
+        phase = PhaseConfig(steps=0, resize=self.config.network.image_size)
+        self.task.prepare(self.model, augment(batch, self.config.augment, phase, (self.config.seed, 0), self.device))
+        self.average = {k: v.detach().clone() for k, v in self._trained().items()}
 
     def _trained(self) -> dict[str, Tensor]:
         """Return weights and buffers of the networks that learn, by their key in the model."""
@@ -194,4 +204,6 @@ def train(stage: str, config: TrainConfig, data: Path, output: Path, resume: boo
     trainer = Trainer(TASKS[stage], config, data, output, device)
     if resume:
         trainer.resume()
+    else:
+        trainer.prepare()
     trainer.run(Console())

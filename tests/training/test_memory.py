@@ -138,3 +138,19 @@ def test_known_codes_ignore_the_hole():
     assert torch.allclose(known[0, 0], features[0, :, 4:].mean(dim=(1, 2)), atol=1e-5)
     assert not known[0, 1:].any()
     assert torch.allclose(queries[0, 1], features[0, :, :4].mean(dim=(1, 2)), atol=1e-5)
+
+
+def test_fill_starts_each_block_from_its_own_category():
+    bank = DisentangledMemory(MemoryConfig(channels=3, slots=4), 3)
+    before = bank.slots.clone()
+    known = torch.zeros(6, 3, 3)
+    known[:5, 0] = torch.arange(1.0, 6.0)[:, None]  # more codes than slots
+    known[:2, 1] = torch.tensor([10.0, 20.0])[:, None]  # fewer
+    bank.fill(known)
+    assert len(set(bank.slots[0, :, 0].tolist())) == 4
+    assert set(bank.slots[0, :, 0].tolist()) <= {1.0, 2.0, 3.0, 4.0, 5.0}
+    assert sorted(bank.slots[1, :, 0].tolist()) == [10.0, 10.0, 20.0, 20.0]
+    assert torch.equal(bank.slots[2], before[2])
+    shared = DisentangledMemory(MemoryConfig(kind="shared", channels=3, slots=4), 3)
+    shared.fill(known)
+    assert set(shared.slots[0, :, 0].tolist()) == {1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0}

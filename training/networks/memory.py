@@ -91,6 +91,23 @@ class DisentangledMemory(nn.Module):
         return (scores[:, :, None, :] @ self.slots).squeeze(2)
 
     @torch.no_grad()
+    def fill(self, known: Tensor) -> None:
+        """Start every block from codes of real faces, as a codebook starts from samples of its data.
+
+        Random slots lie far from all codes, so that one of them wins every query and the others never
+        live. A category with fewer codes than slots repeats them; one without any keeps its slots.
+
+        Args:
+            known: V [N, n, c]; the zero vector where a region is absent.
+        """
+        blocks, m, c = self.slots.shape
+        for block in range(blocks):
+            codes = known.reshape(-1, c) if blocks == 1 else known[:, block]
+            codes = codes[codes.abs().amax(dim=1) > 0]
+            if len(codes):
+                self.slots[block] = codes[torch.randperm(len(codes)).repeat(-(-m // len(codes)))[:m]]
+
+    @torch.no_grad()
     def update(self, queries: Tensor, known: Tensor) -> Tensor:
         """Move the slot nearest to each query towards the known code (eqs 2 and 3).
 
