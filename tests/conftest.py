@@ -1,5 +1,6 @@
 """Shared fixtures: a narrow model, its checkpoint and bundle, and folders of small faces."""
 
+import os
 from dataclasses import replace
 
 import cv2
@@ -16,7 +17,7 @@ from showface.training.config import CoarseConfig, MemoryConfig, NetworkConfig, 
 from showface.training.networks.mdrnets import MDRNets
 
 SIZE = 256  # of the networks
-THREADS = 2
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 NARROW = NetworkConfig(
     image_size=SIZE,
     coarse=CoarseConfig(widths=(8, 8, 8, 8), full_width=8),
@@ -71,7 +72,7 @@ def make_checkpoint():
 
     def make(path, **changes):
         model = build_narrow(**changes)
-        save_checkpoint(path, model, [name for name, _ in model.named_children()], {})
+        save_checkpoint(path, model, model.config, [name for name, _ in model.named_children()], {})
         return path
 
     return make

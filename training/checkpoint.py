@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,13 +16,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import CATEGORIES
 
-from .config import NetworkConfig, config_from_dict
+from .config import NetworkConfig, ReconstructionConfig
+from .config_reader import config_from_dict
 from .networks.mdrnets import MDRNets
+from .networks.reconstruction import ReconstructionNetwork
+from .run_files import write_whole
 
 SCHEMA_VERSION = 1
 METADATA_KEY = "showface"
@@ -52,7 +54,9 @@ def _stages_of(model: MDRNets) -> tuple[str, ...]:
     return tuple(name for name, _ in model.named_children())
 
 
-def save_checkpoint(path: Path, model: MDRNets, stages: Iterable[str], training: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: Path, model: nn.Module, network: NetworkConfig, stages: Iterable[str], training: dict[str, Any]
+) -> None:
     """Write the networks ``stages`` of ``model``, first under a temporary name.
 
     Weights are rounded to float16: a checkpoint is what is deployed, and half the size. Training
@@ -60,6 +64,7 @@ def save_checkpoint(path: Path, model: MDRNets, stages: Iterable[str], training:
 
     Raises:
         UsageError: a weight lies outside the float16 range.
+        ShowfaceError: the file cannot be written.
     """
     stages = tuple(stages)
     weights = {}
@@ -70,14 +75,12 @@ def save_checkpoint(path: Path, model: MDRNets, stages: Iterable[str], training:
                 raise UsageError(f"{path}: {key!r} does not fit float16")
     header = {
         "schema_version": SCHEMA_VERSION,
-        "network": asdict(model.config),
+        "network": asdict(network),
         "categories": CATEGORIES,
         "stages": stages,
         "training": training,
     }
-    temporary = path.with_suffix(".tmp")
-    save_file(weights, temporary, {METADATA_KEY: json.dumps(header)})
-    os.replace(temporary, path)
+    write_whole(path, lambda file: save_file(weights, file, {METADATA_KEY: json.dumps(header)}))
 
 
 def _read_header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
@@ -86,6 +89,9 @@ def _read_header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
         version = int(header["schema_version"])
     except (KeyError, ValueError, TypeError) as error:
         raise UsageError(f"{path}: safetensors without a showface header; not a showface checkpoint") from error
+    missing = [key for key in ("network", "categories", "stages", "training") if key not in header]
+    if missing:
+        raise UsageError(f"{path}: the showface header lacks {missing[0]!r}; the file is damaged")
     if version > SCHEMA_VERSION:
         raise UsageError(
             f"{path}: checkpoint schema {version} is newer than {SCHEMA_VERSION}; upgrade with: pip install -U showface"
@@ -112,7 +118,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(config, weights, tuple(header["stages"]), dict(header["training"]))
 
 
-def load_weights(model: MDRNets, checkpoint: Checkpoint, path: Path) -> None:
+def load_weights(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
     """Copy the stages of ``checkpoint`` into ``model``.
 
     Raises:
@@ -147,3 +153,19 @@ def model_from_checkpoint(path: Path) -> tuple[MDRNets, Checkpoint]:
         )
     load_weights(model, checkpoint, path)
     return model.eval(), checkpoint
+
+
+def reconstruction_from_checkpoint(path: Path) -> ReconstructionNetwork:
+    """Rebuild the reconstruction network that a run of the stage ``reconstruction`` left, frozen.
+
+    Raises:
+        UsageError: as :func:`read_checkpoint` and :func:`load_weights`, or it is another stage's.
+    """
+    checkpoint = read_checkpoint(path)
+    if checkpoint.stages != ("reconstruction",):
+        raise UsageError(f"{path}: holds {', '.join(checkpoint.stages)}; wanted: showface train reconstruction")
+    settings = checkpoint.training["reconstruction"]["config"]["reconstruction"]
+    with torch.random.fork_rng(devices=[]):
+        network = ReconstructionNetwork(config_from_dict(ReconstructionConfig, settings, f"{path}: reconstruction"))
+    load_weights(nn.ModuleDict({"reconstruction": network}), checkpoint, path)
+    return network.requires_grad_(False).eval()

@@ -1,4 +1,4 @@
-"""Configuration of the networks and of training, as frozen dataclasses read from TOML.
+"""Configuration of the networks and of training, as frozen dataclasses.
 
 The paper gives the chain, the losses, Adam(0.9, 0.99), 2e-4, batch 8, 256², 14 categories and 128
 slots. Widths, patch size, temperature, decay and loss weights are not in it: the defaults here
@@ -7,16 +7,8 @@ are this project's choice.
 
 from __future__ import annotations
 
-import tomllib
-import types
-import typing
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-from showface.runtime.errors import UsageError
-
-T = TypeVar("T")
+from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,79 +72,50 @@ class NetworkConfig:
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Check ``value`` against the type ``hint`` of the field ``where`` and convert it."""
-    origin = typing.get_origin(hint)
-    if is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise UsageError(f"{where}: expected a table, got {value!r}")
-        return config_from_dict(typing.cast(Any, hint), value, where)
-    if origin is Literal:
-        if value not in typing.get_args(hint):
-            raise UsageError(f"{where}: {value!r} is none of {', '.join(map(repr, typing.get_args(hint)))}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise UsageError(f"{where}: expected a list, got {value!r}")
-        element = typing.get_args(hint)[0]
-        return tuple(_convert(element, v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise UsageError(f"{where}: expected a table, got {value!r}")
-        return {k: _convert(typing.get_args(hint)[1], v, f"{where}.{k}") for k, v in value.items()}
-    if origin is types.UnionType:
-        if value is None and type(None) in typing.get_args(hint):
-            return None
-        return _convert(typing.get_args(hint)[0], value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise UsageError(f"{where}: expected {hint.__name__}, got {value!r}")
-    return value
-
-
-def config_from_dict(cls: type[T], data: dict[str, Any], where: str = "config") -> T:
-    """Build the config dataclass ``cls`` from plain values.
-
-    Raises:
-        UsageError: a key is unknown or missing or a value has the wrong type; the message names it.
-    """
-    hints = typing.get_type_hints(cls)
-    names = {f.name for f in fields(typing.cast(Any, cls))}
-    unknown = sorted(set(data) - names)
-    if unknown:
-        raise UsageError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(names))}")
-    for f in fields(typing.cast(Any, cls)):
-        if f.name not in data and f.default is MISSING and f.default_factory is MISSING:
-            raise UsageError(f"{where}: missing key {f.name!r}")
-    return cls(**{k: _convert(hints[k], v, f"{where}.{k}") for k, v in data.items()})
-
-
-def config_from_toml(cls: type[T], path: Path) -> T:
-    """Read the config dataclass ``cls`` from a TOML file; errors name the file and the key."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
-    return config_from_dict(cls, data, str(path))
-
-
 @dataclass(frozen=True, slots=True)
 class SourceConfig:
-    """One folder of faces.
+    """One set of faces.
 
-    ``weight`` is its share of the samples (shares are normalised); ``labels`` a folder of
-    CelebAMask-HQ label maps of the same stems, needed by the parser.
+    ``layout`` says what lies at ``images``: a folder of photographs, the root of CelebAMask-HQ, or
+    FFHQ's folder of images. ``labels`` is a folder of label maps of the same stems, for plain
+    folders; CelebAMask-HQ brings its own. ``weight`` is the share of the samples (shares are
+    normalised).
     """
 
     images: str
     weight: float = 1.0
     labels: str | None = None
+    layout: Literal["folder", "celebahq", "ffhq"] = "folder"
+    split: Literal["all", "train", "test"] = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskConfig:
+    """Irregular masks: a folder of ratio bins (``20-30`` …), or free-form masks drawn by the seed.
+
+    ``hole`` is the colour of the hole in the files. ``drawn`` masks are made when ``folder`` is
+    not given, spread evenly over hole ratios from 1 to 60 %.
+    """
+
+    folder: str | None = "masks/train"
+    hole: Literal["white", "black"] = "white"
+    drawn: int = 6000
+
+
+@dataclass(frozen=True, slots=True)
+class FeedConfig:
+    """How samples reach the device: all of them held there as uint8, or decoded by workers."""
+
+    mode: Literal["memory", "disk"] = "memory"
+    workers: int = 2
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseConfig:
-    """A stretch of training at one resolution: ``crop`` cuts a square out of the ``resize``d face."""
+    """A stretch of training at one resolution: ``crop`` cuts a square out of the ``resize``d face.
+
+    ``batch_size`` counts the faces of a step on all processes together.
+    """
 
     steps: int
     batch_size: int = 8
@@ -184,27 +147,74 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PerceptualConfig:
+    """The network of the perceptual and style losses; the file is relative to the data folder."""
+
+    network: Literal["vgg19", "vgg16-caffe"] = "vgg19"
+    weights: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdversarialConfig:
+    """The PatchGAN discriminator; ``loss`` is eq. 13 or its hinge variant."""
+
+    loss: Literal["paper", "hinge"] = "paper"
+    width: int = 64
+    learning_rate: float = 2e-4
+
+
+@dataclass(frozen=True, slots=True)
+class ReconstructionConfig:
+    """The encoder-decoder behind the InCo² loss (paper Fig. 4)."""
+
+    width: int = 32
+    channels: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationConfig:
+    """Faces kept out of training that decide which checkpoint is the best.
+
+    Of every source each ``holdout_every``-th face is kept, and of these at most ``faces`` are looked
+    at, every ``every`` steps.
+    """
+
+    holdout_every: int
+    faces: int = 64
+    every: int = 500
+
+
+@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """One run of one training stage.
 
-    Paths are relative to the data folder (``--data``), those of ``init`` to the output folder
-    (``--output``): checkpoints whose networks the run starts from or keeps frozen.
+    Paths are relative to the data folder (``--data``); those of ``init`` and ``coordination`` to
+    the output folder (``--output``): checkpoints that the run starts from or keeps frozen, and the
+    reconstruction network of the InCo² loss. ``loss`` gives the weights λ of the stage's terms;
+    a term with weight zero is not computed.
     """
 
     sources: dict[str, SourceConfig]
     phases: dict[str, PhaseConfig]
-    masks: str = "masks/train"
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    feed: FeedConfig = field(default_factory=FeedConfig)
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "bf16"
     compile: bool = False
     backbone: str | None = None
     init: tuple[str, ...] = ()
-    holdout_every: int | None = None
+    coordination: str | None = None
     checkpoint_every: int = 100
+    keep_every: int | None = None
     log_every: int = 10
+    grid_every: int = 500
     loss: dict[str, float] = field(default_factory=dict)
+    validation: ValidationConfig | None = None
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
 
     @property

@@ -1,34 +1,38 @@
-"""The training loop: deterministic by step, resumable, interruptible."""
+"""The training loop: deterministic by step, resumable, interruptible, on one process or several."""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-import signal
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from signal import SIGINT, SIGTERM, signal
 from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from lightning.fabric import Fabric
 from rich.console import Console
 from torch import Tensor
 
 from showface.runtime.errors import ShowfaceError, UsageError
 
-from .augment import augment
-from .checkpoint import load_weights, read_checkpoint, save_checkpoint
-from .config import OptimizerConfig, PhaseConfig, TrainConfig
-from .data import MemoryDataset
-from .networks.backbone import load_backbone
-from .networks.mdrnets import MDRNets
-from .tasks import TASKS, Task
+from .adversary import Adversary
+from .checkpoint import save_checkpoint
+from .config import AugmentConfig, OptimizerConfig, PhaseConfig, TrainConfig
+from .data.augment import Sample, augment
+from .data.dataset import Batch, open_feed
+from .losses import total_loss
+from .reporter import Reporter
+from .run_files import STATE_FILE, load_state, save_state
+from .tasks import TASKS
 
-STATE_FILE = "state.pt"
 PREPARE_FACES = 64
+VALIDATION_BATCH = 8
 
 
 class Interrupted(ShowfaceError):  # noqa: N818 - not a fault
@@ -39,123 +43,183 @@ class Interrupted(ShowfaceError):  # noqa: N818 - not a fault
         self.exit_code = 128 + signal_number
 
 
-def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Return the rate of ``step``: linear warm-up, then constant or a cosine to zero."""
+def rate_scale(config: OptimizerConfig, step: int, steps: int) -> float:
+    """Return the share of the learning rate at ``step``: linear warm-up, then constant or a cosine to zero."""
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     decay = 0.5 * (1 + math.cos(math.pi * step / steps)) if config.cosine else 1.0
-    return config.learning_rate * warm * decay
+    return warm * decay
 
 
 class Trainer:
-    """One run of one training stage; its state is model, average, optimiser and step."""
+    """One run of one training stage; its state is networks, average, optimisers and step."""
 
-    def __init__(self, task: Task, config: TrainConfig, data: Path, output: Path, device: torch.device) -> None:
-        unknown = sorted(set(config.loss) - set(task.weights))
-        if unknown:
-            raise UsageError(f"loss: unknown term {unknown[0]!r} for {task.name}; known: {', '.join(task.weights)}")
-        self.task, self.config, self.output, self.device = task, config, output, device
-        self.weights: Mapping[str, float] = {**task.weights, **config.loss}
+    def __init__(self, stage: str, config: TrainConfig, data: Path, output: Path, fabric: Fabric) -> None:
+        if stage not in TASKS:
+            raise UsageError(f"{stage!r} is no training stage; choose one of {', '.join(TASKS)}")
+        self.config, self.output, self.fabric = config, output, fabric
         output.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
-        self.model = MDRNets(config.network)
-        for name in config.init:
-            load_weights(self.model, read_checkpoint(output / name), output / name)
-        if config.backbone is not None:
-            load_backbone(self.model.parser.context, data / config.backbone)
-        self.model.to(device, memory_format=torch.channels_last)
-        self.model.requires_grad_(False).eval()
-        self.modules = {n: m for n in task.modules if (m := getattr(self.model, n)) is not None}
-        for module in self.modules.values():
-            module.requires_grad_(True).train()
-            if config.compile:
-                module.compile()
-        self.parameters = [p for m in self.modules.values() for p in m.parameters()]
+        self.task = TASKS[stage](config, data, output)
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            self.task = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.task)
+        self.parameters = self.task.learn()
+        self.task.to(fabric.device, memory_format=torch.channels_last)
         betas = (config.optimizer.betas[0], config.optimizer.betas[1])
-        self.optimizer = torch.optim.Adam(self.parameters, config.optimizer.learning_rate, betas)
-        self.average = {k: v.detach().clone() for k, v in self._trained().items()}
-        self.step = 0
-        self.dataset = MemoryDataset(config, data, task.with_labels)
+        self.module, self.optimizer = fabric.setup(
+            self.task, torch.optim.Adam(self.parameters, config.optimizer.learning_rate, betas)
+        )
+        self.adversary = None
+        if self.task.weights.get("adversarial"):
+            self.adversary = Adversary(config.adversarial, betas, fabric)
+        self.average = {k: v.detach().clone() for k, v in self.task.state().items()}
+        self.step, self.best = 0, math.inf
+        place = (fabric.device, fabric.global_rank, fabric.world_size)
+        self.feed = open_feed(config, data, self.task.with_labels, *place)
+        self.held_out = None
+        if config.validation is not None:
+            self.held_out = open_feed(config, data, self.task.with_labels, *place, held_out=True)
 
+    def sample(self, batch: Batch, step: int, phase: PhaseConfig) -> Sample:
+        """Return what the networks see of ``batch``."""
+        return augment(batch, self.config.augment, phase, (self.config.seed, step), self.fabric.device)
+
+    @torch.no_grad()
     def prepare(self) -> None:
-        """Do what the task wants done once, on faces of their own, before the first step."""
-        if self.task.prepare is None:
-            return
-        batch = self.dataset.batch(0, PREPARE_FACES)
-        phase = PhaseConfig(steps=0, resize=self.config.network.image_size)
-        self.task.prepare(self.model, augment(batch, self.config.augment, phase, (self.config.seed, 0), self.device))
-        self.average = {k: v.detach().clone() for k, v in self._trained().items()}
+        """Set up what starts from real faces, before the first step."""
+        phase = PhaseConfig(steps=1, batch_size=PREPARE_FACES, resize=self.config.network.image_size)
+        batch = self.feed.batch(0, PREPARE_FACES)
+        prepared = self.task.prepare(self.sample(batch, 0, phase))
+        if prepared is not None:
+            everywhere = self.fabric.all_gather(prepared).reshape(-1, *prepared.shape[1:])
+            self.task.start(everywhere, torch.Generator().manual_seed(self.config.seed))
+            self.average = {k: v.detach().clone() for k, v in self.task.state().items()}
 
-    def _trained(self) -> dict[str, Tensor]:
-        """Return weights and buffers of the networks that learn, by their key in the model."""
-        return {k: v for k, v in self.model.state_dict().items() if k.split(".")[0] in self.modules}
+    def train_step(self, batch: Batch) -> tuple[dict[str, float], tuple[Tensor, ...]]:
+        """Take one step; return the loss terms, and image, mask, result and target to look at.
 
-    def train_step(self) -> dict[str, float]:
-        """Take one step and return its loss terms."""
-        phase = self.config.phase_at(self.step)
-        batch = self.dataset.batch(self.step, phase.batch_size)
-        sample = augment(batch, self.config.augment, phase, (self.config.seed, self.step), self.device)
-        rate = learning_rate(self.config.optimizer, self.step, self.config.steps)
+        Raises:
+            ShowfaceError: the loss is not finite.
+        """
+        sample = self.sample(batch, self.step, self.config.phase_at(self.step))
+        scale = rate_scale(self.config.optimizer, self.step, self.config.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            terms = self.task.loss(self.model, sample, self.weights)
-        total = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(total):
-            raise ShowfaceError(
-                f"step {self.step}: the loss is {total.item()} for {', '.join(batch.names)}; "
-                f"the last good state is {self.output / STATE_FILE}"
-            )
+            group["lr"] = self.config.optimizer.learning_rate * scale
+        terms, result, target = self.module(*(getattr(sample, f.name) for f in fields(sample)))
+        if self.adversary is not None:
+            terms["adversarial"] = self.adversary.term(result)
+        terms["total"] = total_loss(terms, {name: self.task.weights[name] for name in terms})
+        shown = self._checked(terms, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        self.fabric.backward(terms["total"])
         if self.config.optimizer.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
         self.optimizer.step()
+        if self.adversary is not None:
+            loss = self.adversary.step(result, target, scale)
+            shown.update(self._checked({"discriminator": loss}, batch))
         self.step += 1
         self._update_average()
-        return {name: term.item() for name, term in terms.items()}
+        return shown, (sample.image, sample.mask, result, target)
+
+    def _checked(self, terms: dict[str, Tensor], batch: Batch) -> dict[str, float]:
+        """Return the means of loss terms over all processes, provided that they are finite."""
+        means = {name: float(value) for name, value in self._mean(terms).items()}
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if not bad:
+            return means
+        names: list[Any] = [batch.names]
+        if self.fabric.world_size > 1:
+            names = [None] * self.fabric.world_size
+            dist.all_gather_object(names, batch.names)
+        files = ", ".join(name for part in names for name in part)
+        path = self.output / STATE_FILE
+        good = f"the last good state is {path}" if path.is_file() else "no state was saved before it"
+        raise ShowfaceError(f"step {self.step}: the loss term {bad[0]!r} is {means[bad[0]]} for {files}; {good}")
 
     @torch.no_grad()
     def _update_average(self) -> None:
         """Move the averaged weights; the short early average keeps the random start out of it."""
         decay = min(self.config.optimizer.ema_decay, self.step / (self.step + 10))
-        for key, value in self._trained().items():
+        for key, value in self.task.state().items():
             if value.dtype.is_floating_point:
                 self.average[key].lerp_(value, 1 - decay)
             else:
                 self.average[key].copy_(value)
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give the networks their averaged weights for a while, in evaluation mode."""
+        current = {k: v.clone() for k, v in self.task.state().items()}
+        self.task.model.load_state_dict(self.average, strict=False)
+        modes = {name: module.training for name, module in self.task.named_modules()}
+        self.task.eval()
+        try:
+            yield
+        finally:
+            self.task.model.load_state_dict(current, strict=False)
+            for name, module in self.task.named_modules():
+                module.training = modes[name]
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Return the mean loss terms of the averaged weights on the held-out faces."""
+        assert self.held_out is not None
+        size = self.config.network.image_size
+        sums: dict[str, Tensor] = {}
+        count = 0
+        with self.averaged():
+            for batch in self.held_out.every_face(VALIDATION_BATCH):
+                phase = PhaseConfig(steps=1, batch_size=len(batch.names), resize=size)
+                sample = augment(batch, AugmentConfig(), phase, (self.config.seed, 0), self.fabric.device)
+                terms, _, _ = self.module(*(getattr(sample, f.name) for f in fields(sample)))
+                terms["total"] = total_loss(terms, {name: self.task.weights[name] for name in terms})
+                count += len(batch.names)
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(batch.names)
+        return {name: float(value) / count for name, value in self._mean(sums).items()}
+
+    def _mean(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the means over all processes, detached."""
+        stacked = torch.stack([t.detach().float() for t in terms.values()])
+        if self.fabric.world_size > 1:
+            stacked = self.fabric.all_reduce(stacked)  # type: ignore[assignment]
+        return dict(zip(terms, stacked, strict=True))
+
     def save(self) -> None:
         """Write the state to resume from and the checkpoint of the averaged weights."""
-        state = {
-            "step": self.step,
-            "model": self._trained(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-        }
-        temporary = self.output / (STATE_FILE + ".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.output / STATE_FILE)
-        current = {k: v.clone() for k, v in self._trained().items()}
-        self.model.load_state_dict(self.average, strict=False)
+        if not self.fabric.is_global_zero:
+            return
+        state = {"step": self.step, "best": self.best, "model": self.task.state(), "average": self.average}
+        state["optimizer"] = self.optimizer.state_dict()
+        if self.adversary is not None:
+            state["adversary"] = self.adversary.state()
+        save_state(self.output, self.config, state)
+        self.save_checkpoint(self.task.name)
+
+    def save_checkpoint(self, name: str) -> None:
+        """Write the averaged weights to ``<name>.safetensors``."""
+        if not self.fabric.is_global_zero:
+            return
+        whole = self.task.name == "mdrnet"
+        stages = [n for n, _ in self.task.model.named_children()] if whole else list(self.task.trained)
         figures: dict[str, Any] = {self.task.name: {"steps": self.step, "config": asdict(self.config)}}
-        stages = [n for n, _ in self.model.named_children()] if self.task.name == "mdrnet" else list(self.modules)
-        save_checkpoint(self.output / f"{self.task.name}.safetensors", self.model, stages, figures)
-        self.model.load_state_dict(current, strict=False)
+        with self.averaged():
+            save_checkpoint(
+                self.output / f"{name}.safetensors", self.task.model, self.config.network, stages, figures
+            )
 
     def resume(self) -> None:
         """Continue from the saved state.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is none, or it belongs to another config.
         """
-        path = self.output / STATE_FILE
-        if not path.is_file():
-            raise UsageError(f"{path}: nothing to resume from; leave --resume out to start anew")
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.model.load_state_dict(state["model"], strict=False)
-        self.average = state["average"]
+        state = load_state(self.output, self.config, self.fabric.device)
+        self.task.model.load_state_dict(state["model"], strict=False)
+        self.average, self.step, self.best = state["average"], state["step"], state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        if self.adversary is not None:
+            self.adversary.load(state["adversary"])
 
     def run(self, console: Console) -> None:
         """Train to the last step.
@@ -163,22 +227,39 @@ class Trainer:
         Raises:
             Interrupted: on SIGTERM or SIGINT, after the state was saved.
         """
-        started, done = time.monotonic(), 0
-        sums: dict[str, float] = {}
-        with _caught_signals() as caught:
-            while self.step < self.config.steps:
-                for name, value in self.train_step().items():
-                    sums[name] = sums.get(name, 0.0) + value / self.config.log_every
-                done += self.config.phase_at(self.step - 1).batch_size
-                if self.step % self.config.log_every == 0:
-                    rate = done / (time.monotonic() - started)
-                    terms = "  ".join(f"{name} {value:.4f}" for name, value in sums.items())
-                    console.print(f"step {self.step}/{self.config.steps}  {terms}  {rate:.1f} images/s")
-                    started, done, sums = time.monotonic(), 0, {}
-                if caught or self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
+        config, active = self.config, self.fabric.is_global_zero
+        reporter = Reporter(self.output if active else None, self.task.name, self.step, config, console)
+        with reporter, _caught_signals() as caught:
+            for batch in self.feed.batches(self.step):
+                terms, faces = self.train_step(batch)
+                stop, last = self._agreed(caught), self.step == config.steps
+                reporter.step(self.step, terms, config.phase_at(self.step - 1).batch_size)
+                if self.step % config.grid_every == 0 or last:
+                    reporter.grid(self.step, *faces)
+                if config.validation is not None and (self.step % config.validation.every == 0 or last):
+                    self._keep_best(reporter)
+                if stop or last or self.step % config.checkpoint_every == 0:
                     self.save()
-                if caught:
-                    raise Interrupted(caught[0], f"stopped at step {self.step}; continue with --resume")
+                if config.keep_every is not None and self.step % config.keep_every == 0:
+                    self.save_checkpoint(f"{self.task.name}-step{self.step:07d}")
+                if stop:
+                    raise Interrupted(stop, f"stopped at step {self.step}; continue with --resume")
+
+    def _keep_best(self, reporter: Reporter) -> None:
+        """Validate, and keep the checkpoint when it is the best so far."""
+        terms = self.validate()
+        better = terms["total"] < self.best
+        reporter.validation(self.step, terms, better)
+        if better:
+            self.best = terms["total"]
+            self.save_checkpoint(f"{self.task.name}-best")
+
+    def _agreed(self, caught: list[int]) -> int:
+        """Return the signal that any process caught, or 0."""
+        number = torch.tensor(caught[0] if caught else 0, device=self.fabric.device)
+        if self.fabric.world_size > 1:
+            dist.all_reduce(number, dist.ReduceOp.MAX)
+        return int(number)
 
 
 @contextmanager
@@ -189,19 +270,49 @@ def _caught_signals() -> Iterator[list[int]]:
     def remember(number: int, frame: FrameType | None) -> None:
         caught.append(number)
 
-    previous = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal(number, remember) for number in (SIGTERM, SIGINT)}
     try:
         yield caught
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal(number, handler)
 
 
-def train(stage: str, config: TrainConfig, data: Path, output: Path, resume: bool, device: torch.device) -> None:
-    """Run the training stage ``stage`` and leave ``<stage>.safetensors`` in ``output``."""
+def make_fabric(device: str, devices: int, precision: str) -> Fabric:
+    """Return Fabric on ``devices`` devices of the kind ``device``, or on what torchrun started.
+
+    Raises:
+        UsageError: CUDA was asked for and is not to be had.
+    """
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device!r}: choose cpu or cuda")
+    if device == "cuda" and torch.cuda.device_count() < devices:
+        raise UsageError(f"--device cuda: {torch.cuda.device_count()} CUDA devices found, {devices} asked for")
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    nodes = 1
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    return Fabric(
+        accelerator=device,
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
+
+
+def train(stage: str, config: TrainConfig, data: Path, output: Path, resume: bool, fabric: Fabric) -> None:
+    """Run the training stage ``stage`` and leave ``<stage>.safetensors`` in ``output``.
+
+    Raises:
+        UsageError: config or data are not usable, or ``output`` holds a run and ``resume`` is not set.
+    """
+    fabric.launch()
     if (output / STATE_FILE).exists() and not resume:
         raise UsageError(f"{output}: holds a run already; continue it with --resume or choose another --output")
-    trainer = Trainer(TASKS[stage], config, data, output, device)
+    trainer = Trainer(stage, config, data, output, fabric)
     if resume:
         trainer.resume()
     else:

@@ -1,12 +1,17 @@
-"""Image metrics over whole composed images; numpy only."""
+"""Image metrics over whole composed images, and how well a parser's labels overlap; numpy only."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from showface.runtime.errors import UsageError
+
 Rgb = NDArray[np.uint8]  # [H, W, 3]
+Confusion = NDArray[np.int64]  # [n, n]; row = truth, column = prediction
 
 
 def l1_percent(result: Rgb, target: Rgb) -> float:
@@ -38,3 +43,43 @@ def ssim(result: Rgb, target: Rgb) -> float:
     similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     similarity = similarity / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
     return float(similarity[5:-5, 5:-5].mean())
+
+
+def confusion(labels: NDArray[Any], truth: NDArray[Any], categories: int) -> Confusion:
+    """Count the pixels of each pair of true and predicted category.
+
+    Args:
+        labels: predicted categories, integers in [0, categories), any shape.
+        truth: the true ones, of the same shape.
+        categories: their number n.
+
+    Returns:
+        [n, n], row = truth, column = prediction. Those of several images add up.
+
+    Raises:
+        UsageError: the shapes differ, or a value is no category.
+    """
+    if labels.shape != truth.shape:
+        raise UsageError(f"labels of shape {labels.shape} do not fit a truth of shape {truth.shape}")
+    for name, values in (("predicted", labels), ("true", truth)):
+        if values.size and not 0 <= values.min() <= values.max() < categories:
+            raise UsageError(f"{name} labels span {values.min()} to {values.max()}; only 0-{categories - 1} are known")
+    pairs = truth.astype(np.int64).ravel() * categories + labels.astype(np.int64).ravel()
+    return np.bincount(pairs, minlength=categories**2).reshape(categories, categories)
+
+
+def category_iou(counts: Confusion) -> NDArray[np.float64]:
+    """Return the intersection over union of each category, [n] in [0, 1]; NaN where it is absent.
+
+    Absent is a category that is neither in the truth nor predicted; one that is only predicted has 0.
+    """
+    overlap = np.diagonal(counts).astype(np.float64)
+    union = counts.sum(axis=0) + counts.sum(axis=1) - overlap
+    return np.divide(overlap, union, out=np.full(len(counts), np.nan), where=union > 0)
+
+
+def mean_iou(counts: Confusion) -> float:
+    """Return the mean of :func:`category_iou` in [0, 1], absent categories left out; NaN if all are absent."""
+    scores = category_iou(counts)
+    present = scores[~np.isnan(scores)]
+    return float(present.mean()) if present.size else float("nan")

@@ -9,14 +9,8 @@ import pytest
 
 import showface.training.configs
 from showface.runtime.errors import UsageError
-from showface.training.config import (
-    MemoryConfig,
-    NetworkConfig,
-    PhaseConfig,
-    TrainConfig,
-    config_from_dict,
-    config_from_toml,
-)  # fmt: skip
+from showface.training.config import MemoryConfig, NetworkConfig, PhaseConfig, TrainConfig
+from showface.training.config_reader import config_from_dict, config_from_toml
 
 SHIPPED = sorted(Path(str(resources.files(showface.training.configs))).glob("*.toml"))
 MINIMAL = '[sources.a]\nimages = "a"\n[phases.p]\nsteps = 3\n'

@@ -1,89 +1,33 @@
 """The training loop: resuming bit for bit, frozen networks, and how it stops."""
 
 import os
+import resource
 import signal
 from dataclasses import replace
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 from showface.runtime.errors import ShowfaceError, UsageError
 from showface.training.checkpoint import model_from_checkpoint, read_checkpoint
-from showface.training.config import (
-    AugmentConfig,
-    CoarseConfig,
-    MemoryConfig,
-    NetworkConfig,
-    OptimizerConfig,
-    ParserConfig,
-    PhaseConfig,
-    RefinerConfig,
-    SourceConfig,
-    TrainConfig,
-)  # fmt: skip
-from showface.training.loop import STATE_FILE, Interrupted, Trainer, learning_rate, train
-from showface.training.tasks import TASKS
+from showface.training.config import OptimizerConfig, ValidationConfig
+from showface.training.loop import STATE_FILE, Interrupted, Trainer, make_fabric, rate_scale, train
+from showface.training.tasks import CoarseTask
 
-SIZE = 64
-CPU = torch.device("cpu")
+FABRIC = make_fabric("cpu", 1, "fp32")
 INIT = ("../coarse/coarse.safetensors", "../parser/parser.safetensors")
-NETWORK = NetworkConfig(
-    SIZE,
-    CoarseConfig((8, 8, 8), 8),
-    ParserConfig(8),
-    MemoryConfig(channels=8, slots=4, encoder_width=8),
-    refiner=RefinerConfig(8, (2,), 8),
-)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A tree of four faces with labels and one bin of masks."""
-    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    for folder in ("images", "labels", "masks/train/20-30"):
-        (root / folder).mkdir(parents=True)
-    mask = np.zeros((SIZE, SIZE), np.uint8)
-    mask[16:48, 16:48] = 255
-    for i in range(4):
-        labels = rng.integers(0, 19, (4, 4), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
-        cv2.imwrite(str(root / f"images/{i}.png"), rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))
-        cv2.imwrite(str(root / f"labels/{i}.png"), labels)
-        cv2.imwrite(str(root / f"masks/train/20-30/{i}.png"), np.roll(mask, 4 * i, axis=0))
-    return root
-
-
-def config(steps=4, **changes):
-    base = TrainConfig(
-        {"a": SourceConfig("images", 1.0, "labels")},
-        {"half": PhaseConfig(1, 2, 64, crop=32), "full": PhaseConfig(steps - 1, 2, SIZE)},
-        precision="fp32",
-        augment=AugmentConfig(5.0, 0.1, 0.1, 0.1, 0.5),
-        optimizer=OptimizerConfig(1e-2, warmup_steps=2, clip_norm=1.0),
-        network=NETWORK,
-    )
-    return replace(base, **changes)
-
-
-@pytest.fixture(scope="module")
-def stages(data, tmp_path_factory):
-    """An output folder with a trained coarse network and parser."""
-    root = tmp_path_factory.mktemp("runs")
-    for stage in ("coarse", "parser"):
-        train(stage, config(2), data, root / stage, False, CPU)
-    return root
+SIZE = 64
 
 
 def stop_after(monkeypatch, step, number=signal.SIGTERM):
     """Send this process a signal in the middle of the given step."""
     original = Trainer.train_step
 
-    def patched(self):
+    def patched(self, batch):
         if self.step == step - 1:
             os.kill(os.getpid(), number)
-        return original(self)
+        return original(self, batch)
 
     monkeypatch.setattr(Trainer, "train_step", patched)
 
@@ -104,33 +48,33 @@ def state_of(output):
 
 
 @pytest.mark.parametrize("stage", ["coarse", "parser", "mdrnet"])
-def test_resumed_run_equals_an_uninterrupted_one(stage, data, stages, monkeypatch):
+def test_resumed_run_equals_an_uninterrupted_one(stage, data, stages, monkeypatch, config):
     run = config(init=INIT if stage == "mdrnet" else ())
     whole, parts = stages / f"{stage}-whole", stages / f"{stage}-parts"
-    train(stage, run, data, whole, False, CPU)
+    train(stage, run, data, whole, False, FABRIC)
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
         with pytest.raises(Interrupted):
-            train(stage, run, data, parts, False, CPU)
+            train(stage, run, data, parts, False, FABRIC)
     middle = state_of(parts)
     assert middle["step"] == 2
     torch.manual_seed(99)
-    train(stage, run, data, parts, True, CPU)
+    train(stage, run, data, parts, True, FABRIC)
     expected, got = state_of(whole), state_of(parts)
     assert expected["step"] == got["step"] == 4
     assert not same(middle["model"], got["model"])
-    for part in ("model", "average", "optimizer"):
+    for part in ("model", "average", "optimizer", "best"):
         assert same(expected[part], got[part]), part
     name = f"{stage}.safetensors"
     assert read_checkpoint(whole / name).sha256 == read_checkpoint(parts / name).sha256
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_saves_and_raises(number, data, tmp_path, monkeypatch):
+def test_signal_saves_and_raises(number, data, tmp_path, monkeypatch, config):
     handler = signal.getsignal(number)
     stop_after(monkeypatch, 1, number)
     with pytest.raises(Interrupted, match=r"step 1.*--resume") as caught:
-        train("coarse", config(), data, tmp_path / "run", False, CPU)
+        train("coarse", config(), data, tmp_path / "run", False, FABRIC)
     assert caught.value.exit_code == 128 + number
     if number == signal.SIGTERM:
         assert caught.value.exit_code == 143
@@ -138,14 +82,17 @@ def test_signal_saves_and_raises(number, data, tmp_path, monkeypatch):
     assert signal.getsignal(number) is handler
 
 
-def test_frozen_networks_stay_as_they_are(data, stages):
-    trainer = Trainer(TASKS["mdrnet"], config(init=INIT), data, stages / "mdrnet-frozen", CPU)
-    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+def test_frozen_networks_stay_as_they_are(data, stages, config):
+    trainer = Trainer("mdrnet", config(init=INIT), data, stages / "mdrnet-frozen", FABRIC)
+    chain = trainer.task.model
+    before = {k: v.clone() for k, v in chain.state_dict().items()}
     trainer.run(Console(quiet=True))
-    assert not any(m.training for n in ("coarse", "parser") for m in getattr(trainer.model, n).modules())
-    changed = {k.split(".")[0] for k, v in trainer.model.state_dict().items() if not torch.equal(v, before[k])}
+    for network in (chain.coarse, chain.parser):
+        assert not any(m.training for m in network.modules())
+        assert all(p.grad is None and not p.requires_grad for p in network.parameters())
+    changed = {k.split(".")[0] for k, v in chain.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {"memory", "mrem", "refiner"}
-    assert not torch.equal(trainer.model.state_dict()["memory.bank.slots"], before["memory.bank.slots"])
+    assert not torch.equal(chain.state_dict()["memory.bank.slots"], before["memory.bank.slots"])
     model, checkpoint = model_from_checkpoint(stages / "mdrnet-frozen/mdrnet.safetensors")
     assert checkpoint.stages == ("coarse", "parser", "memory", "mrem", "refiner")
     assert checkpoint.training["mdrnet"]["steps"] == 4
@@ -154,57 +101,133 @@ def test_frozen_networks_stay_as_they_are(data, stages):
             assert torch.equal(model.state_dict()[key], value.to(model.state_dict()[key].dtype)), key
 
 
-def test_saving_changes_nothing(data, tmp_path):
-    trainer = Trainer(TASKS["coarse"], config(), data, tmp_path, CPU)
-    trainer.train_step()
-    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+def test_saving_changes_nothing(data, tmp_path, config):
+    trainer = Trainer("coarse", config(), data, tmp_path, FABRIC)
+    trainer.train_step(trainer.feed.batch(0, 2))
+    before = {k: v.clone() for k, v in trainer.task.model.state_dict().items()}
     assert not same(before, {**before, **trainer.average})
     trainer.save()
-    assert same(before, dict(trainer.model.state_dict()))
-    assert trainer.model.coarse.training
+    assert same(before, dict(trainer.task.model.state_dict()))
+    assert trainer.task.model.coarse.training
 
 
-def test_nan_loss_names_step_and_files(data, tmp_path):
-    def broken(model, sample, weights):
-        terms = TASKS["coarse"].loss(model, sample, weights)
-        return {"hole": terms["hole"] * float("nan")} if trainer.step == 1 else terms
+def test_nan_loss_names_step_and_files(data, tmp_path, monkeypatch, config):
+    original = CoarseTask.forward
 
-    trainer = Trainer(replace(TASKS["coarse"], loss=broken), config(), data, tmp_path, CPU)
-    with pytest.raises(ShowfaceError, match=r"step 1.*nan") as caught:
+    def broken(self, *sample):
+        terms, result, target = original(self, *sample)
+        return {"reconstruction": terms["reconstruction"] * (float("nan") if trainer.step == 1 else 1)}, result, target
+
+    monkeypatch.setattr(CoarseTask, "forward", broken)
+    trainer = Trainer("coarse", config(checkpoint_every=1), data, tmp_path, FABRIC)
+    with pytest.raises(ShowfaceError, match=r"step 1.*'reconstruction' is nan") as caught:
         trainer.run(Console(quiet=True))
     assert not isinstance(caught.value, UsageError)
-    for name in trainer.dataset.batch(1, 2).names:
+    for name in trainer.feed.batch(1, 2).names:
         assert name in str(caught.value)
-    assert trainer.step == 1
+    assert str(tmp_path / STATE_FILE) in str(caught.value)
+    assert state_of(tmp_path)["step"] == trainer.step == 1
 
 
-def test_nothing_to_resume(data, tmp_path):
+def test_full_disk_leaves_the_previous_state_whole(data, tmp_path, config):
+    train("coarse", config(2, checkpoint_every=1), data, tmp_path, False, FABRIC)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    trainer = Trainer("coarse", config(2, checkpoint_every=1), data, tmp_path, FABRIC)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+    try:
+        with pytest.raises(ShowfaceError, match=r"state\.pt: cannot be written.*whole"):
+            trainer.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+
+
+def test_best_and_every_nth_checkpoint_are_kept(data, tmp_path, config):
+    run = config(4, keep_every=2, validation=ValidationConfig(holdout_every=2, faces=2, every=1))
+    trainer = Trainer("coarse", run, data, tmp_path, FABRIC)
+    losses = []
+    original = trainer.validate
+    trainer.validate = lambda: losses.append(original()) or losses[-1]
+    trainer.run(Console(quiet=True))
+    totals = [terms["total"] for terms in losses]
+    assert len(totals) == 4
+    assert trainer.best == min(totals)
+    best = read_checkpoint(tmp_path / "coarse-best.safetensors")
+    assert best.training["coarse"]["steps"] == totals.index(min(totals)) + 1
+    kept = [read_checkpoint(tmp_path / f"coarse-step000000{n}.safetensors") for n in (2, 4)]
+    assert [c.training["coarse"]["steps"] for c in kept] == [2, 4]
+    assert kept[1].sha256 == read_checkpoint(tmp_path / "coarse.safetensors").sha256
+
+
+def test_validation_changes_nothing(data, stages, config):
+    run = config(init=INIT, validation=ValidationConfig(holdout_every=2, faces=2, every=1))
+    trainer = Trainer("mdrnet", run, data, stages / "mdrnet-validated", FABRIC)
+    before = {k: v.clone() for k, v in trainer.task.state_dict().items()}
+    first = trainer.validate()
+    assert same(before, dict(trainer.task.state_dict()))
+    assert trainer.task.model.refiner.training
+    assert not trainer.task.model.coarse.training
+    assert trainer.validate() == first
+
+
+def test_tensorboard_has_scalars_and_grids(data, tmp_path, config):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train("coarse", config(4, log_every=2, grid_every=2), data, tmp_path, False, FABRIC)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [e.step for e in events.Scalars("loss/reconstruction")] == [2, 4]
+    assert {"images_per_second", "loss/total"} <= set(events.Tags()["scalars"])
+    picture = events.Images("faces")[-1]
+    assert (picture.step, picture.width, picture.height) == (4, 3 * SIZE, 2 * SIZE)
+
+
+def test_nothing_to_resume(data, tmp_path, config):
     with pytest.raises(UsageError, match=STATE_FILE):
-        train("coarse", config(), data, tmp_path, True, CPU)
+        train("coarse", config(), data, tmp_path, True, FABRIC)
 
 
-def test_starting_over_an_existing_run(data, stages):
+def test_starting_over_an_existing_run(data, stages, config):
     before = (stages / "coarse" / STATE_FILE).read_bytes()
     with pytest.raises(UsageError, match="--resume"):
-        train("coarse", config(), data, stages / "coarse", False, CPU)
+        train("coarse", config(), data, stages / "coarse", False, FABRIC)
     assert (stages / "coarse" / STATE_FILE).read_bytes() == before
 
 
-def test_unknown_loss_term(data, tmp_path):
-    with pytest.raises(UsageError, match="perceptual"):
-        Trainer(TASKS["coarse"], config(loss={"perceptual": 1.0}), data, tmp_path, CPU)
+def test_resuming_under_another_config(data, stages, config):
+    with pytest.raises(UsageError, match="another 'seed'"):
+        train("coarse", config(2, seed=5), data, stages / "coarse", True, FABRIC)
 
 
-def test_missing_init(data, tmp_path):
+def test_unknown_loss_term(data, tmp_path, config):
+    with pytest.raises(UsageError, match="adversarial"):
+        Trainer("coarse", config(loss={"adversarial": 1.0}), data, tmp_path, FABRIC)
+
+
+def test_unknown_stage(data, tmp_path, config):
+    with pytest.raises(UsageError, match=r"'refiner'.*mdrnet"):
+        Trainer("refiner", config(), data, tmp_path, FABRIC)
+
+
+def test_cuda_that_is_not_there():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(UsageError, match="0 CUDA devices"):
+        make_fabric("cuda", 1, "fp32")
+
+
+def test_missing_init(data, tmp_path, config):
     with pytest.raises(UsageError, match=r"coarse\.safetensors"):
-        Trainer(TASKS["mdrnet"], config(init=INIT), data, tmp_path / "mdrnet", CPU)
+        Trainer("mdrnet", config(init=INIT), data, tmp_path / "mdrnet", FABRIC)
 
 
 def test_learning_rate_schedule():
-    optimizer = OptimizerConfig(1.0, warmup_steps=4)
-    rates = [learning_rate(optimizer, step, 100) for step in range(100)]
+    optimizer = OptimizerConfig(warmup_steps=4)
+    rates = [rate_scale(optimizer, step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.25)
     assert max(rates) == rates[3]
     assert rates[50] == pytest.approx(0.5)
     assert rates[99] < 0.001
-    assert learning_rate(replace(optimizer, cosine=False), 99, 100) == 1.0
+    assert rate_scale(replace(optimizer, cosine=False), 99, 100) == 1.0

@@ -1,12 +1,12 @@
-"""Metrics against independent references, and the pairing of faces with masks."""
+"""Metrics against scikit-image and plain loops."""
 
 import cv2
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from showface.training.evaluate import evaluate, paired_faces, telea
-from showface.training.metrics import l1_percent, psnr, ssim
+from showface.runtime.errors import UsageError
+from showface.training.metrics import category_iou, confusion, l1_percent, mean_iou, psnr, ssim
 
 
 @pytest.fixture
@@ -33,36 +33,41 @@ def test_l1_by_hand(pair):
 
 
 @pytest.fixture
-def tree(tmp_path):
-    """Five photographs and two masks a bin, each mask with its own number of hole rows."""
+def labels():
+    """Labels of three images in four of six categories; the truth knows 0, 1, 2, the prediction 0, 1, 4."""
     rng = np.random.default_rng(1)
-    (tmp_path / "images").mkdir()
-    for k in range(5):
-        cv2.imwrite(str(tmp_path / "images" / f"{k}.png"), rng.integers(0, 256, (300, 300, 3), np.uint8))
-    for b, name in enumerate(("00-10", "10-20", "20-30", "30-40", "40-50", "50-60")):
-        folder = tmp_path / "masks" / name
-        folder.mkdir(parents=True)
-        for i in range(2):
-            mask = np.zeros((256, 256), np.uint8)
-            mask[: 10 * (2 * b + i + 1)] = 255
-            cv2.imwrite(str(folder / f"{i}.png"), mask)
-    return tmp_path
+    predicted = np.asarray([0, 1, 4], np.int32)[rng.integers(0, 3, (3, 9, 7))]
+    return predicted, rng.integers(0, 3, (3, 9, 7)).astype(np.uint8)
 
 
-def test_pairing_alternates_bins_and_cycles_masks(tree):
-    faces = paired_faces(tree / "images", tree / "masks", "20-40")
-    rows = [int(hole[:, 0].sum()) for _, hole in faces]
-    assert rows == [50, 80, 50, 80, 50]  # image k: bin k mod 2, mask k mod 2
-    assert all(rgb.shape == (256, 256, 3) for rgb, _ in faces)
+def test_confusion_against_loops(labels):
+    expected = np.zeros((6, 6), int)
+    for predicted, true in zip(labels[0].ravel(), labels[1].ravel(), strict=True):
+        expected[true, predicted] += 1
+    np.testing.assert_array_equal(confusion(*labels, 6), expected)
+    parts = [confusion(labels[0][i], labels[1][i], 6) for i in range(3)]
+    np.testing.assert_array_equal(sum(parts), expected)
 
 
-def test_evaluate_scores_a_perfect_and_a_real_method(tree):
-    perfect = evaluate(lambda batch: [rgb for rgb, _ in batch], tree / "images", tree / "masks")
-    real = evaluate(telea, tree / "images", tree / "masks")
-    for bucket in perfect:
-        assert perfect[bucket].images == 5
-        assert perfect[bucket].l1_percent == 0
-        assert perfect[bucket].ssim == pytest.approx(1)
-        assert real[bucket].l1_percent > 0
-        assert real[bucket].psnr < 60
-    assert real["1-20"].psnr > real["40-60"].psnr
+def test_iou_against_sets_leaves_absent_categories_out(labels):
+    predicted, true = labels
+    expected = []
+    for category in range(6):
+        a, b = (set(np.flatnonzero(x == category).tolist()) for x in (predicted, true))
+        expected.append(len(a & b) / len(a | b) if a | b else np.nan)
+    counts = confusion(predicted, true, 6)
+    np.testing.assert_allclose(category_iou(counts), expected)
+    assert np.isnan(expected).tolist() == [False, False, False, True, False, True]
+    assert expected[4] == 0  # only predicted: counts
+    assert mean_iou(counts) == pytest.approx(sum(expected[i] for i in (0, 1, 2, 4)) / 4)
+    assert np.isnan(mean_iou(np.zeros((6, 6), np.int64)))
+
+
+@pytest.mark.parametrize("value", [-1, 6])
+def test_confusion_refuses_what_is_no_category(labels, value):
+    predicted, true = labels
+    predicted[0, 0, 0] = value
+    with pytest.raises(UsageError, match=rf"predicted labels span .*{value}"):
+        confusion(predicted, true, 6)
+    with pytest.raises(UsageError, match="shape"):
+        confusion(predicted[:2], true, 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,13 +31,14 @@ def region_pool(features: Tensor, weights: Tensor) -> Tensor:
         [B, n, c]; the zero vector for an absent region. A region smaller than one cell fades to
         zero instead of being blown up. Weights are divided by the area before the product, so that
         no sum over the image leaves the float16 range. The product is taken row by row of the
-        image: over the whole image its summation order would depend on the batch size (seen in
-        ONNX Runtime).
+        image, and the rows are added by a second product: over the whole image, or by a reduction,
+        the order of summation would depend on the batch size (seen in ONNX Runtime).
     """
     height, width = features.shape[2:]
     area = weights.sum(dim=2, keepdim=True)
     share = (weights / area.clamp(min=1.0)).reshape(-1, weights.shape[1], height, width)
-    return (share.permute(0, 2, 1, 3) @ features.permute(0, 2, 3, 1)).sum(dim=1)
+    rows = (share.permute(0, 2, 1, 3) @ features.permute(0, 2, 3, 1)).flatten(2)
+    return (rows.new_ones(1, 1, height) @ rows).reshape(-1, weights.shape[1], features.shape[1])
 
 
 def cell_mask(mask: Tensor) -> Tensor:
@@ -91,7 +93,7 @@ class DisentangledMemory(nn.Module):
         return (scores[:, :, None, :] @ self.slots).squeeze(2)
 
     @torch.no_grad()
-    def fill(self, known: Tensor) -> None:
+    def fill(self, known: Tensor, generator: torch.Generator) -> None:
         """Start every block from codes of real faces, as a codebook starts from samples of its data.
 
         Random slots lie far from all codes, so that one of them wins every query and the others never
@@ -99,21 +101,23 @@ class DisentangledMemory(nn.Module):
 
         Args:
             known: V [N, n, c]; the zero vector where a region is absent.
+            generator: draws which codes are taken.
         """
         blocks, m, c = self.slots.shape
         for block in range(blocks):
             codes = known.reshape(-1, c) if blocks == 1 else known[:, block]
             codes = codes[codes.abs().amax(dim=1) > 0]
             if len(codes):
-                self.slots[block] = codes[torch.randperm(len(codes)).repeat(-(-m // len(codes)))[:m]]
+                order = torch.randperm(len(codes), generator=generator).repeat(-(-m // len(codes)))
+                self.slots[block] = codes[order[:m].to(codes.device)]
 
     @torch.no_grad()
     def update(self, queries: Tensor, known: Tensor) -> Tensor:
         """Move the slot nearest to each query towards the known code (eqs 2 and 3).
 
-        Several samples that hit one slot are averaged first, in float64, so that their order in the
-        batch does not matter. A region that is absent from the face or wholly hidden has the zero
-        vector and is left out.
+        Several samples that hit one slot are averaged first, in float64 and over all processes, so
+        that neither their order in the batch nor their spread over devices matters. A region that is
+        absent from the face or wholly hidden has the zero vector and is left out.
 
         Args:
             queries: Q [B, n, c].
@@ -129,6 +133,9 @@ class DisentangledMemory(nn.Module):
         count = hit.sum(dim=0)
         if blocks == 1:
             total, count = total.sum(dim=0, keepdim=True), count.sum(dim=0, keepdim=True)
+        if dist.is_initialized():
+            dist.all_reduce(total)
+            dist.all_reduce(count)
         mean = total / count.clamp(min=1.0)[:, :, None]
         moved = self.decay * self.slots.double() + (1.0 - self.decay) * mean
         self.slots.copy_(torch.where(count[:, :, None] > 0, moved, self.slots.double()))

@@ -1,0 +1,156 @@
+"""Training in processes of its own: killed and resumed, and spread over two ranks."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+CONFIG = """
+init = ["../coarse/coarse.safetensors", "../parser/parser.safetensors"]
+coordination = "../reconstruction/reconstruction.safetensors"
+precision = "fp32"
+checkpoint_every = {checkpoint_every}
+grid_every = 1000
+
+[sources.a]
+images = "images"
+
+[phases.full]
+steps = {steps}
+batch_size = 4
+resize = 64
+
+[augment]
+rotate = 5.0
+color = 0.1
+
+[optimizer]
+learning_rate = 1e-3
+clip_norm = 1.0
+
+[loss]
+intra = 1.0
+inter = 1.0
+semantic = 0.1
+adversarial = 0.1
+total_variation = 0.1
+
+[adversarial]
+width = 8
+
+[validation]
+holdout_every = 2
+faces = 2
+every = 2
+
+[network]
+image_size = 64
+coarse = {{ widths = [8, 8, 8], full_width = 8 }}
+parser = {{ width = 8 }}
+memory = {{ channels = 8, slots = 4, encoder_width = 8 }}
+refiner = {{ width = 8, dilations = [2], spade_hidden = 8 }}
+"""
+TRAIN = ("-m", "showface.training", "mdrnet")
+TWO_RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+@pytest.fixture
+def start(data, stages, tmp_path):
+    """Return a function that starts a run in a process of its own."""
+
+    def begin(name, *arguments, launcher=(), steps=4, checkpoint_every=100):
+        config = tmp_path / "run.toml"
+        config.write_text(CONFIG.format(steps=steps, checkpoint_every=checkpoint_every), encoding="utf-8")
+        options = ("--config", config, "--data", data, "--output", stages / name, *arguments)
+        command = [sys.executable, *launcher, *TRAIN, *map(str, options)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+        )
+
+    return begin
+
+
+def finish(process, code=0):
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == code, output
+    return output
+
+
+def state_of(folder):
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def largest_difference(a, b):
+    """Return the largest absolute difference of two nested states."""
+    if isinstance(a, torch.Tensor):
+        return (a.double() - b.double()).abs().max().item() if a.numel() else 0.0
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        return max((largest_difference(a[k], b[k]) for k in a), default=0.0)
+    if isinstance(a, list | tuple):
+        return max((largest_difference(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
+    assert isinstance(a, float) or a == b
+    return abs(a - b) if isinstance(a, float) else 0.0
+
+
+def test_two_processes_equal_one(start, stages):
+    """Same faces, gradients, memory and metrics, whatever the number of processes."""
+    finish(start("one"))
+    finish(start("two", launcher=TWO_RANKS))
+    one, two = state_of(stages / "one"), state_of(stages / "two")
+    assert two["step"] == 4
+    slots = "memory.bank.slots"
+    assert largest_difference(one["model"][slots], two["model"][slots]) < 1e-5
+    for optimizer in ("optimizer", "adversary"):
+        moments = [gradients_of(state[optimizer]) for state in (one, two)]
+        assert all(moments)
+        assert largest_difference(*moments) < 1e-5
+    assert abs(one["best"] - two["best"]) < 1e-5
+    # Adam divides by the gradient's size: where that is about zero, rounding decides the step.
+    for part in ("model", "average"):
+        assert largest_difference(one[part], two[part]) < 1e-4, part
+
+
+def gradients_of(optimizer):
+    """Return Adam's running means of the gradients."""
+    return {k: s["exp_avg"] for k, s in optimizer.get("optimizer", optimizer)["state"].items()}
+
+
+def wait_for_state(path, process):
+    deadline = time.monotonic() + 100
+    while not path.is_file():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_stopped_and_resumed_run_equals_an_uninterrupted_one(number, start, stages):
+    finish(start(f"whole-{number}", steps=12, checkpoint_every=1))
+    name = f"stopped-{number}"
+    process = start(name, steps=12, checkpoint_every=1)
+    wait_for_state(stages / name / "state.pt", process)
+    process.send_signal(number)
+    finish(process, 143 if number == signal.SIGTERM else -signal.SIGKILL)
+    assert 1 <= state_of(stages / name)["step"] < 12
+    finish(start(name, "--resume", steps=12, checkpoint_every=1))
+    whole, resumed = state_of(stages / f"whole-{number}"), state_of(stages / name)
+    for part in ("step", "model", "average", "optimizer", "adversary", "best"):
+        assert largest_difference(whole[part], resumed[part]) == 0, part
+    checkpoints = [(stages / folder / "mdrnet.safetensors").read_bytes() for folder in (f"whole-{number}", name)]
+    assert checkpoints[0] == checkpoints[1]
+
+
+def test_sigterm_ends_both_ranks(start, stages):
+    process = start("both", launcher=TWO_RANKS, steps=2000, checkpoint_every=1)
+    wait_for_state(stages / "both/state.pt", process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    step = state_of(stages / "both")["step"]
+    assert 1 <= step < 2000

@@ -1,0 +1,1 @@
+"""Faces, labels and masks: from files to the tensors of a step."""

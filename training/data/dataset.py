@@ -1,0 +1,308 @@
+"""Batches that depend on the seed, the step and the position alone, from memory or from disk.
+
+Which face and which mask stand at a position of a step's global batch is drawn from (seed, step,
+position). So a resumed run sees what an uninterrupted one would have seen, and neither the number
+of workers nor that of processes changes a sample.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from showface.runtime.errors import UsageError
+
+from ..config import TrainConfig
+from .labels import RARE_WEIGHT, read_labels, shows_rare_category
+from .masks import read_masks
+from .sources import FaceFiles, face_probability, open_sources, read_face
+
+READ_AHEAD = 64  # faces decoded at a time on their way into memory
+
+Faces = tuple[Tensor, Tensor | None]  # image [B, 3, H, W] and labels [B, H, W], both uint8
+
+
+class Stream(IntEnum):
+    """What a generator is for; no two purposes share their random numbers."""
+
+    SAMPLE = 1
+    HELD_OUT = 2
+    AUGMENT = 3
+    CROP = 4
+    HELD_OUT_MASKS = 5
+
+
+def generator(stream: Stream, *key: int) -> np.random.Generator:
+    """Return the generator of ``stream`` for a key such as (seed, step, position)."""
+    return np.random.default_rng((int(stream), *key))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch, or one process's share of it."""
+
+    image: Tensor  # [B, 3, H, W] uint8, RGB
+    mask: Tensor  # [B, 1, H, W] uint8, 1 = hole
+    labels: Tensor | None  # [B, H, W] uint8, index into CATEGORIES
+    names: tuple[str, ...]  # of the faces' files
+    positions: tuple[int, ...]  # in the global batch
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What one sample consists of: a face, and a mask turned by quarters and perhaps mirrored."""
+
+    image: int
+    mask: int
+    turns: int
+    mirrored: bool
+
+
+def draw(rng: np.random.Generator, shares: NDArray[np.float64], masks: int) -> Draw:
+    """Draw one sample.
+
+    Args:
+        rng: decides it.
+        shares: cumulated probability of each face, up to 1.
+        masks: how many there are.
+    """
+    image = int(np.searchsorted(shares, rng.random(), side="right"))
+    return Draw(image, int(rng.integers(masks)), int(rng.integers(4)), bool(rng.random() < 0.5))
+
+
+class MemoryFaces:
+    """All faces on one device as uint8."""
+
+    def __init__(self, files: FaceFiles, size: int, workers: int, device: torch.device) -> None:
+        """Decode ``files`` with ``workers`` threads."""
+        count = len(files.images)
+        self.image = torch.empty((count, 3, size, size), dtype=torch.uint8, device=device)
+        self.labels = None
+        self.rare = np.zeros(count, np.bool_)  # faces that show a rare category
+        if files.labels is not None:
+            self.labels = torch.empty((count, size, size), dtype=torch.uint8, device=device)
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            for start in range(0, count, READ_AHEAD):
+                part = slice(start, min(start + READ_AHEAD, count))
+                faces = list(pool.map(lambda p: read_face(p, size), files.images[part]))
+                self.image[part] = torch.from_numpy(np.stack(faces)).to(device).permute(0, 3, 1, 2)
+                if self.labels is not None and files.labels is not None:
+                    maps = list(pool.map(lambda f: read_labels(f, size), files.labels[part]))
+                    self.labels[part] = torch.from_numpy(np.stack(maps)).to(device)
+                    self.rare[part] = [shows_rare_category(labels) for labels in maps]
+
+    def read(self, indices: Sequence[int]) -> Faces:
+        """Return the faces ``indices``, on the device."""
+        chosen = torch.tensor(indices, device=self.image.device)
+        return self.image[chosen], None if self.labels is None else self.labels[chosen]
+
+    def stream(self, batches: Iterable[list[int]]) -> Iterator[Faces]:
+        """Return the faces of one batch after the other."""
+        return map(self.read, batches)
+
+
+@dataclass(frozen=True)
+class DiskFaces(Dataset["Faces | UsageError"]):
+    """Faces that workers decode as they are needed; a dataset of single ones to torch."""
+
+    files: FaceFiles
+    size: int
+    workers: int
+    pinned: bool
+
+    def __getitem__(self, index: int) -> Faces | UsageError:
+        """Decode one face; an error is returned, because torch would bury its message in a traceback."""
+        try:
+            image = torch.from_numpy(read_face(self.files.images[index], self.size)).permute(2, 0, 1)
+            if self.files.labels is None:
+                return image, None
+            return image, torch.from_numpy(read_labels(self.files.labels[index], self.size))
+        except UsageError as error:
+            return error
+
+    def read(self, indices: Sequence[int]) -> Faces:
+        """Return the faces ``indices``, decoded here and now."""
+        return _checked(_collate([self[i] for i in indices]))
+
+    def stream(self, batches: Iterable[list[int]]) -> Iterator[Faces]:
+        """Return the faces of one batch after the other, decoded ahead by workers that live until the last one."""
+        loader: DataLoader[Faces | UsageError] = DataLoader(
+            self,
+            batch_sampler=batches,
+            num_workers=self.workers,
+            collate_fn=_collate,
+            pin_memory=self.pinned,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # otherwise it draws from the global one, and a resumed run would differ
+        )
+        return map(_checked, loader)
+
+
+def _collate(faces: Sequence[Faces | UsageError]) -> Faces | UsageError:
+    images, maps = [], []
+    for face in faces:
+        if isinstance(face, UsageError):
+            return face
+        images.append(face[0])
+        maps.append(face[1])
+    labels = [m for m in maps if m is not None]
+    return torch.stack(images).contiguous(), torch.stack(labels) if labels else None
+
+
+def _checked(faces: Faces | UsageError) -> Faces:
+    if isinstance(faces, UsageError):
+        raise faces
+    return faces
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # OpenCV's thread pool does not survive a fork
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the trainer ends its workers itself
+        signal.signal(number, signal.SIG_IGN)
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """The samples of every step; see :func:`open_feed`."""
+
+    config: TrainConfig
+    names: tuple[Path, ...]  # of the faces
+    faces: MemoryFaces | DiskFaces
+    shares: NDArray[np.float64]  # cumulated probability of each face, up to 1
+    masks: Tensor  # [M, H, W] uint8, 1 = hole
+    rank: int
+    world: int
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Return this process's share of the batch of each step from ``start`` to the last one, in order.
+
+        Raises:
+            UsageError: a face cannot be decoded; the message names the file.
+        """
+        steps = range(start, self.config.steps)
+        plans, ahead = itertools.tee(self._plan(step, self.config.phase_at(step).batch_size) for step in steps)
+        indices = ([d.image for d in plan.values()] for plan in ahead)
+        for plan, faces in zip(plans, self.faces.stream(indices), strict=True):
+            yield self._batch(plan, faces)
+
+    def batch(self, step: int, size: int) -> Batch:
+        """Return this process's share of a batch of ``size`` samples at ``step``.
+
+        Raises:
+            UsageError: ``size`` is no multiple of the number of processes, or a face cannot be decoded.
+        """
+        plan = self._plan(step, size)
+        return self._batch(plan, self.faces.read([d.image for d in plan.values()]))
+
+    def every_face(self, size: int) -> Iterator[Batch]:
+        """Return each face once, in batches of at most ``size`` on this process; the same ones every time.
+
+        Every process sees equally many: of F faces on W processes the last F mod W are left out.
+        ``positions`` number the faces.
+        """
+        count = len(self.names) // self.world
+        mine = range(self.rank * count, (self.rank + 1) * count)
+        for start in range(0, count, size):
+            plan = {}
+            for k in mine[start : start + size]:
+                drawn = draw(generator(Stream.HELD_OUT, self.config.seed, k), self.shares, len(self.masks))
+                plan[k] = replace(drawn, image=k)
+            yield self._batch(plan, self.faces.read(list(plan)))
+
+    def _plan(self, step: int, size: int) -> dict[int, Draw]:
+        """Return the draws of this process at ``step`` by position."""
+        share = _share(size, self.world, f"a batch of {size} faces")
+        seed, masks = self.config.seed, len(self.masks)
+        positions = range(self.rank * share, (self.rank + 1) * share)
+        return {p: draw(generator(Stream.SAMPLE, seed, step, p), self.shares, masks) for p in positions}
+
+    def _batch(self, plan: dict[int, Draw], faces: Faces) -> Batch:
+        masks = torch.stack([_turn(self.masks[d.mask], d) for d in plan.values()])
+        names = tuple(str(self.names[d.image]) for d in plan.values())
+        return Batch(faces[0], masks[:, None], faces[1], names, tuple(plan))
+
+
+def _turn(mask: Tensor, drawn: Draw) -> Tensor:
+    turned = torch.rot90(mask, drawn.turns)
+    return turned.flip(1) if drawn.mirrored else turned
+
+
+def _share(size: int, world: int, what: str) -> int:
+    if size % world:
+        raise UsageError(f"{what} cannot be divided among {world} processes; use a multiple of {world}")
+    return size // world
+
+
+def open_feed(
+    config: TrainConfig,
+    data: Path,
+    with_labels: bool,
+    device: torch.device,
+    rank: int = 0,
+    world: int = 1,
+    held_out: bool = False,
+) -> Feed:
+    """Open the faces and masks of a run.
+
+    Masks lie on ``device`` as uint8. So do the faces in memory mode; in disk mode workers decode them
+    and the batches' images lie on the host, pinned where ``device`` is a CUDA GPU.
+
+    With labels, faces with eyeglasses or a hat are drawn ``RARE_WEIGHT`` times as often in memory
+    mode. In disk mode that would need all labels to be read first: there all faces of a source weigh
+    the same.
+
+    Args:
+        config: the run.
+        data: the data folder.
+        with_labels: give label maps too.
+        device: where the run trains.
+        rank: this process's number.
+        world: how many processes share each batch.
+        held_out: open exactly the faces that ``config.validation`` keeps from training, at most
+            ``validation.faces`` of them; they are few, weigh the same and are always held in memory.
+
+    Raises:
+        UsageError: files are missing or wrong, nothing is left to train on, or a batch cannot be
+            divided among the processes; the message names the file or key.
+    """
+    for key, value in (("seed", config.seed), ("feed.workers", config.feed.workers)):
+        if value < 0:
+            raise UsageError(f"{key} = {value}: must not be negative")
+    for name, phase in config.phases.items():
+        _share(phase.batch_size, world, f"phases.{name}.batch_size = {phase.batch_size}")
+    sources = open_sources(config, data, with_labels, held_out)
+    files = FaceFiles(
+        tuple(path for source in sources.values() for path in source.images),
+        tuple(label for source in sources.values() for label in source.labels or ()) if with_labels else None,
+    )
+    count, size, workers = len(files.images), config.network.image_size, config.feed.workers
+    if held_out and count < world:
+        raise UsageError(f"validation: {count} held-out faces are fewer than the {world} processes; raise 'faces'")
+    masks = read_masks(config.masks, data, size, config.seed)
+    faces: MemoryFaces | DiskFaces
+    if held_out or config.feed.mode == "memory":
+        faces = MemoryFaces(files, size, workers, device)
+    else:
+        faces = DiskFaces(files, size, workers, device.type == "cuda")
+    if held_out:
+        probability = np.full(count, 1 / count)
+        masks = masks[generator(Stream.HELD_OUT_MASKS, config.seed).permutation(len(masks))[:count]]
+    else:
+        rare = faces.rare if isinstance(faces, MemoryFaces) else np.zeros(count, np.bool_)
+        parts = {name: (config.sources[name].weight, len(source.images)) for name, source in sources.items()}
+        probability = face_probability(parts, np.where(rare, RARE_WEIGHT, 1.0))
+    cumulated = np.cumsum(probability)
+    shares = cumulated / cumulated[-1]  # ends in 1 exactly
+    return Feed(config, files.images, faces, shares, torch.from_numpy(masks).to(device), rank, world)

@@ -1,0 +1,75 @@
+"""What a run leaves on disk: the state to resume from, and its checkpoints; each written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from showface.runtime.errors import ShowfaceError, UsageError
+
+from .config import TrainConfig
+
+STATE_FILE = "state.pt"
+# These decide what is written and how samples are fetched, not what is computed.
+FREE_KEYS = ("checkpoint_every", "keep_every", "log_every", "grid_every", "feed")
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file and move it to ``path``; a failure leaves ``path`` as it was.
+
+    Raises:
+        ShowfaceError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        kept = f"; the file from before is whole: {path}" if path.is_file() else ""
+        raise ShowfaceError(f"{path}: cannot be written: {str(error).splitlines()[0]}{kept}") from error
+
+
+def save_state(output: Path, config: TrainConfig, state: dict[str, Any]) -> None:
+    """Write what :func:`load_state` reads."""
+    write_whole(output / STATE_FILE, lambda path: torch.save({"config": asdict(config), **state}, path))
+
+
+def steps_done(output: Path, device: torch.device) -> int:
+    """Return how many steps the run in ``output`` has taken; 0 where there is none."""
+    path = output / STATE_FILE
+    return int(torch.load(path, map_location=device, weights_only=True)["step"]) if path.is_file() else 0
+
+
+def load_state(output: Path, config: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """Read the state of the run in ``output``.
+
+    Raises:
+        UsageError: there is none, it cannot be read, or it belongs to another config.
+    """
+    path = output / STATE_FILE
+    if not path.is_file():
+        raise UsageError(f"{path}: nothing to resume from; leave --resume out to start anew")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        before = state["config"]
+    except Exception as error:  # torch raises what its unpickler raises
+        raise UsageError(f"{path}: cannot be read as a training state: {str(error).splitlines()[0]}") from error
+    now = asdict(config)
+    changed = [key for key in now if key not in FREE_KEYS and now[key] != before.get(key)]
+    if changed:
+        raise UsageError(
+            f"{path}: the run was started with another {changed[0]!r} in its config; "
+            "restore it, or start anew in another --output"
+        )
+    return state
