@@ -97,7 +97,7 @@ class MaskConfig:
     not given, spread evenly over hole ratios from 1 to 60 %.
     """
 
-    folder: str | None = "masks/train"
+    folder: str | None = None
     hole: Literal["white", "black"] = "white"
     drawn: int = 6000
 

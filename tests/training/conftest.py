@@ -9,6 +9,7 @@ import pytest
 from showface.training.config import (
     AugmentConfig,
     CoarseConfig,
+    MaskConfig,
     MemoryConfig,
     NetworkConfig,
     OptimizerConfig,
@@ -55,6 +56,7 @@ def config():
         base = TrainConfig(
             {"a": SourceConfig("images", 1.0, "labels")},
             {"half": PhaseConfig(1, 2, 64, crop=32), "full": PhaseConfig(steps - 1, 2, SIZE)},
+            masks=MaskConfig("masks/train"),
             precision="fp32",
             augment=AugmentConfig(5.0, 0.1, 0.1, 0.1, 0.5),
             optimizer=OptimizerConfig(1e-2, warmup_steps=2, clip_norm=1.0),

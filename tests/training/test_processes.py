@@ -19,6 +19,9 @@ grid_every = 1000
 [sources.a]
 images = "images"
 
+[masks]
+folder = "masks/train"
+
 [phases.full]
 steps = {steps}
 batch_size = 4
