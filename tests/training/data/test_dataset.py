@@ -67,7 +67,8 @@ def data(tmp_path):
 def config(**changes):
     sources = {name: SourceConfig(name, labels=f"{name}-labels") for name in ("a", "b")}
     phases = {"small": PhaseConfig(3, 4, SIZE), "large": PhaseConfig(4, 8, SIZE)}
-    return replace(TrainConfig(sources, phases, masks=MaskConfig("masks/train"), network=NetworkConfig(SIZE)), **changes)
+    base = TrainConfig(sources, phases, masks=MaskConfig("masks/train"), network=NetworkConfig(SIZE))
+    return replace(base, **changes)
 
 
 def on_disk(workers):
