@@ -86,26 +86,29 @@ def _write(folder: Path, model: MDRNets, checkpoint_sha256: str, half: bool, fac
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
 
 
-def bundle_parity(bundle: Bundle, model: MDRNets, faces: Faces, threads: int | None = None) -> dict[str, Any]:
-    """Compare a bundle with PyTorch at batch 1, 2 and 8; faces are repeated to fill a batch."""
+def bundle_parity(
+    bundle: Bundle, model: MDRNets, faces: Faces, threads: int | None = None, device: str = "cpu"
+) -> dict[str, Any]:
+    """Compare a bundle on ``device`` with PyTorch at batch 1, 2 and 8; faces are repeated to fill a batch."""
+    chain = open_chain(bundle, device, threads)
     image, mask = faces
     references = []
     for batch in PARITY_BATCHES:
         chosen: Sequence[int] = [i % len(image) for i in range(batch)]
         tensors = reference_outputs(model, torch.from_numpy(image[chosen]), torch.from_numpy(mask[chosen]))
         references.append(numpy_reference(tensors))
-    return check_parity(open_chain(bundle, "cpu", threads), references)
+    return check_parity(chain, references)
 
 
 def checkpoint_parity(
-    bundle: Bundle, checkpoint_path: Path, faces: Faces, threads: int | None = None
+    bundle: Bundle, checkpoint_path: Path, faces: Faces, threads: int | None = None, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Compare a bundle with the checkpoint that it was exported from.
+    """Compare a bundle on ``device`` with the checkpoint that it was exported from, in PyTorch on the CPU.
 
     Raises:
-        UsageError: it was exported from another one.
+        UsageError: it was exported from another one, or the device is not to be had.
     """
     model, checkpoint = model_from_checkpoint(checkpoint_path)
     if checkpoint.sha256 != bundle.manifest.checkpoint_sha256:
         raise UsageError(f"{bundle.folder}: was exported from other weights than those in {checkpoint_path}")
-    return bundle_parity(bundle, model, faces, threads)
+    return bundle_parity(bundle, model, faces, threads, device)

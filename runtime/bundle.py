@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UsageError
+from .errors import UsageError, system_errors
 from .stages import CATEGORIES, VARIANTS, Stage
 
 SCHEMA_VERSION = 1
@@ -76,10 +77,8 @@ class Bundle:
             UsageError: the file is missing or its hash differs from the manifest's.
         """
         path = self.folder / name
-        try:
+        with system_errors(UsageError, path, "cannot be read, export the bundle again"):
             data = path.read_bytes()
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read: {error.strerror}; export the bundle again") from error
         if hashlib.sha256(data).hexdigest() != self.manifest.sha256.get(name):
             raise UsageError(f"{path}: its hash differs from {MANIFEST_FILE}; copy or export the bundle again")
         return data
@@ -93,8 +92,7 @@ class Bundle:
 
         ``semantic_margin`` [N, H, W] is the parser's lead of the best label over the second best.
         """
-        self.read(GOLDEN_FILE)
-        with np.load(self.folder / GOLDEN_FILE, allow_pickle=False) as file:
+        with np.load(io.BytesIO(self.read(GOLDEN_FILE)), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
 
@@ -103,37 +101,66 @@ def default_bundle() -> Path:
     return Path(str(files("showface.runtime"))) / "default_bundle"
 
 
-def open_bundle(folder: Path | None = None) -> Bundle:
+def _fault(manifest: Any) -> str | None:
+    """Return the first key of the parsed ``manifest.json`` that is wrong, and how; None for a good one."""
+    if not isinstance(manifest, dict):
+        return "it is no JSON object"
+    names = [field.name for field in fields(Manifest)]
+    for name in names:
+        if name not in manifest:
+            return f"{name!r} is missing"
+    for name in sorted(set(manifest) - {*names, "stages"}):
+        return f"{name!r} is unknown"
+    for name in ("image_size", "code_channels", "opset"):
+        if type(manifest[name]) is not int or manifest[name] < 1:
+            return f"{name!r} must be a whole number ≥ 1, not {manifest[name]!r}"
+    for name in ("variant", "weights_dtype", "checkpoint_sha256"):
+        if not isinstance(manifest[name], str):
+            return f"{name!r} must be a text, not {manifest[name]!r}"
+    for name in ("precision", "sha256", "versions"):
+        value = manifest[name]
+        if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+            return f"{name!r} must be an object of texts, not {value!r}"
+    if not isinstance(manifest["categories"], list):
+        return f"'categories' must be a list, not {manifest['categories']!r}"
+    if manifest["variant"] not in VARIANTS:
+        return f"'variant' {manifest['variant']!r} is unknown; known: {', '.join(VARIANTS)}"
+    stages = {stage.name for stage in VARIANTS[manifest["variant"]]}
+    if set(manifest["precision"]) != stages:
+        return f"'precision' does not name the stages of variant {manifest['variant']!r}: {', '.join(sorted(stages))}"
+    graphs = {name for name in manifest["sha256"] if name.endswith(".onnx")}
+    if graphs != {f"{stage}.onnx" for stage in stages}:
+        return f"'sha256' does not list the graphs of variant {manifest['variant']!r}: {', '.join(sorted(stages))}"
+    return None
+
+
+def open_bundle(folder: str | Path | None = None) -> Bundle:
     """Open the bundle in ``folder``, or the default bundle.
 
     Raises:
         UsageError: there is no bundle, or its manifest is broken, newer than this version, or of
-            another category scheme.
+            another category scheme; the message names ``manifest.json`` and the key.
     """
-    folder = default_bundle() if folder is None else folder
+    folder = default_bundle() if folder is None else Path(folder)
     path = folder / MANIFEST_FILE
-    try:
+    with system_errors(UsageError, path, "no bundle here, or it cannot be read"):
         text = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{folder}: no bundle here ({MANIFEST_FILE} cannot be read: {error.strerror})") from error
     try:
-        data: dict[str, Any] = json.loads(text)
-        version = int(data["schema_version"])
+        data = json.loads(text)
+        version = data["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: not a bundle manifest: {error}") from error
+        raise UsageError(f"{path}: not a bundle manifest: {error}; export the bundle again") from error
+    if type(version) is not int or version < 1:
+        raise UsageError(f"{path}: not a bundle manifest: 'schema_version' is {version!r}; export the bundle again")
     if version > SCHEMA_VERSION:
         raise UsageError(
             f"{path}: bundle schema {version} is newer than {SCHEMA_VERSION}; upgrade with: pip install -U showface"
         )
+    fault = _fault(data)
+    if fault is not None:
+        raise UsageError(f"{path}: not a bundle manifest: {fault}; export the bundle again")
     data.pop("stages", None)
-    try:
-        manifest = Manifest(**{**data, "categories": tuple(data["categories"])})
-    except (TypeError, KeyError) as error:
-        raise UsageError(f"{path}: not a bundle manifest: {error}") from error
-    if not isinstance(manifest.variant, str) or not isinstance(manifest.sha256, dict):
-        raise UsageError(f"{path}: not a bundle manifest: variant or sha256 is of the wrong type")
-    if manifest.variant not in VARIANTS:
-        raise UsageError(f"{path}: unknown variant {manifest.variant!r}; known: {', '.join(VARIANTS)}")
+    manifest = Manifest(**{**data, "categories": tuple(data["categories"])})
     if manifest.categories != CATEGORIES:
         raise UsageError(f"{path}: its categories differ from this version's; export the bundle again")
     return Bundle(folder, manifest, hashlib.sha256(text).hexdigest())

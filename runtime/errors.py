@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class ShowfaceError(Exception):
     """Something that ran did not work out (exit code 1)."""
@@ -13,3 +17,21 @@ class InputError(ShowfaceError):
 
 class UsageError(ShowfaceError):
     """The command, the set-up or a bundle is wrong, and nothing was run (exit code 2)."""
+
+
+@contextmanager
+def system_errors(kind: type[ShowfaceError], path: Path, failed: str) -> Iterator[None]:
+    """Turn an error of the operating system into ``kind``, with the path and what failed.
+
+    Args:
+        kind: of the error to raise.
+        path: stands in the message where the operating system names none.
+        failed: such as ``cannot be read``.
+
+    Raises:
+        ShowfaceError: of ``kind``, for any :class:`OSError` in the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{error.filename or path}: {failed}: {error.strerror or error}") from error

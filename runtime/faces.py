@@ -49,9 +49,13 @@ def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[Array, Ar
         ``image`` [3, size, size] in [-1, 1], zero in the hole, and ``mask`` [1, size, size], 1 = hole.
 
     Raises:
-        InputError: the image is not square.
+        InputError: the image is not square, or the hole is not bool of its height and width.
     """
     check_square(pixels, name)
+    if hole.dtype != np.bool_ or hole.shape != pixels.shape[:2]:
+        raise InputError(
+            f"{name}: the hole is {hole.dtype} {hole.shape}; give bool {pixels.shape[:2]}, True = hole"
+        )
     rgb = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
     # The occluder is blanked before the resize, or its brightness would ring over the hole's border.
     known = np.where(hole[..., None], 0, rgb).astype(np.float32)

@@ -19,40 +19,47 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from .errors import InputError
+from .errors import InputError, system_errors
+from .headers import MAX_PIXELS, bits_per_channel, check_header, is_lossy
+from .profiles import png_with_profile, profile_for, tiff_with_profile
 
 Pixels = NDArray[Any]  # uint8 or uint16; (H, W), (H, W, 3) or (H, W, 4)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # these hold 16 bits a channel
 ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
-MAX_PIXELS = 100_000_000
 QUALITY = 95  # of JPEG and lossy WebP
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "MPO")  # MPO: a JPEG with an embedded preview
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 _EXIF_ORIENTATION = 0x0112
-_TIFF_BITS_PER_SAMPLE, _TIFF_SAMPLE_FORMAT = 258, 339
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One decoded image file."""
+    """One decoded image file.
+
+    Attributes:
+        pixels: see the module for the layout.
+        lossy: whether the file's own compression is.
+        profile: the ICC profile that describes ``pixels``; None where the file holds none.
+    """
 
     pixels: Pixels
-    lossy: bool  # the file's own compression
+    lossy: bool
+    profile: bytes | None = None
 
 
-def read_photo(path: Path) -> Photo:
+def read_photo(path: str | Path) -> Photo:
     """Decode an image file; see the module for the layout.
 
     Raises:
         InputError: the file cannot be read, is no image of a known format, is truncated, holds more
-            than one frame, floats, or more than 100 megapixels (checked before decoding).
+            than one frame, floats, a depth other than 8 or 16 bits (1, 2 and 4 where they scale
+            exactly), or more than 100 megapixels (checked before decoding).
     """
-    try:
+    path = Path(path)
+    with system_errors(InputError, path, "cannot be read"):
         data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     return decode_photo(data, str(path))
 
 
@@ -62,76 +69,42 @@ def decode_photo(data: bytes, name: str) -> Photo:
         raise InputError(f"{name}: the file is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            header: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            header = _open_large(data, name)
+            # Of sizes below MAX_PIXELS and of broken metadata; data that cannot be decoded raises.
+            warnings.simplefilter("ignore")
+            return _decode(data, name)
+    except (InputError, MemoryError):
+        raise
     except UnidentifiedImageError as error:
         raise InputError(f"{name}: not an image that showface reads (JPEG, PNG, WebP, TIFF, BMP)") from error
-    except Exception as error:  # Pillow's parsers raise many types on malformed headers
-        raise InputError(f"{name}: broken image header: {error}") from error
-    with header:
-        _check_header(header, name)
-        try:
-            pixels = _decode(header, data)
-            # Pillow and OpenCV both turn a TIFF upright themselves.
-            orientation = 1 if header.format == "TIFF" else int(header.getexif().get(_EXIF_ORIENTATION, 1))
-        except InputError:
-            raise
-        except Exception as error:  # as above; a truncated file is the usual one
-            raise InputError(f"{name}: cannot be decoded: {error}") from error
-        if pixels is None:
-            raise InputError(f"{name}: its pixel type ({header.mode}) is not supported; convert it to 8 or 16 bits")
-        return Photo(_upright(pixels, orientation), _is_lossy(header, data))
-
-
-def _open_large(data: bytes, name: str) -> Image.Image:
-    """Open a file that Pillow's own, lower limit warned of."""
-    try:
-        return Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: larger than {MAX_PIXELS // 10**6} megapixels") from error
+    except Exception as error:  # decoders raise many types on malformed data; a truncated file is the usual one
+        raise InputError(f"{name}: cannot be decoded: {error}") from error
 
 
-def _check_header(header: Image.Image, name: str) -> None:
-    width, height = header.size
-    if width < 1 or height < 1:
-        raise InputError(f"{name}: has no pixels ({width}×{height})")
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{name}: {width}×{height} is larger than {MAX_PIXELS // 10**6} megapixels")
-    frames = 1 if header.format == "MPO" else getattr(header, "n_frames", 1)
-    if frames > 1:
-        raise InputError(f"{name}: holds {frames} frames; give one image a file")
+def _decode(data: bytes, name: str) -> Photo:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as header:
+        check_header(header, name)
+        deep = bits_per_channel(header, data, name) == 16
+        pixels = _decode_deep(data, name) if deep else _decode_shallow(header)
+        # Pillow and OpenCV both turn a TIFF upright themselves.
+        orientation = 1 if header.format == "TIFF" else int(header.getexif().get(_EXIF_ORIENTATION, 1))
+        profile = profile_for(header.info.get("icc_profile"), gray=pixels.ndim == 2)
+        return Photo(_upright(pixels, orientation), is_lossy(header, data), profile)
 
 
-def _bits_per_channel(header: Image.Image, data: bytes) -> int:
-    """Return the bit depth in the file, which Pillow's mode does not tell."""
-    if header.format == "TIFF":
-        tags: Any = header.tag_v2  # type: ignore[attr-defined]
-        if 3 in tags.get(_TIFF_SAMPLE_FORMAT, (1,)):
-            return 32
-        return int(max(tags.get(_TIFF_BITS_PER_SAMPLE, (1,))))
-    if header.format == "PNG":
-        # A PNG starts with an 8-byte signature, the IHDR chunk's length and name, width and height.
-        return data[24]
-    return 8
-
-
-def _decode(header: Image.Image, data: bytes) -> Pixels | None:
-    deep = _bits_per_channel(header, data) if header.format in ("TIFF", "PNG") else 8
-    if deep > 16 or header.mode == "F":
-        return None
-    if deep == 16:
-        Image.open(io.BytesIO(data)).load()  # OpenCV keeps silent about truncated data
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if decoded is None or decoded.dtype != np.uint16:
-            return None
-        return _swap_red_and_blue(np.asarray(decoded, np.uint16))
+def _decode_shallow(header: Image.Image) -> Pixels:
     has_alpha = header.mode in ("RGBA", "LA", "PA") or "transparency" in header.info
     mode = "RGBA" if has_alpha else "L" if header.mode in ("1", "L") else "RGB"
     return np.array(header.convert(mode), np.uint8)
+
+
+def _decode_deep(data: bytes, name: str) -> Pixels:
+    Image.open(io.BytesIO(data)).load()  # OpenCV keeps silent about truncated data
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.dtype != np.uint16:
+        raise InputError(f"{name}: its pixel type is not supported; convert it to 8 or 16 bits")
+    return _swap_red_and_blue(np.asarray(decoded, np.uint16))
 
 
 def _swap_red_and_blue(pixels: Pixels) -> Pixels:
@@ -152,21 +125,11 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def _is_lossy(header: Image.Image, data: bytes) -> bool:
-    if header.format != "WEBP":
-        return header.format in ("JPEG", "MPO")
-    offset = 12  # a RIFF header, then chunks; a colour profile may stand before the pixels
-    while offset + 8 <= len(data) and data[offset : offset + 4] != b"VP8L":
-        size = int.from_bytes(data[offset + 4 : offset + 8], "little")
-        offset += 8 + size + size % 2
-    return data[offset : offset + 4] != b"VP8L"
-
-
-def encode_photo(pixels: Pixels, suffix: str, lossy: bool) -> bytes:
+def encode_photo(pixels: Pixels, suffix: str, lossy: bool, profile: bytes | None = None) -> bytes:
     """Encode ``pixels`` for a file name's ``suffix``.
 
     JPEG is written at quality 95 and 4:4:4. WebP is lossless unless ``lossy``, then at quality 95
-    (lossy WebP has no 4:4:4). All other formats are lossless.
+    (lossy WebP has no 4:4:4). All other formats are lossless. BMP holds no ``profile``.
 
     Raises:
         InputError: the format cannot hold the array's alpha channel or bit depth.
@@ -177,7 +140,10 @@ def encode_photo(pixels: Pixels, suffix: str, lossy: bool) -> bytes:
     if pixels.dtype == np.uint16:
         if suffix not in DEEP_SUFFIXES:
             raise InputError(f"{suffix} cannot hold 16 bits a channel; write to {' or '.join(DEEP_SUFFIXES)}")
-        return bytes(cv2.imencode(suffix, _swap_red_and_blue(pixels))[1])
+        data = bytes(cv2.imencode(suffix, _swap_red_and_blue(pixels))[1])
+        if profile is None:
+            return data
+        return png_with_profile(data, profile) if suffix == ".png" else tiff_with_profile(data, profile)
     if pixels.ndim == 3 and pixels.shape[2] == 4 and suffix not in ALPHA_SUFFIXES:
         raise InputError(f"{suffix} cannot hold an alpha channel; write to {' or '.join(ALPHA_SUFFIXES)}")
     formats: dict[str, dict[str, Any]] = {
@@ -189,13 +155,15 @@ def encode_photo(pixels: Pixels, suffix: str, lossy: bool) -> bytes:
         ".tiff": {"format": "TIFF", "compression": "tiff_lzw"},
         ".bmp": {"format": "BMP"},
     }
+    options = formats[suffix] if profile is None else {**formats[suffix], "icc_profile": profile}
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, **formats[suffix])
+    Image.fromarray(pixels).save(buffer, **options)
     return buffer.getvalue()
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: str | Path, data: bytes) -> None:
     """Write ``data`` to a temporary name beside ``path``, flush it to disk and rename it."""
+    path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.showface.tmp")
     try:
         with temporary.open("wb") as file:

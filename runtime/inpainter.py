@@ -23,7 +23,9 @@ class Inpainter:
         self.chain, self.image_size, self.bundle_digest = chain, image_size, bundle_digest
 
     @classmethod
-    def from_bundle(cls, folder: Path | None = None, device: str = "auto", threads: int | None = None) -> Inpainter:
+    def from_bundle(
+        cls, folder: str | Path | None = None, device: str = "auto", threads: int | None = None
+    ) -> Inpainter:
         """Load a bundle, by default the one that ships with the package.
 
         Raises:
@@ -48,7 +50,7 @@ class Inpainter:
             Arrays of the inputs' shapes and dtypes, equal to them bit by bit outside the hole.
 
         Raises:
-            InputError: a face is not square.
+            InputError: a face is not square, or its hole is not bool of the same height and width.
         """
         prepared = [prepare(pixels, hole, self.image_size, f"face {i}") for i, (pixels, hole) in enumerate(faces)]
         image = np.stack([image for image, _ in prepared])

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError, UsageError
+from .errors import InputError, UsageError, system_errors
 from .images import SUFFIXES, Photo, Pixels, read_photo
 
 Hole = NDArray[np.bool_]  # [H, W], True where the image is to be completed
@@ -19,6 +19,9 @@ Hole = NDArray[np.bool_]  # [H, W], True where the image is to be completed
 THRESHOLD = 127  # a brighter mask pixel is a hole; a less opaque one too
 ASPECT_TOLERANCE = 0.01
 LOSSY_COLOR_TOLERANCE = 32  # grey levels by which JPEG and lossy WebP may smear a key colour
+# Pixels by which a key colour's hole grows in a lossy file. A chroma sample covers 2×2 pixels and is interpolated
+# with its neighbours, so the hole's rim is lost from the tolerance and the colour reaches three pixels beyond it.
+LOSSY_COLOR_MARGIN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class MaskSource:
     Attributes:
         kind: ``file`` takes it from ``path``: one mask for all images, or a folder of masks that
             mirrors the images' folder by stem. ``alpha`` takes what is transparent, ``color`` what
-            has the key colour.
+            has the key colour; in lossy files also what is nearly of it, and the pixels around.
         path: of the mask or the masks, for ``file``.
         color: RGB key colour in [0, 255], for ``color``.
     """
@@ -66,8 +69,9 @@ def mask_source(spec: str, path: Path | None) -> MaskSource:
     if spec == "file":
         if path is None:
             raise UsageError("no masks given: add --masks PATH, or --mask-from alpha or color:#RRGGBB")
-        if not path.exists():
-            raise UsageError(f"--masks {path}: no such file or folder")
+        with system_errors(UsageError, path, "cannot be read"):
+            if not path.exists():
+                raise UsageError(f"--masks {path}: no such file or folder")
         return MaskSource("file", path)
     if path is not None:
         raise UsageError(f"--masks goes with --mask-from file, not with {spec}")
@@ -97,7 +101,11 @@ def hole_of(photo: Photo, source: MaskSource, mask_file: Path | None, name: str)
     color = np.asarray(source.color, np.int32) * (top // 255)
     rgb = pixels[..., :3] if pixels.ndim == 3 else pixels[..., None]
     tolerance = LOSSY_COLOR_TOLERANCE if photo.lossy else 0
-    return np.asarray((np.abs(rgb.astype(np.int32) - color) <= tolerance * (top // 255)).all(axis=2))
+    found = np.asarray((np.abs(rgb.astype(np.int32) - color) <= tolerance * (top // 255)).all(axis=2))
+    if not photo.lossy:
+        return found
+    square = np.ones((2 * LOSSY_COLOR_MARGIN + 1,) * 2, np.uint8)
+    return np.asarray(cv2.dilate(found.astype(np.uint8), square), np.bool_)
 
 
 def hole_from_mask(mask: Pixels, shape: tuple[int, ...], name: str) -> Hole:

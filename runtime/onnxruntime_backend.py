@@ -69,7 +69,7 @@ def open_session(data: bytes, stage: Stage, cuda_index: int | None, threads: int
         threads: for the CPU; None leaves the choice to ONNX Runtime.
 
     Raises:
-        UsageError: the model cannot be loaded, or not on that device.
+        UsageError: the model cannot be loaded, or not on that device, or is not of that stage.
     """
     options = ort.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
@@ -88,6 +88,12 @@ def open_session(data: bytes, stage: Stage, cuda_index: int | None, threads: int
         raise UsageError(
             "CUDA was asked for, but ONNX Runtime's CUDA provider did not load; "
             "install its libraries with: pip install 'showface[cuda]', or use --device cpu"
+        )
+    names = tuple(sorted(i.name for i in session.get_inputs())), tuple(sorted(o.name for o in session.get_outputs()))
+    if names != (tuple(sorted(stage.inputs)), tuple(sorted(stage.outputs))):
+        raise UsageError(
+            f"stage {stage.name}: the graph has the inputs and outputs {names}, not those of the manifest's variant; "
+            "export the bundle again"
         )
     return OnnxRuntimeSession(stage, session)
 

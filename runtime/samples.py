@@ -7,21 +7,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UsageError
+from .errors import InputError, UsageError
 from .faces import prepare
-from .folder import plan_jobs
 from .images import read_photo
+from .jobs import list_images
 from .masks import hole_of, mask_source
 
-IMAGE_SIZE = 256
 
-
-def read_samples(images: Path, masks: Path | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def read_samples(
+    images: Path, masks: Path | None, image_size: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return ``image`` [N, 3, H, W] in [-1, 1] and ``mask`` [N, 1, H, W] of all faces in ``images``.
 
     Args:
         images: folder of aligned square faces.
         masks: folder of masks of the same stems, or one mask for all.
+        image_size: H = W, the side of the networks' input.
 
     Raises:
         UsageError: masks or images are missing.
@@ -31,8 +32,11 @@ def read_samples(images: Path, masks: Path | None) -> tuple[NDArray[np.float32],
         raise UsageError("--images needs --masks")
     source = mask_source("file", masks)
     prepared = []
-    for job in plan_jobs(images, images.parent / "unused", masks):
-        photo = read_photo(job.source)
-        hole = hole_of(photo, source, source.find(job.relative), str(job.source))
-        prepared.append(prepare(photo.pixels, hole, IMAGE_SIZE, str(job.source)))
+    for listed in list_images(images, masks):
+        if listed.error is not None:
+            raise InputError(listed.error)
+        name = str(listed.path)
+        photo = read_photo(listed.path)
+        hole = hole_of(photo, source, source.find(listed.relative), name)
+        prepared.append(prepare(photo.pixels, hole, image_size, name))
     return np.stack([image for image, _ in prepared]), np.stack([mask for _, mask in prepared])

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import UsageError, system_errors
 from .images import Pixels, encode_photo, read_photo, write_file
+from .jobs import Job
 from .masks import Hole, MaskSource, hole_of
 from .results import Result
 
@@ -32,26 +34,31 @@ def _row(photo: Pixels, hole: Hole, result: Pixels) -> NDArray[np.uint8]:
     return np.concatenate([eight, _tile(mask), _tile(result)], axis=1)
 
 
-def write_sheet(path: Path, results: Sequence[Result], source: Path, masks: MaskSource) -> None:
-    """Write the contact sheet of all results that have an output file.
+def write_sheet(path: Path, jobs: Sequence[Job], results: Sequence[Result], masks: MaskSource) -> None:
+    """Write the contact sheet of all results that have an output file, in their order.
 
     Args:
         path: of the picture; its suffix decides the format.
+        jobs: of the run.
         results: of the run.
-        source: the run's input, which the masks are paired by.
         masks: where the holes came from.
+
+    Raises:
+        InputError: an input or a result cannot be read any more.
+        UsageError: the picture cannot be written.
     """
+    by_input = {job.relative.as_posix(): job for job in jobs}
     rows = []
     for result in results:
-        if result.status == "failed" or result.output is None:
+        if result.status == "failed":
             continue
-        photo = read_photo(Path(result.input))
-        image = Path(result.input)
-        relative = Path(image.name) if source.is_file() else image.relative_to(source)
-        hole = hole_of(photo, masks, masks.find(relative), result.input)
-        rows.append(_row(photo.pixels, hole, read_photo(Path(result.output)).pixels))
+        job = by_input[result.input]
+        photo = read_photo(job.source)
+        hole = hole_of(photo, masks, masks.find(job.relative), str(job.source))
+        rows.append(_row(photo.pixels, hole, read_photo(job.output).pixels))
     if not rows:
         return
     rows.extend([np.full_like(rows[0], 255)] * (-len(rows) % FACES_A_ROW))
     lines = [np.concatenate(rows[i : i + FACES_A_ROW], axis=1) for i in range(0, len(rows), FACES_A_ROW)]
-    write_file(path, encode_photo(np.concatenate(lines), path.suffix, lossy=True))
+    with system_errors(UsageError, path, "cannot be written"):
+        write_file(path, encode_photo(np.concatenate(lines), path.suffix, lossy=True))

@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 
-from showface.runtime.bundle import open_bundle
+from showface.runtime.bundle import Bundle, open_bundle
 from showface.runtime.errors import UsageError
 from showface.runtime.inpainter import Inpainter
 from showface.runtime.stages import STAGES, TENSORS
+
+WITHOUT_MREM = ("coarse", "parser", "memory", "refiner")
 
 
 @pytest.fixture
@@ -61,9 +63,31 @@ def test_a_missing_graph_is_named(bundle):
 
 
 def test_a_file_that_the_manifest_does_not_list_is_refused(bundle):
-    edit_manifest(bundle, sha256={})
-    with pytest.raises(UsageError, match=r"coarse\.onnx: its hash differs"):
-        open_bundle(bundle).model(STAGES[0])
+    digests = json.loads((bundle / "manifest.json").read_text())["sha256"]
+    edit_manifest(bundle, sha256={name: digest for name, digest in digests.items() if name != "golden.npz"})
+    with pytest.raises(UsageError, match=r"golden\.npz: its hash differs"):
+        open_bundle(bundle).golden()
+
+
+def test_the_golden_file_is_read_once(bundle, monkeypatch):
+    """The bytes that were hashed are those that are parsed."""
+    opened, read = open_bundle(bundle), Bundle.read
+
+    def read_then_spoil(self, name):
+        data = read(self, name)
+        (bundle / name).write_bytes(b"another file by now")
+        return data
+
+    monkeypatch.setattr(Bundle, "read", read_then_spoil)
+    assert set(opened.golden()) == set(TENSORS) | {"semantic_margin"}
+
+
+def test_a_graph_of_another_stage_is_refused(bundle):
+    shutil.copy(bundle / "parser.onnx", bundle / "refiner.onnx")
+    digests = json.loads((bundle / "manifest.json").read_text())["sha256"]
+    edit_manifest(bundle, sha256={**digests, "refiner.onnx": digests["parser.onnx"]})
+    with pytest.raises(UsageError, match="stage refiner: the graph has the inputs and outputs"):
+        Inpainter.from_bundle(bundle, "cpu", 2)
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
@@ -83,10 +107,29 @@ def test_a_broken_manifest_is_named(bundle, text):
     [
         ({"schema_version": 2}, "schema 2 is newer"),
         ({"schema_version": 2, "field_of_the_future": 1}, "schema 2 is newer"),
-        ({"surprise": 1}, "not a bundle manifest"),
-        ({"variant": "other"}, "unknown variant 'other'"),
+        ({"schema_version": 0}, "'schema_version' is 0"),
+        ({"schema_version": -1}, "'schema_version' is -1"),
+        ({"schema_version": 1.9}, r"'schema_version' is 1\.9"),
+        ({"schema_version": True}, "'schema_version' is True"),
+        ({"schema_version": "1"}, "'schema_version' is '1'"),
+        ({"surprise": 1}, "'surprise' is unknown"),
+        ({"variant": "other"}, "'variant' 'other' is unknown"),
+        ({"variant": ["full"]}, "'variant' must be a text"),
+        ({"variant": "no-memory"}, "'precision' does not name the stages"),
+        ({"variant": "no-memory", "precision": dict.fromkeys(WITHOUT_MREM, "float32")}, "'sha256' does not list"),
         ({"categories": ["background"]}, "categories differ"),
-        ({"categories": 3}, "not a bundle manifest"),
+        ({"categories": 3}, "'categories' must be a list"),
+        ({"image_size": "256"}, "'image_size' must be a whole number"),
+        ({"image_size": 0}, "'image_size' must be a whole number"),
+        ({"code_channels": 1.5}, "'code_channels' must be a whole number"),
+        ({"opset": None}, "'opset' must be a whole number"),
+        ({"precision": {}}, "'precision' does not name the stages"),
+        ({"precision": ["float32"]}, "'precision' must be an object"),
+        ({"precision": {"coarse": 32}}, "'precision' must be an object"),
+        ({"sha256": {}}, "'sha256' does not list"),
+        ({"sha256": None}, "'sha256' must be an object"),
+        ({"versions": 3}, "'versions' must be an object"),
+        ({"checkpoint_sha256": 3}, "'checkpoint_sha256' must be a text"),
     ],
 )
 def test_a_manifest_of_another_kind_is_refused(bundle, changes, message):

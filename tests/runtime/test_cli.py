@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -124,14 +123,16 @@ def test_a_signal_ends_the_run_after_the_work_in_flight(narrow_bundle, face_fold
     out = tmp_path / "signalled"
     arguments = ["inpaint", str(images), str(out), "--masks", str(masks), "--bundle", str(narrow_bundle)]
     command = [sys.executable, "-m", "showface.runtime.cli", "--threads", "1", *arguments, "--batch-size", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     log = out / "results.jsonl"
     deadline = time.monotonic() + 120
     while not (log.is_file() and log.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 143
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 143
     results = [json.loads(line) for line in log.read_text().splitlines()]
     assert 2 <= len(results) < 63
-    assert all(result["status"] == "done" and Path(result["output"]).is_file() for result in results)
+    assert f"stopped by SIGTERM after {len(results)} of 63; run the same command again" in messages
+    assert all(result["status"] == "done" and (out / result["output"]).is_file() for result in results)
     assert len(list(out.glob("*.*"))) == len(results) + 1  # the results and nothing temporary

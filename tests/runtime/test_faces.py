@@ -98,6 +98,19 @@ def test_prepare_refuses_what_is_not_square(shape):
         prepare(noise(shape), np.zeros(shape[:2], np.bool_), SIZE, "wide.png")
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+def test_prepare_refuses_a_hole_that_is_not_bool(dtype):
+    """A hole of integers would be taken for indices."""
+    with pytest.raises(InputError, match=r"face\.png: the hole is .*give bool"):
+        prepare(noise((64, 64, 3)), some_hole(64).astype(dtype), SIZE, "face.png")
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (64, 64, 1), (64,), (1, 64)])
+def test_prepare_refuses_a_hole_of_another_shape(shape):
+    with pytest.raises(InputError, match=r"face\.png: the hole is bool .*give bool \(64, 64\)"):
+        prepare(noise((64, 64, 3)), np.ones(shape, np.bool_), SIZE, "face.png")
+
+
 @pytest.mark.parametrize("opaque", [False, True])
 @pytest.mark.parametrize("channels", [None, 3, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

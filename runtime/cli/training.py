@@ -1,0 +1,110 @@
+"""Verbs about training: train, evaluate, ablate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .common import DeviceOption, JsonOption, app, check_picture, check_writable, load_extra
+
+ConfigOption = Annotated[Path, typer.Option(help="TOML file; see training/configs.")]
+DataOption = Annotated[Path, typer.Option(help="Folder that the config's paths are relative to.")]
+TrainDeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+DevicesOption = Annotated[int, typer.Option(min=1, help="Processes, one a device; torchrun decides it when used.")]
+TestImagesOption = Annotated[Path, typer.Option("--images", help="Folder of aligned faces.")]
+TestMasksOption = Annotated[Path, typer.Option("--masks", help="Folder of ratio bins (00-10 …), white = hole.")]
+FeaturesOption = Annotated[
+    Path | None, typer.Option("--features", help="Weights for the Fréchet distance: FID's Inception, or VGG-16.")
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Faces a bucket; default: all.")]
+
+
+def _fabric(context: typer.Context, device: str, devices: int, precision: str) -> Any:
+    """Start Fabric; each process computes with the threads that were asked for."""
+    if context.obj["threads"] is not None:
+        load_extra("torch", "train").set_num_threads(context.obj["threads"])
+    return load_extra("showface.training.loop", "train").make_fabric(device, devices, precision)
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    stage: Annotated[str, typer.Argument(help="parser, coarse, reconstruction or mdrnet.")],
+    config: ConfigOption,
+    data: DataOption = Path(),
+    output: Annotated[Path | None, typer.Option(help="Default: runs/STAGE.")] = None,
+    device: TrainDeviceOption = "cpu",
+    devices: DevicesOption = 1,
+    resume: Annotated[bool, typer.Option(help="Continue the run in the output folder.")] = False,
+) -> None:
+    """Train one stage; also: torchrun --nproc-per-node N -m showface.training STAGE …."""
+    loop: Any = load_extra("showface.training.loop", "train")
+    reader: Any = load_extra("showface.training.config_reader", "train")
+    settings: Any = load_extra("showface.training.config", "train")
+    run = reader.config_from_toml(settings.TrainConfig, config)
+    fabric = _fabric(context, device, devices, run.precision)
+    loop.train(stage, run, data, output or Path("runs") / stage, resume, fabric)
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    images: TestImagesOption,
+    masks: TestMasksOption,
+    bundle: Annotated[Path | None, typer.Option(help="Measure this bundle.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Measure this checkpoint.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Measure DIR/<bucket>/<stem>.png of any other method.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Measure telea or navier-stokes.")] = None,
+    features: FeaturesOption = None,
+    limit: LimitOption = None,
+    device: DeviceOption = "auto",
+    json_file: JsonOption = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a picture of the best, median and worst faces.")] = None,
+) -> None:
+    """Measure L1 %, PSNR, SSIM and a Fréchet distance per bucket of hole ratio (paper's Table 1)."""
+    check_writable("--json", json_file)
+    check_picture("--sheet", sheet)
+    evaluation: Any = load_extra("showface.training.evaluate", "train")
+    table = evaluation.run_evaluation(
+        bundle=bundle,
+        checkpoint=checkpoint,
+        results=results,
+        baseline=baseline,
+        images=images,
+        masks=masks,
+        features=features,
+        json_file=json_file,
+        sheet=sheet,
+        limit=limit,
+        device=device,
+        threads=context.obj["threads"],
+    )
+    print(table)
+
+
+@app.command()
+def ablate(
+    context: typer.Context,
+    table: Annotated[str, typer.Argument(help="modules, losses or memory: the paper's Table 2, 3 or 4.")],
+    config: ConfigOption,
+    images: TestImagesOption,
+    masks: TestMasksOption,
+    data: DataOption = Path(),
+    output: Annotated[Path, typer.Option(help="A folder for each row goes here.")] = Path("runs/ablation"),
+    rows: Annotated[str | None, typer.Option(help="Comma-separated names; default: all rows.")] = None,
+    features: FeaturesOption = None,
+    limit: LimitOption = None,
+    device: TrainDeviceOption = "cpu",
+    devices: DevicesOption = 1,
+) -> None:
+    """Train and measure the rows of an ablation table; run again to continue where it stopped."""
+    ablation: Any = load_extra("showface.training.ablation", "train")
+    reader: Any = load_extra("showface.training.config_reader", "train")
+    settings: Any = load_extra("showface.training.config", "train")
+    base = reader.config_from_toml(settings.TrainConfig, config)
+    fabric = _fabric(context, device, devices, base.precision)
+    test = ablation.EvaluationSet(images, masks, features, limit)
+    chosen = None if rows is None else tuple(rows.split(","))
+    print(ablation.ablate(table, chosen, base, data, output, test, fabric))

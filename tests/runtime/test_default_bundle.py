@@ -1,0 +1,75 @@
+"""The bundle that ships, end to end on the example faces, and what the README says about it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FACES, MASKS = (REPOSITORY / "examples" / name for name in ("faces", "masks"))
+
+
+def execute(*arguments, **options):
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def pixels_of(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def completed(tmp_path_factory):
+    """Complete the example faces once, as the README does."""
+    output = tmp_path_factory.mktemp("default") / "out"
+    arguments = ("inpaint", FACES, output, "--masks", MASKS, "--device", "cpu")
+    result = execute("-m", "showface.runtime.cli", "--threads", "2", *arguments)
+    assert result.returncode == 0, result.stderr
+    return output
+
+
+def test_every_example_has_its_line(completed):
+    lines = [json.loads(line) for line in (completed / "results.jsonl").read_text().splitlines()]
+    faces = sorted(path.name for path in FACES.iterdir())
+    assert len(faces) >= 6
+    assert [line["input"] for line in lines] == [line["output"] for line in lines] == faces
+    assert sorted(path.name for path in completed.iterdir()) == sorted([*faces, "results.jsonl"])
+    for line in lines:
+        mask = np.asarray(Image.open(MASKS / f"{Path(line['input']).stem}.png"))
+        assert line["hole_ratio"] == pytest.approx((mask > 127).mean())
+        assert (line["status"], line["error"]) == ("done", None)
+        assert line["seconds"] > 0
+
+
+@pytest.mark.parametrize("face", sorted(FACES.iterdir()), ids=lambda path: path.name)
+def test_examples_are_completed_inside_the_hole_only(completed, face):
+    before, after = pixels_of(face).astype(int), pixels_of(completed / face.name).astype(int)
+    hole = np.asarray(Image.open(MASKS / f"{face.stem}.png")) > 127
+    if face.suffix == ".png":
+        np.testing.assert_array_equal(after[~hole], before[~hole])
+    else:  # compressed again, at quality 95
+        assert np.abs(after - before)[~hole].mean() < 1.5
+    changed = np.abs(after - before)[hole]
+    assert (changed.max(axis=1) > 2).mean() > 0.5
+    # A completed face resembles the face: a hole that is left black or filled with noise would not.
+    assert 2 < changed.mean() < 45
+    assert changed.mean() < np.abs(before[hole] - 127).mean()
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL | re.M)
+    assert len(blocks) == 1
+    shutil.copy(FACES / "astronaut.png", tmp_path / "face.png")
+    shutil.copy(MASKS / "astronaut.png", tmp_path / "mask.png")
+    result = execute("-c", blocks[0], cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    hole = np.asarray(Image.open(MASKS / "astronaut.png")) > 127
+    before, after = pixels_of(tmp_path / "face.png"), pixels_of(tmp_path / "completed.png")
+    np.testing.assert_array_equal(after[~hole], before[~hole])
+    assert (after[hole] != before[hole]).mean() > 0.5
