@@ -48,6 +48,16 @@ def reconstruction_loss(completed: Tensor, target: Tensor) -> Tensor:
     return _mean_distance(completed, target)
 
 
+def squared_error_loss(completed: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error over all pixels, which PSNR measures; not in the paper.
+
+    Args:
+        completed: Î [B, 3, H, W] in [-1, 1].
+        target: I [B, 3, H, W] in [-1, 1].
+    """
+    return (_widen(completed) - _widen(target)).square().mean()
+
+
 def region_codes(features: Tensor, labels: Tensor, mask: Tensor, categories: int) -> tuple[Tensor, Tensor]:
     """Average features over the hidden and over the known part of each category (paper Fig. 4).
 

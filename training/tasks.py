@@ -23,7 +23,6 @@ from .networks.reconstruction import ReconstructionNetwork
 from .networks.vgg import VggFeatures, vgg_from_file
 
 Outcome = tuple[dict[str, Tensor], Tensor, Tensor]  # unweighted loss terms, result and target [B, 3, H, W]
-PIXEL_TERMS = ("reconstruction", "perceptual", "style", "total_variation")
 
 
 class Task(nn.Module):
@@ -48,12 +47,12 @@ class Task(nn.Module):
         self.weights = {**self.terms, **config.loss}
         self.config = config
         self.model = self.build(config)
-        loaded: set[str] = set()
+        self.loaded: set[str] = set()
         for name in config.init:
             checkpoint = read_checkpoint(output / name)
             load_weights(self.model, checkpoint, output / name)
-            loaded.update(checkpoint.stages)
-        missing = sorted(set(self.needed) - loaded)
+            self.loaded.update(checkpoint.stages)
+        missing = sorted(set(self.needed) - self.loaded)
         if missing:
             raise UsageError(
                 f"init: {self.name} needs the trained {' and '.join(missing)}; "
@@ -99,8 +98,11 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def pixel_terms(self, completed: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the weighted ones among eqs 10, 11, 12 and 14."""
-        terms = {"reconstruction": losses.reconstruction_loss(completed, target)}
+        """Return the weighted ones among eqs 10, 11, 12 and 14, and the squared error."""
+        terms = {
+            "reconstruction": losses.reconstruction_loss(completed, target),
+            "squared_error": losses.squared_error_loss(completed, target),
+        }
         if self.features is not None:
             with torch.no_grad():
                 wanted = self.features(target)
@@ -140,7 +142,7 @@ class CoarseTask(Task):
     name = "coarse"
     trained = ("coarse",)
     terms: ClassVar[Mapping[str, float]] = {
-        "reconstruction": 5.0, "perceptual": 0.0, "style": 0.0, "total_variation": 0.0,
+        "reconstruction": 5.0, "squared_error": 0.0, "perceptual": 0.0, "style": 0.0, "total_variation": 0.0,
     }  # fmt: skip
 
     def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, crop: tuple[int, int, int] | None) -> Outcome:
@@ -155,7 +157,7 @@ class ReconstructionTask(Task):
     name = "reconstruction"
     trained = ("reconstruction",)
     terms: ClassVar[Mapping[str, float]] = {
-        "reconstruction": 1.0, "perceptual": 0.0, "style": 0.0, "total_variation": 0.0,
+        "reconstruction": 1.0, "squared_error": 0.0, "perceptual": 0.0, "style": 0.0, "total_variation": 0.0,
     }  # fmt: skip
 
     def build(self, config: TrainConfig) -> nn.Module:
@@ -175,7 +177,7 @@ class MdrnetTask(Task):
     trained = ("memory", "mrem", "refiner")
     needed = ("coarse", "parser")
     terms: ClassVar[Mapping[str, float]] = {
-        "reconstruction": 5.0, "intra": 0.0, "inter": 0.0, "semantic": 0.0, "perceptual": 0.0,
+        "reconstruction": 5.0, "squared_error": 0.0, "intra": 0.0, "inter": 0.0, "semantic": 0.0, "perceptual": 0.0,
         "style": 0.0, "adversarial": 0.0, "total_variation": 0.0,
     }  # fmt: skip
 
@@ -193,8 +195,8 @@ class MdrnetTask(Task):
         return bool(self.weights["intra"] or self.weights["inter"])
 
     def prepare(self, sample: Sample) -> Tensor | None:
-        """Return the known codes V [B, n, c]."""
-        if self.model.memory.bank is None:
+        """Return the known codes V [B, n, c] for a memory that starts anew."""
+        if self.model.memory.bank is None or "memory" in self.loaded:
             return None
         coarse_image = self.model.coarse(sample.image, sample.mask)
         return self.model.memory.codes(coarse_image, self.parse(coarse_image).argmax(dim=1), sample.mask)[1]

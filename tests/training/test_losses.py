@@ -18,6 +18,7 @@ from showface.training.losses import (
     reconstruction_loss,
     region_codes,
     semantic_loss,
+    squared_error_loss,
     style_loss,
     total_loss,
     total_variation_loss,
@@ -76,6 +77,7 @@ def codes_distance(features):
 # loss, its inputs (samples first), how many of them are differentiated
 CASES = {
     "reconstruction": (reconstruction_loss, images(), 2),
+    "squared error": (squared_error_loss, images(), 2),
     "intra": (intra_coordination_loss, codes()[::2], 2),
     "inter": (inter_coordination_loss, codes(), 4),
     "coordination": (coordination_loss, codes(), 4),
@@ -173,6 +175,12 @@ def test_reconstruction_against_loops():
     ours, target = (x.numpy() for x in images())
     values = [abs(ours[i] - target[i]) for i in np.ndindex(ours.shape)]
     assert float(reconstruction_loss(*images())) == pytest.approx(sum(values) / len(values), rel=1e-12)
+
+
+def test_squared_error_against_loops():
+    ours, target = (x.numpy() for x in images())
+    values = [(ours[i] - target[i]) ** 2 for i in np.ndindex(ours.shape)]
+    assert float(squared_error_loss(*images())) == pytest.approx(sum(values) / len(values), rel=1e-12)
 
 
 def test_region_codes_against_loops():
