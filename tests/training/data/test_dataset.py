@@ -280,7 +280,7 @@ def test_workers_leave_the_global_random_state_and_survive_signals(data):
     expected = steps(config(phases=run.phases), data)
     state = torch.get_rng_state()
     batches = open_feed(run, data, True, CPU).batches(0)
-    got = [next(batches)]
+    got = [next(batches) for _ in range(2)]  # one of each worker: both have started
     workers = [int(pid) for pid in children(os.getpid())]
     assert len(workers) == 2
     for pid in workers:
