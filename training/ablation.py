@@ -114,8 +114,10 @@ def ablate(
             if not (folder / "mdrnet.safetensors").is_file() or steps_done(folder, fabric.device) < config.steps:
                 train("mdrnet", config, data, folder, (folder / STATE_FILE).is_file(), fabric)
             found = _measure(folder, test, fabric)
-            text = json.dumps({**record, "scores": found}, indent=1) + "\n"
-            write_whole(folder / SCORES_FILE, partial(Path.write_text, data=text, encoding="utf-8"))
+            if fabric.is_global_zero:
+                text = json.dumps({**record, "scores": found}, indent=1) + "\n"
+                write_whole(folder / SCORES_FILE, partial(Path.write_text, data=text, encoding="utf-8"))
+            fabric.barrier()
         scores[name] = found
     return ablation_table(table, scores)
 

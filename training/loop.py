@@ -279,7 +279,7 @@ def _caught_signals() -> Iterator[list[int]]:
 
 
 def make_fabric(device: str, devices: int, precision: str) -> Fabric:
-    """Return Fabric on ``devices`` devices of the kind ``device``, or on what torchrun started.
+    """Start Fabric on ``devices`` devices of the kind ``device``, or on what torchrun started.
 
     Raises:
         UsageError: CUDA was asked for and is not to be had.
@@ -294,13 +294,15 @@ def make_fabric(device: str, devices: int, precision: str) -> Fabric:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
-    return Fabric(
+    fabric = Fabric(
         accelerator=device,
         devices=devices,
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
+    fabric.launch()
+    return fabric
 
 
 def train(stage: str, config: TrainConfig, data: Path, output: Path, resume: bool, fabric: Fabric) -> None:
@@ -309,7 +311,6 @@ def train(stage: str, config: TrainConfig, data: Path, output: Path, resume: boo
     Raises:
         UsageError: config or data are not usable, or ``output`` holds a run and ``resume`` is not set.
     """
-    fabric.launch()
     if (output / STATE_FILE).exists() and not resume:
         raise UsageError(f"{output}: holds a run already; continue it with --resume or choose another --output")
     trainer = Trainer(stage, config, data, output, fabric)

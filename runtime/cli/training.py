@@ -21,11 +21,14 @@ FeaturesOption = Annotated[
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Faces a bucket; default: all.")]
 
 
-def _fabric(context: typer.Context, device: str, devices: int, precision: str) -> Any:
-    """Start Fabric; each process computes with the threads that were asked for."""
+def _open_run(context: typer.Context, config: Path, device: str, devices: int) -> tuple[Any, Any]:
+    """Read a run's config and start Fabric for it; each process computes with the threads that were asked for."""
+    reader: Any = load_extra("showface.training.config_reader", "train")
+    settings: Any = load_extra("showface.training.config", "train")
+    run = reader.config_from_toml(settings.TrainConfig, config)
     if context.obj["threads"] is not None:
         load_extra("torch", "train").set_num_threads(context.obj["threads"])
-    return load_extra("showface.training.loop", "train").make_fabric(device, devices, precision)
+    return run, load_extra("showface.training.loop", "train").make_fabric(device, devices, run.precision)
 
 
 @app.command()
@@ -41,10 +44,7 @@ def train(
 ) -> None:
     """Train one stage; also: torchrun --nproc-per-node N -m showface.training STAGE …."""
     loop: Any = load_extra("showface.training.loop", "train")
-    reader: Any = load_extra("showface.training.config_reader", "train")
-    settings: Any = load_extra("showface.training.config", "train")
-    run = reader.config_from_toml(settings.TrainConfig, config)
-    fabric = _fabric(context, device, devices, run.precision)
+    run, fabric = _open_run(context, config, device, devices)
     loop.train(stage, run, data, output or Path("runs") / stage, resume, fabric)
 
 
@@ -101,10 +101,7 @@ def ablate(
 ) -> None:
     """Train and measure the rows of an ablation table; run again to continue where it stopped."""
     ablation: Any = load_extra("showface.training.ablation", "train")
-    reader: Any = load_extra("showface.training.config_reader", "train")
-    settings: Any = load_extra("showface.training.config", "train")
-    base = reader.config_from_toml(settings.TrainConfig, config)
-    fabric = _fabric(context, device, devices, base.precision)
+    base, fabric = _open_run(context, config, device, devices)
     test = ablation.EvaluationSet(images, masks, features, limit)
     chosen = None if rows is None else tuple(rows.split(","))
     print(ablation.ablate(table, chosen, base, data, output, test, fabric))
