@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from .backends import open_chain
 from .bundle import open_bundle
 from .faces import composite, prepare
 from .images import Pixels
 from .masks import Hole
-from .onnxruntime_backend import open_chain
 from .session import Chain
-from .stages import CHAIN_OUTPUT
 
 
 class Inpainter:
@@ -24,7 +23,11 @@ class Inpainter:
 
     @classmethod
     def from_bundle(
-        cls, folder: str | Path | None = None, device: str = "auto", threads: int | None = None
+        cls,
+        folder: str | Path | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+        backend: str = "auto",
     ) -> Inpainter:
         """Load a bundle, by default the one that ships with the package.
 
@@ -32,7 +35,7 @@ class Inpainter:
             UsageError: the bundle is broken, or the device is not to be had.
         """
         bundle = open_bundle(folder)
-        return cls(open_chain(bundle, device, threads), bundle.manifest.image_size, bundle.digest)
+        return cls(open_chain(bundle, backend, device, threads), bundle.manifest.image_size, bundle.digest)
 
     def complete(self, pixels: Pixels, hole: Hole, opaque: bool = False) -> Pixels:
         """Complete one aligned face; see :meth:`complete_batch`."""
@@ -55,5 +58,5 @@ class Inpainter:
         prepared = [prepare(pixels, hole, self.image_size, f"face {i}") for i, (pixels, hole) in enumerate(faces)]
         image = np.stack([image for image, _ in prepared])
         mask = np.stack([mask for _, mask in prepared])
-        completed = self.chain.run({"image": image, "mask": mask})[CHAIN_OUTPUT]
+        completed = self.chain.complete(image, mask)
         return [composite(*face, result, opaque) for face, result in zip(faces, completed, strict=True)]

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from .stages import Stage
+from .stages import CHAIN_INPUTS, CHAIN_OUTPUT, Stage
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -39,3 +39,12 @@ class Chain:
             outputs = session.run({name: tensors[name] for name in session.stage.inputs})
             tensors.update({name: (given or {}).get(name, value) for name, value in outputs.items()})
         return tensors
+
+    def complete(self, image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+        """Return ``completed_image`` [B, 3, H, W] alone; a backend may keep all else on its device.
+
+        Args:
+            image: [B, 3, H, W] in [-1, 1].
+            mask: [B, 1, H, W], 1 = hole.
+        """
+        return self.run(dict(zip(CHAIN_INPUTS, (image, mask), strict=True)))[CHAIN_OUTPUT]

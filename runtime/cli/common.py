@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from ..backends import Backend
 from ..errors import UsageError, system_errors
 from ..version import __version__
 
@@ -25,15 +25,9 @@ app = typer.Typer(
 errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
-class Backend(StrEnum):
-    """Inference backends."""
-
-    AUTO = "auto"
-    ONNXRUNTIME = "onnxruntime"
-
-
 BundleArgument = Annotated[Path | None, typer.Argument(help="Bundle folder; default: the one shipped.")]
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help="Bundle folder; default: the one shipped.")]
+BackendOption = Annotated[Backend, typer.Option("--backend", help="Inference backend.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="Real faces; default: the golden inputs.")]

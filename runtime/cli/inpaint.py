@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..backends import Backend
 from ..errors import UsageError, system_errors
-from .common import Backend, BundleOption, DeviceOption, MasksOption, app, check_picture, errors
+from .common import BackendOption, BundleOption, DeviceOption, MasksOption, app, check_picture, errors
 
 
 @app.command()
@@ -22,7 +23,7 @@ def inpaint(
     masks: MasksOption = None,
     mask_from: Annotated[str, typer.Option(help="file, alpha or color:#RRGGBB.")] = "file",
     bundle: BundleOption = None,
-    backend: Annotated[Backend, typer.Option(help="Inference backend.")] = Backend.AUTO,
+    backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Faces a batch.")] = 8,
     overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
@@ -41,7 +42,7 @@ def inpaint(
     jobs = plan_jobs(source, output, masks)
     single = source.is_file() and jobs[0].output == output
     log = None if single else output / RESULTS_FILE
-    inpainter = Inpainter.from_bundle(bundle, device, context.obj["threads"])
+    inpainter = Inpainter.from_bundle(bundle, device, context.obj["threads"], backend)
     errors.print(f"using {inpainter.chain.description}")
     if log is not None:
         with system_errors(UsageError, log, "cannot be written"):

@@ -1,0 +1,59 @@
+"""``showface validate``: does a bundle compute what PyTorch computed?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..bundle import open_bundle
+from ..errors import UsageError, system_errors
+from .common import (
+    BundleArgument,
+    DeviceOption,
+    ImagesOption,
+    JsonOption,
+    MasksOption,
+    app,
+    check_writable,
+    errors,
+    load_extra,
+)
+from .parity import print_parity, real_faces
+
+
+@app.command()
+def validate(
+    context: typer.Context,
+    bundle: BundleArgument = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Compare with PyTorch instead of the golden file.")] = None,
+    images: ImagesOption = None,
+    masks: MasksOption = None,
+    device: DeviceOption = "auto",
+    json_file: JsonOption = None,
+) -> None:
+    """Prove that a bundle computes what PyTorch computed: each stage, then the chain."""
+    from ..onnxruntime_backend import open_chain
+    from ..parity import check_parity, golden_reference
+
+    check_writable("--json", json_file)
+    opened = open_bundle(bundle)
+    threads = context.obj["threads"]
+    if checkpoint is None:
+        if images is not None or masks is not None:
+            raise UsageError("--images and --masks need --checkpoint: only golden inputs have a reference of their own")
+        chain = open_chain(opened, device, threads)
+        errors.print(f"using {chain.description}, reference: golden.npz")
+        report = check_parity(chain, [golden_reference(opened)])
+    else:
+        exporter: Any = load_extra("showface.export.bundle", "export")
+        faces = real_faces(images, masks, opened.manifest.image_size)
+        report = exporter.checkpoint_parity(opened, checkpoint, faces, threads, device)
+    if json_file is not None:
+        with system_errors(UsageError, json_file, "cannot be written"):
+            json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print_parity(report)
+    if not report["passed"]:
+        raise typer.Exit(1)
