@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showface.runtime.images import encode_photo, write_file
+from showface.runtime.metrics import Rgb
 from showface.runtime.sheet import HIDDEN, TILE
 
 from .methods import Method
-from .metrics import Rgb
 from .pairs import BUCKETS, Face, pair_files, read_pair
 from .scores import ImageScores, Report
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from showface.runtime.errors import UsageError
 from showface.runtime.images import SUFFIXES, write_file
+from showface.runtime.metrics import Rgb, category_iou, confusion, mean_iou
 from showface.runtime.stages import CATEGORIES
 
 from .contact_sheet import write_contact_sheet
@@ -19,7 +20,6 @@ from .data.labels import read_label_map
 from .data.sources import read_face
 from .frechet import FeatureNetwork, Statistics, feature_network, frechet_distance, merge, statistics
 from .methods import Method, baseline_method, bundle_method, checkpoint_method, results_method, torch_device
-from .metrics import Rgb, category_iou, confusion, mean_iou
 from .pairs import BATCH, BUCKETS, SIZE, check_masks, pair_files, read_batches
 from .scores import BucketScores, ImageScores, Report, markdown_table, score_bucket, score_image
 

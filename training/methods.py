@@ -13,11 +13,11 @@ import torch
 from showface.runtime.errors import UsageError
 from showface.runtime.faces import composite, prepare
 from showface.runtime.inpainter import Inpainter
+from showface.runtime.metrics import Rgb
 from showface.runtime.onnxruntime_backend import parse_device
 
 from .checkpoint import model_from_checkpoint
 from .data.sources import image_files, read_face
-from .metrics import Rgb
 from .networks.mdrnets import MDRNets
 from .pairs import BUCKETS, SIZE, Face
 

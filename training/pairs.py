@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from showface.runtime.errors import UsageError
 from showface.runtime.masks import THRESHOLD, Hole
+from showface.runtime.metrics import Rgb
 
 from .data.sources import image_files, read_face
-from .metrics import Rgb
 
 BUCKETS = {"1-20": ("00-10", "10-20"), "20-40": ("20-30", "30-40"), "40-60": ("40-50", "50-60")}
 BINS = tuple(name for names in BUCKETS.values() for name in names)

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from showface.runtime.errors import UsageError
+from showface.runtime.metrics import Rgb, l1_percent, psnr, ssim
 
 from .frechet import FrechetLabel
-from .metrics import Rgb, l1_percent, psnr, ssim
 from .pairs import BUCKETS, Face
 from .paper_tables import PAPER_TABLES
 

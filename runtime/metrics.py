@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from showface.runtime.errors import UsageError
+from .errors import UsageError
 
 Rgb = NDArray[np.uint8]  # [H, W, 3]
 Confusion = NDArray[np.int64]  # [n, n]; row = truth, column = prediction

@@ -6,7 +6,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from showface.runtime.errors import UsageError
-from showface.training.metrics import category_iou, confusion, l1_percent, mean_iou, psnr, ssim
+from showface.runtime.metrics import category_iou, confusion, l1_percent, mean_iou, psnr, ssim
 
 
 @pytest.fixture
