@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from showface.runtime.errors import UsageError
-from showface.runtime.images import SUFFIXES, write_file
+from showface.runtime.images import write_file
 from showface.runtime.metrics import Rgb, category_iou, confusion, mean_iou
 from showface.runtime.stages import CATEGORIES
 
@@ -153,7 +153,6 @@ def run_evaluation(
     named = [option for option, value in given.items() if value is not None]
     if len(named) != 1:
         raise UsageError(f"{' and '.join(named) or 'no method'} given; give one of {', '.join(given)}")
-    _check_outputs(json_file, sheet)
     if threads is not None:
         torch.set_num_threads(threads)
     names = [pair.image.name for pair in pair_files(images, masks, next(iter(BUCKETS)), limit)]
@@ -173,12 +172,3 @@ def run_evaluation(
     if sheet is not None:
         write_contact_sheet(sheet, report, method, images, masks)
     return markdown_table({name: report})
-
-
-def _check_outputs(json_file: Path | None, sheet: Path | None) -> None:
-    """Refuse what could not be written in the end."""
-    for option, path in (("--json", json_file), ("--sheet", sheet)):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise UsageError(f"{option} {path}: is a folder or lies in none; name a file in a folder that exists")
-    if sheet is not None and sheet.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--sheet {sheet}: unknown suffix; use one of {', '.join(SUFFIXES)}")

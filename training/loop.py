@@ -33,6 +33,9 @@ from .tasks import TASKS
 
 PREPARE_FACES = 64
 VALIDATION_BATCH = 8
+SOFTWARE_BF16 = ("DEFAULT", "AVX2")  # instruction sets without products of bfloat16
+
+logger = logging.getLogger(__name__)
 
 
 class Interrupted(ShowfaceError):  # noqa: N818 - not a fault
@@ -86,13 +89,14 @@ class Trainer:
     @torch.no_grad()
     def prepare(self) -> None:
         """Set up what starts from real faces, before the first step."""
+        if not self.task.starts_from_faces:
+            return
         phase = PhaseConfig(steps=1, batch_size=PREPARE_FACES, resize=self.config.network.image_size)
         batch = self.feed.batch(0, PREPARE_FACES)
         prepared = self.task.prepare(self.sample(batch, 0, phase))
-        if prepared is not None:
-            everywhere = self.fabric.all_gather(prepared).reshape(-1, *prepared.shape[1:])
-            self.task.start(everywhere, torch.Generator().manual_seed(self.config.seed))
-            self.average = {k: v.detach().clone() for k, v in self.task.state().items()}
+        everywhere = self.fabric.all_gather(prepared).reshape(-1, *prepared.shape[1:])
+        self.task.start(everywhere, torch.Generator().manual_seed(self.config.seed))
+        self.average = {k: v.detach().clone() for k, v in self.task.state().items()}
 
     def train_step(self, batch: Batch) -> tuple[dict[str, float], tuple[Tensor, ...]]:
         """Take one step; return the loss terms, and image, mask, result and target to look at.
@@ -288,6 +292,8 @@ def make_fabric(device: str, devices: int, precision: str) -> Fabric:
         raise UsageError(f"--device {device!r}: choose cpu or cuda")
     if device == "cuda" and torch.cuda.device_count() < devices:
         raise UsageError(f"--device cuda: {torch.cuda.device_count()} CUDA devices found, {devices} asked for")
+    if precision == "bf16" and device == "cpu" and torch.backends.cpu.get_cpu_capability() in SOFTWARE_BF16:
+        logger.warning('this CPU computes bfloat16 in software, which is slow; set precision = "fp32" in the config')
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     nodes = 1

@@ -14,13 +14,13 @@ from showface.runtime.errors import UsageError
 from showface.runtime.masks import THRESHOLD, Hole
 from showface.runtime.metrics import Rgb
 
+from .data.masks import check_ratio
 from .data.sources import image_files, read_face
 
 BUCKETS = {"1-20": ("00-10", "10-20"), "20-40": ("20-30", "30-40"), "40-60": ("40-50", "50-60")}
 BINS = tuple(name for names in BUCKETS.values() for name in names)
 SIZE = 256
 BATCH = 8
-TOLERANCE = 0.05  # by which a bin's mean hole ratio may lie outside its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,9 @@ def check_masks(pairs: Sequence[Pair]) -> None:
             with the opposite polarity.
     """
     for folder in sorted({pair.mask.parent for pair in pairs}):
-        low, high = (int(part) / 100 for part in folder.name.split("-"))
         files = {pair.mask for pair in pairs if pair.mask.parent == folder}
-        ratio = float(np.mean([_read_hole(path).mean() for path in files]))
-        if not low - TOLERANCE <= ratio <= high + TOLERANCE:
-            raise UsageError(f"{folder}: mean hole ratio {ratio:.2f} contradicts the name; white must be the hole")
+        holes = sum(int(_read_hole(path).sum()) for path in files)
+        check_ratio(folder, holes, len(files) * SIZE**2, "white must be the hole")
 
 
 def _read_hole(path: Path) -> NDArray[np.bool_]:

@@ -86,9 +86,14 @@ class Task(nn.Module):
         """Return weights and buffers of the trained networks, by their key in the model."""
         return {k: v for k, v in self.model.state_dict().items() if k.split(".")[0] in self.trained}
 
-    def prepare(self, sample: Sample) -> Tensor | None:
-        """Return what :meth:`start` wants to know of faces before the first step, [B, ...]."""
-        return None
+    @property
+    def starts_from_faces(self) -> bool:
+        """Whether :meth:`prepare` and :meth:`start` are to be called before the first step."""
+        return False
+
+    def prepare(self, sample: Sample) -> Tensor:
+        """Return what :meth:`start` wants to know of faces, [B, ...]."""
+        raise NotImplementedError
 
     def start(self, prepared: Tensor, generator: torch.Generator) -> None:
         """Set the networks up from what :meth:`prepare` returned for the faces of all processes."""
@@ -194,10 +199,13 @@ class MdrnetTask(Task):
         """Whether the InCo² loss has a weight."""
         return bool(self.weights["intra"] or self.weights["inter"])
 
-    def prepare(self, sample: Sample) -> Tensor | None:
-        """Return the known codes V [B, n, c] for a memory that starts anew."""
-        if self.model.memory.bank is None or "memory" in self.loaded:
-            return None
+    @property
+    def starts_from_faces(self) -> bool:
+        """Whether there is a memory, and it starts anew."""
+        return self.model.memory.bank is not None and "memory" not in self.loaded
+
+    def prepare(self, sample: Sample) -> Tensor:
+        """Return the known codes V [B, n, c]."""
         coarse_image = self.model.coarse(sample.image, sample.mask)
         return self.model.memory.codes(coarse_image, self.parse(coarse_image).argmax(dim=1), sample.mask)[1]
 

@@ -104,4 +104,6 @@ def ablate(
     base, fabric = _open_run(context, config, device, devices)
     test = ablation.EvaluationSet(images, masks, features, limit)
     chosen = None if rows is None else tuple(rows.split(","))
-    print(ablation.ablate(table, chosen, base, data, output, test, fabric))
+    text = ablation.ablate(table, chosen, base, data, output, test, fabric)
+    if fabric.is_global_zero:
+        print(text)

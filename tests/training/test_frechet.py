@@ -139,7 +139,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(UsageError, match="cannot be read as safetensors"):
         feature_network(path)
     path.write_bytes(b"something else")
-    with pytest.raises(UsageError, match="not the FID Inception file"):
+    with pytest.raises(UsageError, match="another file or a damaged copy"):
         feature_network(path)
     with pytest.raises(UsageError, match=r"absent.pth: cannot be read"):
         feature_network(tmp_path / "absent.pth")

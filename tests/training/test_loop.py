@@ -231,3 +231,13 @@ def test_learning_rate_schedule():
     assert rates[50] == pytest.approx(0.5)
     assert rates[99] < 0.001
     assert rate_scale(replace(optimizer, cosine=False), 99, 100) == 1.0
+
+
+@pytest.mark.parametrize(("capability", "warns"), [("AVX2", True), ("AVX512", False)])
+def test_bfloat16_on_a_cpu_that_lacks_it_is_pointed_out(capability, warns, monkeypatch, caplog):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    make_fabric("cpu", 1, "bf16")
+    assert ("bfloat16 in software" in caplog.text) == warns
+    caplog.clear()
+    make_fabric("cpu", 1, "fp32")
+    assert "bfloat16" not in caplog.text

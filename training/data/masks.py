@@ -40,8 +40,9 @@ def read_masks(config: MaskConfig, data: Path, size: int, seed: int) -> Masks:
     bins = sorted(p for p in folder.glob("*") if p.is_dir())
     if not bins:
         raise UsageError(f"{folder}: no ratio bins (folders like 20-30) found; check --data and the key masks.folder")
-    limits = [_limits(path) for path in bins]
-    return np.concatenate([_read_bin(p, config, size, *lim) for p, lim in zip(bins, limits, strict=True)])
+    for path in bins:
+        bin_limits(path)
+    return np.concatenate([_read_bin(path, config, size) for path in bins])
 
 
 def _drawn(count: int, size: int, seed: int) -> Masks:
@@ -53,8 +54,12 @@ def _drawn(count: int, size: int, seed: int) -> Masks:
     return masks
 
 
-def _limits(folder: Path) -> tuple[int, int]:
-    """Return the least and the greatest hole ratio in percent."""
+def bin_limits(folder: Path) -> tuple[int, int]:
+    """Return the least and the greatest hole ratio in percent that a bin's name promises.
+
+    Raises:
+        UsageError: it is not named so.
+    """
     match = re.fullmatch(r"(\d+)-(\d+)", folder.name)
     low, high = (int(part) for part in match.groups()) if match else (0, 0)
     if not 0 <= low < high <= 100:
@@ -64,14 +69,27 @@ def _limits(folder: Path) -> tuple[int, int]:
     return low, high
 
 
-def _read_bin(folder: Path, config: MaskConfig, size: int, low: int, high: int) -> Masks:
+def check_ratio(folder: Path, holes: int, pixels: int, mend: str) -> None:
+    """Refuse a bin whose name contradicts its masks, as with the opposite polarity.
+
+    Args:
+        folder: of the bin.
+        holes: pixels of its masks that are hole.
+        pixels: of its masks in all.
+        mend: end of the message.
+
+    Raises:
+        UsageError: the ratio lies outside the name's limits by more than the tolerance.
+    """
+    low, high = bin_limits(folder)
+    if not (low - TOLERANCE) * pixels <= 100 * holes <= (high + TOLERANCE) * pixels:
+        raise UsageError(f"{folder}: the mean hole ratio {holes / pixels:.2f} contradicts the name; {mend}")
+
+
+def _read_bin(folder: Path, config: MaskConfig, size: int) -> Masks:
     masks = np.asarray([_read_mask(path, config, size) for path in image_files(folder)])
-    holes = int(masks.sum(dtype=np.int64))
-    if not (low - TOLERANCE) * masks.size <= 100 * holes <= (high + TOLERANCE) * masks.size:
-        raise UsageError(
-            f"{folder}: the mean hole ratio {holes / masks.size:.2f} contradicts the name where "
-            f"masks.hole = {config.hole!r}; set masks.hole to the other colour, or mend the folder's name"
-        )
+    mend = f"masks.hole = {config.hole!r}: set it to the other colour, or mend the folder's name"
+    check_ratio(folder, int(masks.sum(dtype=np.int64)), masks.size, mend)
     return masks
 
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
-from showface.runtime.errors import UsageError
-
+from ..weight_files import matching_weights, read_safetensors
 from .parser import ContextPath
 
 
@@ -18,14 +14,8 @@ def load_backbone(context: ContextPath, path: Path) -> None:
     The last inverted residual, the head and the classifier have no place in the context path.
 
     Raises:
-        UsageError: the file cannot be read or lacks a key.
+        UsageError: the file cannot be read or lacks a key of the right shape.
     """
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"{path}: cannot be read as safetensors: {error}") from error
-    wanted = context.features.state_dict()
-    missing = [key for key in wanted if f"features.{key}" not in weights]
-    if missing:
-        raise UsageError(f"{path}: missing key features.{missing[0]}; expected torchvision's MobileNetV2")
-    context.features.load_state_dict({key: weights[f"features.{key}"].float() for key in wanted})
+    wanted = {f"features.{key}": value for key, value in context.features.state_dict().items()}
+    weights = matching_weights(read_safetensors(path), wanted, path, "torchvision's MobileNetV2")
+    context.features.load_state_dict({key.removeprefix("features."): value for key, value in weights.items()})

@@ -10,17 +10,13 @@ computation; it was **not** run with the real weight file, which was not to be h
 
 from __future__ import annotations
 
-import hashlib
-import io
-import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from showface.runtime.errors import UsageError
+from ..weight_files import matching_weights, unpickle_weights
 
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"  # pytorch-fid's release "fid_weights"
 SHA256_PREFIX = "6726825d"  # of that file, and part of its name
@@ -191,27 +187,6 @@ class FidInception(nn.Module):
         return self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x))).mean(dim=(2, 3))
 
 
-def _read_state(path: Path) -> dict[str, Any]:
-    """Unpickle the file, as plain weights and only if its digest is the published one."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    digest = hashlib.sha256(data).hexdigest()
-    if not digest.startswith(SHA256_PREFIX):
-        raise UsageError(
-            f"{path}: its sha256 starts with {digest[:8]}, that of {FILE_NAME} with {SHA256_PREFIX}; "
-            "not the FID Inception file, or a damaged copy: fetch it again from pytorch-fid's releases"
-        )
-    try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UsageError(f"{path}: cannot be read as a weight file: {error}") from error
-    if not isinstance(state, dict):
-        raise UsageError(f"{path}: holds a {type(state).__name__}; expected a state dict")
-    return state
-
-
 def inception_from_file(path: Path) -> FidInception:
     """Load pytorch-fid's ``pt_inception-2015-12-05-6726825d.pth``, frozen and in evaluation mode.
 
@@ -221,15 +196,9 @@ def inception_from_file(path: Path) -> FidInception:
     Raises:
         UsageError: the file cannot be read, is another one, or lacks a key of the right shape.
     """
-    state = _read_state(path)
+    state = unpickle_weights(path, SHA256_PREFIX, FILE_NAME)
     network = FidInception()
     # The count of training batches has no part in the result, and older files lack it.
     wanted = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
-    for key, value in wanted.items():
-        if not isinstance(state.get(key), Tensor):
-            raise UsageError(f"{path}: missing key {key}; expected {FILE_NAME}")
-        if state[key].shape != value.shape:
-            shapes = f"{list(state[key].shape)} instead of {list(value.shape)}"
-            raise UsageError(f"{path}: {key} has the shape {shapes}; expected {FILE_NAME}")
-    network.load_state_dict({key: state[key].float() for key in wanted}, strict=False)
+    network.load_state_dict(matching_weights(state, wanted, path, FILE_NAME), strict=False)
     return network.eval().requires_grad_(False)

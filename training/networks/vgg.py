@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from showface.runtime.errors import UsageError
 
+from ..weight_files import matching_weights, read_safetensors, unpickle_weights
 from .parser import IMAGENET_MEAN, IMAGENET_STD
 
 VggName = Literal["vgg19", "vgg16-caffe"]
@@ -132,33 +129,15 @@ class VggFeatures(nn.Module):
         return self.blocks(image, 5)[-1].mean(dim=(2, 3))
 
 
-def _read_pth(path: Path) -> Any:
-    """Unpickle a weight file whose name carries the start of its digest, as torchvision's do."""
+def _published_digest(path: Path) -> str:
+    """Return the first 8 digits of the sha256 that torchvision's file names end in."""
     named = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
     if named is None:
         raise UsageError(
             f"{path}: a .pth file must keep the name it was published under, which ends in the first 8 digits of its "
             "sha256 (vgg19-dcbb9e9d.pth), to be checked; rename it back or convert it to safetensors"
         )
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if not digest.startswith(named[1]):
-            raise UsageError(
-                f"{path}: its sha256 starts with {digest[:8]} and not with {named[1]}, as its name says; "
-                "the file is damaged: fetch it again"
-            )
-        file.seek(0)
-        return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def _read_weights(path: Path) -> dict[str, Any]:
-    try:
-        weights = load_file(path) if path.suffix == ".safetensors" else _read_pth(path)
-    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UsageError(f"{path}: cannot be read as a weight file: {error}") from error
-    if not isinstance(weights, dict):
-        raise UsageError(f"{path}: holds a {type(weights).__name__}; expected a state dict")
-    return weights
+    return named[1]
 
 
 def vgg_from_file(path: Path, network: VggName) -> VggFeatures:
@@ -175,14 +154,8 @@ def vgg_from_file(path: Path, network: VggName) -> VggFeatures:
     kind = KINDS[network]
     if path.suffix not in kind.suffixes:
         raise UsageError(f"{path}: {network} is read from {' or '.join(kind.suffixes)} ({kind.source})")
-    weights = _read_weights(path)
+    pickled = path.suffix == ".pth"
+    weights = unpickle_weights(path, _published_digest(path), path.name) if pickled else read_safetensors(path)
     vgg = VggFeatures(network)
-    wanted = vgg.state_dict()
-    for key, value in wanted.items():
-        if not isinstance(weights.get(key), Tensor):
-            raise UsageError(f"{path}: missing key {key}; {network} needs {kind.source}")
-        if weights[key].shape != value.shape:
-            shapes = f"{list(weights[key].shape)} instead of {list(value.shape)}"
-            raise UsageError(f"{path}: {key} has the shape {shapes}; {network} needs {kind.source}")
-    vgg.load_state_dict({key: weights[key].float() for key in wanted})
+    vgg.load_state_dict(matching_weights(weights, vgg.state_dict(), path, kind.source))
     return vgg

@@ -1,0 +1,73 @@
+"""Weight files that others published: read without running their code, and checked before they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from showface.runtime.errors import UsageError, system_errors
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def unpickle_weights(path: Path, digest: str, source: str) -> dict[str, Any]:
+    """Unpickle a state dict, as plain weights and only if the file is the published one.
+
+    Args:
+        path: of the file.
+        digest: first digits of its sha256.
+        source: what the file should be, for the message.
+
+    Raises:
+        UsageError: the file cannot be read, has another digest, or holds anything but a state dict.
+    """
+    with system_errors(UsageError, path, "cannot be read"), path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if not found.startswith(digest):
+            raise UsageError(
+                f"{path}: its sha256 starts with {found[: len(digest)]}, that of {source} with {digest}; "
+                "another file or a damaged copy: fetch it again"
+            )
+        file.seek(0)
+        try:
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise UsageError(f"{path}: cannot be read as a weight file: {error}") from error
+    if not isinstance(weights, dict):
+        raise UsageError(f"{path}: holds a {type(weights).__name__}; expected a state dict")
+    return weights
+
+
+def matching_weights(
+    weights: Mapping[str, Any], wanted: Mapping[str, Tensor], path: Path, source: str
+) -> dict[str, Tensor]:
+    """Return the entries of ``weights`` that ``wanted`` names, in float32; others are left out.
+
+    Raises:
+        UsageError: a key is missing or has another shape; the message names it and ``source``.
+    """
+    for key, value in wanted.items():
+        if not isinstance(weights.get(key), Tensor):
+            raise UsageError(f"{path}: missing key {key}; expected {source}")
+        if weights[key].shape != value.shape:
+            shapes = f"{list(weights[key].shape)} instead of {list(value.shape)}"
+            raise UsageError(f"{path}: {key} has the shape {shapes}; expected {source}")
+    return {key: weights[key].float() for key in wanted}
