@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from showface.runtime.errors import UsageError
 from showface.runtime.faces import composite, prepare
@@ -22,6 +23,7 @@ from .networks.mdrnets import MDRNets
 from .pairs import BUCKETS, SIZE, Face
 
 Method = Callable[[Sequence[Face]], list[Rgb]]  # one result [256, 256, 3] a face
+Completion = Callable[[Tensor, Tensor], Tensor]  # image and mask to the completed image
 
 RADIUS = 5  # pixels, of OpenCV's methods
 
@@ -71,14 +73,24 @@ def checkpoint_method(path: Path, device: torch.device) -> Method:
 
 
 def model_method(model: MDRNets, device: torch.device) -> Method:
-    """Return ``model``, in PyTorch, prepared, composed and rounded as the runtime does it."""
-    model = model.to(device)
+    """Return ``model``, in PyTorch, as a method."""
+    return network_method(model.to(device), model.config.image_size, device)
+
+
+def network_method(network: Completion, image_size: int, device: torch.device) -> Method:
+    """Return a network, in PyTorch, prepared, composed and rounded as the runtime does it.
+
+    Args:
+        network: maps ``image`` [B, 3, H, W] in [-1, 1] and ``mask`` [B, 1, H, W] to the completed image.
+        image_size: H = W.
+        device: where the network is.
+    """
 
     def complete(faces: Sequence[Face]) -> list[Rgb]:
-        prepared = [prepare(face.rgb, face.hole, model.config.image_size, face.name) for face in faces]
+        prepared = [prepare(face.rgb, face.hole, image_size, face.name) for face in faces]
         image, mask = (torch.from_numpy(np.stack(arrays)).to(device) for arrays in zip(*prepared, strict=True))
         with torch.inference_mode():
-            completed = model(image, mask).cpu().numpy()
+            completed = network(image, mask).cpu().numpy()
         return [composite(face.rgb, face.hole, c) for face, c in zip(faces, completed, strict=True)]
 
     return complete

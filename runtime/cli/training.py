@@ -1,4 +1,4 @@
-"""Verbs about training: train, evaluate, ablate."""
+"""Verbs about training: train, evaluate, diagnose, ablate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import UsageError, system_errors
 from .common import DeviceOption, JsonOption, app, check_picture, check_writable, load_extra
 
 ConfigOption = Annotated[Path, typer.Option(help="TOML file; see training/configs.")]
@@ -82,6 +83,44 @@ def evaluate(
         threads=context.obj["threads"],
     )
     print(table)
+
+
+@app.command()
+def diagnose(
+    context: typer.Context,
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of an assembled model.")],
+    images: TestImagesOption,
+    masks: TestMasksOption,
+    labelled: Annotated[Path | None, typer.Option(help="Folder of photographs with labels, for the parser.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Folder of their CelebAMask-HQ label maps.")] = None,
+    holdout_every: Annotated[int, typer.Option(min=1, help="Each so-many-th of them, as in training.")] = 10,
+    features: FeaturesOption = None,
+    limit: LimitOption = None,
+    device: DeviceOption = "auto",
+    json_file: JsonOption = None,
+) -> None:
+    """Measure what each part of a model is worth: refiner, memory, parser."""
+    check_writable("--json", json_file)
+    if (labelled is None) != (labels is None):
+        raise UsageError("--labelled and --labels go together")
+    methods: Any = load_extra("showface.training.methods", "train")
+    if context.obj["threads"] is not None:
+        load_extra("torch", "train").set_num_threads(context.obj["threads"])
+    diagnosis: Any = load_extra("showface.training.diagnosis", "train")
+    found = diagnosis.diagnose(
+        load_extra("showface.training.checkpoint", "train").model_from_checkpoint(checkpoint)[0],
+        methods.torch_device(device),
+        images,
+        masks,
+        None if features is None else load_extra("showface.training.frechet", "train").feature_network(features),
+        None if labelled is None or labels is None else (labelled, labels),
+        holdout_every,
+        limit,
+    )
+    if json_file is not None:
+        with system_errors(UsageError, json_file, "cannot be written"):
+            json_file.write_text(found.to_json(), encoding="utf-8")
+    print(diagnosis.diagnosis_table(found))
 
 
 @app.command()

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from showface.training.ablation import EvaluationSet
 from showface.training.config import (
     AugmentConfig,
     CoarseConfig,
@@ -21,6 +22,7 @@ from showface.training.config import (
     TrainConfig,
 )
 from showface.training.loop import make_fabric, train
+from showface.training.pairs import BINS
 
 SIZE = 64
 NETWORK = NetworkConfig(
@@ -75,3 +77,18 @@ def stages(data, config, tmp_path_factory):
     for stage in ("coarse", "parser", "reconstruction"):
         train(stage, config(2), data, root / stage, False, make_fabric("cpu", 1, "fp32"))
     return root
+
+
+@pytest.fixture(scope="session")
+def evaluation_set(tmp_path_factory):
+    """Two faces, and a mask a ratio bin."""
+    root, rng = tmp_path_factory.mktemp("test"), np.random.default_rng(0)
+    (root / "images").mkdir()
+    for i in range(2):
+        cv2.imwrite(str(root / f"images/{i}.png"), rng.integers(0, 256, (64, 64, 3), np.uint8))
+    for k, name in enumerate(BINS):
+        (root / "masks" / name).mkdir(parents=True)
+        mask = np.zeros((256, 256), np.uint8)
+        mask[: int(256 * (0.05 + 0.1 * k))] = 255
+        cv2.imwrite(str(root / "masks" / name / "0.png"), mask)
+    return EvaluationSet(root / "images", root / "masks")

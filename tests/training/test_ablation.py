@@ -3,13 +3,11 @@
 import json
 from dataclasses import replace
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
 from showface.runtime.errors import UsageError
-from showface.training.ablation import TABLES, EvaluationSet, ablate, ablation_table
+from showface.training.ablation import TABLES, ablate, ablation_table
 from showface.training.checkpoint import read_checkpoint
 from showface.training.config import PhaseConfig
 from showface.training.loop import make_fabric
@@ -17,22 +15,6 @@ from showface.training.paper_tables import PAPER_TABLES
 
 FABRIC = make_fabric("cpu", 1, "fp32")
 INIT = ("../../coarse/coarse.safetensors", "../../parser/parser.safetensors")
-BINS = ("00-10", "10-20", "20-30", "30-40", "40-50", "50-60")
-
-
-@pytest.fixture(scope="module")
-def evaluation_set(tmp_path_factory):
-    """Two faces, and a mask a ratio bin."""
-    root, rng = tmp_path_factory.mktemp("test"), np.random.default_rng(0)
-    (root / "images").mkdir()
-    for i in range(2):
-        cv2.imwrite(str(root / f"images/{i}.png"), rng.integers(0, 256, (64, 64, 3), np.uint8))
-    for k, name in enumerate(BINS):
-        (root / "masks" / name).mkdir(parents=True)
-        mask = np.zeros((256, 256), np.uint8)
-        mask[: int(256 * (0.05 + 0.1 * k))] = 255
-        cv2.imwrite(str(root / "masks" / name / "0.png"), mask)
-    return EvaluationSet(root / "images", root / "masks")
 
 
 @pytest.fixture

@@ -7,12 +7,8 @@ import subprocess
 import sys
 import time
 
-import cv2
-import numpy as np
 import pytest
 import torch
-
-from showface.training.pairs import BINS
 
 CONFIG = """
 init = ["../coarse/coarse.safetensors", "../parser/parser.safetensors"]
@@ -164,19 +160,14 @@ def test_sigterm_ends_both_ranks(start, stages):
     assert 1 <= step < 2000
 
 
-def test_an_ablation_on_two_processes_is_written_once(data, stages, tmp_path):
+def test_an_ablation_on_two_processes_is_written_once(data, stages, evaluation_set, tmp_path):
     """Both ranks train and measure; one of them writes and prints."""
     config = tmp_path / "run.toml"
     init = CONFIG.replace('"../', '"../../').format(steps=2, checkpoint_every=1)
     config.write_text(init, encoding="utf-8")
-    masks = tmp_path / "masks"
-    for k, name in enumerate(BINS):
-        (masks / name).mkdir(parents=True)
-        hole = np.zeros((64, 64), np.uint8)
-        hole[: int(64 * (0.05 + 0.1 * k))] = 255
-        cv2.imwrite(str(masks / name / "0.png"), hole)
-    options = ("--data", data, "--output", stages / "rows", "--images", data / "images", "--masks", masks)
-    arguments = ("ablate", "modules", "--rows", "full", "--config", config, "--limit", 1, "--devices", 2, *options)
+    places = ("--data", data, "--images", evaluation_set.images, "--masks", evaluation_set.masks)
+    options = ("--config", config, "--output", stages / "rows", "--devices", 2, *places)
+    arguments = ("ablate", "modules", "--rows", "full", *options)
     command = [sys.executable, "-m", "showface.runtime.cli", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     outcome = subprocess.run(
@@ -185,6 +176,6 @@ def test_an_ablation_on_two_processes_is_written_once(data, stages, tmp_path):
     assert outcome.returncode == 0, outcome.stdout
     assert state_of(stages / "rows/full")["step"] == 2
     scores = json.loads((stages / "rows/full/scores.json").read_text())["scores"]
-    assert {bucket: row["images"] for bucket, row in scores.items()} == {"1-20": 1, "20-40": 1, "40-60": 1}
+    assert {bucket: row["images"] for bucket, row in scores.items()} == {"1-20": 2, "20-40": 2, "40-60": 2}
     psnr = f"{scores['40-60']['psnr']:.3f}"
     assert outcome.stdout.count(f"| 40-60% | PSNR ↑ | {psnr} | 24.177 |") == 1
