@@ -11,8 +11,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from showface.runtime.inpainter import Inpainter
+from showface.runtime.metrics import psnr
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 FACES, MASKS = (REPOSITORY / "examples" / name for name in ("faces", "masks"))
+# PSNR in dB of each example face, completed by the bundle that ships, against the face itself; write them anew
+# when the bundle is replaced, and only for the better.
+QUALITY = {
+    "astronaut.png": 29.78,
+    "avatar-1.jpg": 29.15,
+    "avatar-2.jpg": 33.59,
+    "avatar-3.jpg": 30.06,
+    "avatar-4.jpg": 28.20,
+    "avatar-5.jpg": 19.71,
+    "avatar-6.jpg": 31.31,
+    "avatar-7.jpg": 24.50,
+}
 
 
 def execute(*arguments, **options):
@@ -60,6 +75,14 @@ def test_examples_are_completed_inside_the_hole_only(completed, face):
     # A completed face resembles the face: a hole that is left black or filled with noise would not.
     assert 2 < changed.mean() < 45
     assert changed.mean() < np.abs(before[hole] - 127).mean()
+
+
+def test_quality_on_the_examples_is_kept():
+    inpainter = Inpainter.from_bundle(device="cpu", threads=2)
+    faces = {path.name: pixels_of(path) for path in FACES.iterdir()}
+    holes = {name: np.asarray(Image.open(MASKS / f"{Path(name).stem}.png")) > 127 for name in faces}
+    found = {name: psnr(inpainter.complete(face, holes[name]), face) for name, face in faces.items()}
+    assert found == {name: pytest.approx(value, abs=0.1) for name, value in QUALITY.items()}
 
 
 def test_the_python_example_of_the_readme_runs(tmp_path):
