@@ -41,7 +41,8 @@ class EvaluationSet:
 def _memory(**changes: Any) -> Change:
     def change(config: TrainConfig) -> TrainConfig:
         memory: MemoryConfig = replace(config.network.memory, **changes)
-        return replace(config, network=replace(config.network, memory=memory))
+        restarts = () if memory.kind == "none" else config.memory_restarts
+        return replace(config, network=replace(config.network, memory=memory), memory_restarts=restarts)
 
     return change
 

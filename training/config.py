@@ -191,7 +191,9 @@ class TrainConfig:
     Paths are relative to the data folder (``--data``); those of ``init`` and ``coordination`` to
     the output folder (``--output``): checkpoints that the run starts from or keeps frozen, and the
     reconstruction network of the InCo² loss. ``loss`` gives the weights λ of the stage's terms;
-    a term with weight zero is not computed.
+    a term with weight zero is not computed. Before each of the steps ``memory_restarts`` the memory is
+    filled anew from codes of real faces: while the style encoder learns, its codes move away from the
+    slots, and only the one slot of a block that wins follows them.
     """
 
     sources: dict[str, SourceConfig]
@@ -206,6 +208,7 @@ class TrainConfig:
     coordination: str | None = None
     checkpoint_every: int = 100
     keep_every: int | None = None
+    memory_restarts: tuple[int, ...] = ()
     log_every: int = 10
     grid_every: int = 500
     loss: dict[str, float] = field(default_factory=dict)

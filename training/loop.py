@@ -31,7 +31,7 @@ from .reporter import Reporter
 from .run_files import STATE_FILE, load_state, save_state
 from .tasks import TASKS
 
-PREPARE_FACES = 64
+PREPARE_FACES = 128  # as many as a block has slots by default: a code that fills two slots leaves one of them dead
 VALIDATION_BATCH = 8
 SOFTWARE_BF16 = ("DEFAULT", "AVX2")  # instruction sets without products of bfloat16
 
@@ -86,17 +86,22 @@ class Trainer:
         """Return what the networks see of ``batch``."""
         return augment(batch, self.config.augment, phase, (self.config.seed, step), self.fabric.device)
 
-    @torch.no_grad()
     def prepare(self) -> None:
         """Set up what starts from real faces, before the first step."""
-        if not self.task.starts_from_faces:
-            return
+        if self.task.starts_from_faces:
+            self._start_from_faces()
+
+    @torch.no_grad()
+    def _start_from_faces(self) -> None:
         phase = PhaseConfig(steps=1, batch_size=PREPARE_FACES, resize=self.config.network.image_size)
         batch = self.feed.batch(0, PREPARE_FACES)
         prepared = self.task.prepare(self.sample(batch, 0, phase))
         everywhere = self.fabric.all_gather(prepared).reshape(-1, *prepared.shape[1:])
+        before = {k: v.clone() for k, v in self.task.state().items()}
         self.task.start(everywhere, torch.Generator().manual_seed(self.config.seed))
-        self.average = {k: v.detach().clone() for k, v in self.task.state().items()}
+        for key, value in self.task.state().items():
+            if not torch.equal(value, before[key]):
+                self.average[key] = value.detach().clone()
 
     def train_step(self, batch: Batch) -> tuple[dict[str, float], tuple[Tensor, ...]]:
         """Take one step; return the loss terms, and image, mask, result and target to look at.
@@ -235,6 +240,8 @@ class Trainer:
         reporter = Reporter(self.output if active else None, self.task.name, self.step, config, console)
         with reporter, _caught_signals() as caught:
             for batch in self.feed.batches(self.step):
+                if self.step in config.memory_restarts:
+                    self._start_from_faces()
                 terms, faces = self.train_step(batch)
                 stop, last = self._agreed(caught), self.step == config.steps
                 reporter.step(self.step, terms, config.phase_at(self.step - 1).batch_size)

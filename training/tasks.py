@@ -44,6 +44,8 @@ class Task(nn.Module):
         unknown = sorted(set(config.loss) - set(self.terms))
         if unknown:
             raise UsageError(f"loss: unknown term {unknown[0]!r} for {self.name}; known: {', '.join(self.terms)}")
+        if config.memory_restarts and "memory" not in self.trained:
+            raise UsageError(f"memory_restarts: the stage {self.name} trains no memory; remove the key")
         self.weights = {**self.terms, **config.loss}
         self.config = config
         self.model = self.build(config)
@@ -188,6 +190,8 @@ class MdrnetTask(Task):
 
     def __init__(self, config: TrainConfig, data: Path, output: Path) -> None:
         super().__init__(config, data, output)
+        if config.memory_restarts and self.model.memory.bank is None:
+            raise UsageError("memory_restarts: the network has no memory (network.memory.kind); remove the key")
         self.reconstruction: ReconstructionNetwork | None = None
         if self.coordinated:
             if config.coordination is None:

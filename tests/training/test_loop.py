@@ -101,6 +101,47 @@ def test_frozen_networks_stay_as_they_are(data, stages, config):
             assert torch.equal(model.state_dict()[key], value.to(model.state_dict()[key].dtype)), key
 
 
+def test_the_memory_starts_anew_from_what_the_encoder_sees_by_then(data, stages, config, monkeypatch):
+    """Also across an interruption right before the restart: the state is saved, then the memory is filled."""
+    run = config(init=INIT, memory_restarts=(2,))
+    whole, parts = stages / "restart-whole", stages / "restart-parts"
+    train("mdrnet", run, data, whole, False, FABRIC)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Interrupted):
+            train("mdrnet", run, data, parts, False, FABRIC)
+    slots = "memory.bank.slots"
+    before = state_of(parts)["model"][slots]
+    train("mdrnet", run, data, parts, True, FABRIC)
+    expected, got = state_of(whole), state_of(parts)
+    for part in ("model", "average", "optimizer"):
+        assert same(expected[part], got[part]), part
+
+    trainer = Trainer("mdrnet", run, data, stages / "restart-third", FABRIC)
+    trainer.prepare()
+    for step in (0, 1):
+        trainer.train_step(trainer.feed.batch(step, 2))
+    codes = []
+    monkeypatch.setattr(trainer.task, "start", lambda prepared, generator: codes.append(prepared))
+    trainer._start_from_faces()
+    monkeypatch.undo()
+    trainer._start_from_faces()
+    found = trainer.task.state()[slots]
+    assert not torch.equal(found, before)
+    present = [{tuple(code.tolist()) for code in codes[0][:, i] if code.any()} for i in range(14)]
+    for block, known in zip(found, present, strict=True):
+        assert not known or {tuple(slot.tolist()) for slot in block} <= known
+    assert torch.equal(trainer.average[slots], found)
+
+
+@pytest.mark.parametrize(("stage", "kind"), [("coarse", "disentangled"), ("mdrnet", "none")])
+def test_a_restart_needs_a_memory(stage, kind, data, stages, config):
+    run = config(init=INIT, memory_restarts=(2,))
+    run = replace(run, network=replace(run.network, memory=replace(run.network.memory, kind=kind)))
+    with pytest.raises(UsageError, match=r"memory_restarts: .*memory.*remove the key"):
+        Trainer(stage, run, data, stages / "no-restart", FABRIC)
+
+
 def test_saving_changes_nothing(data, tmp_path, config):
     trainer = Trainer("coarse", config(), data, tmp_path, FABRIC)
     trainer.train_step(trainer.feed.batch(0, 2))
