@@ -6,11 +6,13 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 
@@ -21,28 +23,40 @@ from showface.runtime.parity import check_parity
 from showface.runtime.stages import CATEGORIES, VARIANTS
 from showface.runtime.version import __version__
 from showface.training.checkpoint import model_from_checkpoint
+from showface.training.networks.islands import ISLANDS
 from showface.training.networks.mdrnets import MDRNets
 
+from .float16 import assert_float16, convert_to_float16, half_shares
+from .float16_parity import float16_parity
 from .onnx_stages import OPSET, export_stage, numpy_reference, reference_outputs, stage_modules, variant_of
 
 PARITY_BATCHES = (1, 2, 8)
 GOLDEN_FACES = 3
+PRECISIONS = ("fp32", "fp16")
 Faces = tuple[NDArray[np.float32], NDArray[np.float32]]  # image [N, 3, H, W] and mask [N, 1, H, W]
 
 
-def export_bundle(checkpoint_path: Path, destination: Path, faces: Faces, threads: int | None = None) -> dict[str, Any]:
+def export_bundle(
+    checkpoint_path: Path, destination: Path, faces: Faces, threads: int | None = None, precision: str = "fp32"
+) -> dict[str, Any]:
     """Write the bundle of a checkpoint and return its parity figures.
+
+    A float16 bundle is made from the float32 one after that has been proved, and compared with it: the
+    figures are under the key ``float16``.
 
     Args:
         checkpoint_path: of an assembled model.
         destination: folder to create; it must not exist.
         faces: real inputs for the golden file and the parity check.
         threads: for ONNX Runtime.
+        precision: ``fp32`` or ``fp16``.
 
     Raises:
-        UsageError: the checkpoint is broken or the destination exists.
+        UsageError: the checkpoint is broken or the destination exists, or there is no such precision.
         ShowfaceError: the exported chain differs from PyTorch; nothing is left behind.
     """
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision}: use one of {', '.join(PRECISIONS)}")
     if destination.exists():
         raise UsageError(f"{destination}: exists already; remove it or choose another folder")
     model, checkpoint = model_from_checkpoint(checkpoint_path)
@@ -55,6 +69,13 @@ def export_bundle(checkpoint_path: Path, destination: Path, faces: Faces, thread
         report = bundle_parity(open_bundle(temporary), model, faces, threads)
         if not report["passed"]:
             raise ShowfaceError(f"{checkpoint_path}: the export differs from PyTorch, nothing was kept: {report}")
+        if precision == "fp16":
+            report["float16"] = _lower(temporary, faces, threads)
+            if not report["float16"]["passed"]:
+                raise ShowfaceError(
+                    f"{checkpoint_path}: the float16 graph differs from the float32 one, nothing was kept; widen the "
+                    f"islands in training/networks/islands.py: {report['float16']}"
+                )
         os.replace(temporary, destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -84,6 +105,26 @@ def _write(folder: Path, model: MDRNets, checkpoint_sha256: str, half: bool, fac
         versions={"showface": __version__, "torch": version("torch"), "onnx": version("onnx")},
     )
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def _lower(folder: Path, faces: Faces, threads: int | None) -> dict[str, Any]:
+    """Turn the float32 bundle in ``folder`` into a float16 one; return its graph parity and float16 shares."""
+    bundle = open_bundle(folder)
+    reference = open_chain(bundle, "cpu", threads)
+    digests, shares = dict(bundle.manifest.sha256), {}
+    for stage in bundle.manifest.stages:
+        proto = onnx.load_model_from_string(bundle.model(stage))
+        proto = convert_to_float16(proto, ISLANDS[stage.name], stage.name)
+        assert_float16(proto, stage.name)
+        data = proto.SerializeToString()
+        (folder / f"{stage.name}.onnx").write_bytes(data)
+        digests[f"{stage.name}.onnx"] = hashlib.sha256(data).hexdigest()
+        shares[stage.name] = half_shares(proto)
+    precision = dict.fromkeys(bundle.manifest.precision, "float16")
+    manifest = replace(bundle.manifest, precision=precision, weights_dtype="float16", sha256=digests)
+    (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+    figures = float16_parity(reference, open_chain(open_bundle(folder), "cpu", threads), faces)
+    return {**figures, "shares": shares}
 
 
 def bundle_parity(
