@@ -1,0 +1,57 @@
+"""``showface build --check``: parse every stage, build nothing, and list what would not build."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from showface.runtime.bundle import Bundle
+
+from .process import WORKER, run_request
+from .refusals import module_names, module_of_refusal
+from .request import BuildOptions, engine_request
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One row of the table.
+
+    Attributes:
+        stage: its name.
+        target: of the build.
+        supported: whether it parses, and nothing is known to stop the builder.
+        dtypes: of its products and how many, or of its inputs and outputs where it does not parse.
+        offending: each refused node with its operator and torch module.
+        remedy: what to do about the first of them.
+    """
+
+    stage: str
+    target: str
+    supported: bool
+    dtypes: str
+    offending: tuple[str, ...] = ()
+    remedy: str = ""
+
+
+def check_stages(bundle: Bundle, options: BuildOptions, command: Sequence[str] = WORKER) -> list[Check]:
+    """Parse all stages of ``bundle`` for one target, each in a process of its own."""
+    options.check()
+    rows = []
+    for stage in bundle.manifest.stages:
+        request = engine_request(bundle, stage, options, bundle.folder / "unused", check_only=True)
+        outcome = run_request(request, lambda *_: None, command)
+        if outcome.good:
+            products = outcome.facts["products"]
+            dtypes = ", ".join(f"{count} × {dtype}" for dtype, count in sorted(products.items()))
+            rows.append(Check(stage.name, options.target, True, dtypes))
+            continue
+        modules = module_names(bundle.model(stage))
+        offending = tuple(
+            f"{r.node or 'graph'} ({r.operator}, {module_of_refusal(stage.name, r, modules)}): {r.reason}"
+            for r in outcome.refusals
+        )
+        remedy = outcome.refusals[0].remedy if outcome.refusals else ""
+        rows.append(
+            Check(stage.name, options.target, False, "", offending or (outcome.failure,), remedy)
+        )
+    return rows

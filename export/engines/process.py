@@ -1,0 +1,103 @@
+"""Run the builder's process and say in one sentence how it ended."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .memory_guard import memory_limit
+from .network import Refusal
+from .request import EngineRequest
+
+WORKER = (sys.executable, "-m", "showface.export.engines.worker")
+Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
+MIB = 2**20
+LOG_TAIL = 400  # characters of the library's log that an error repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a request: facts, or refusals, or one failure."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
+    failure: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether the engine was built, or would parse."""
+        return not self.refusals and not self.failure
+
+
+def run_request(request: EngineRequest, progress: Progress, command: Sequence[str] = WORKER) -> Outcome:
+    """Serve one request in a process of its own.
+
+    Args:
+        request: what to build.
+        progress: is told the builder's outermost phases.
+        command: of the process.
+    """
+    limit = request.options.host_memory_mib
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        worker = subprocess.Popen(
+            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8"
+        )
+        with worker:
+            try:
+                with memory_limit(worker, None if limit is None else limit * MIB) as exceeded:
+                    _hand_over(worker, request)
+                    last = _follow(worker, progress)
+                    code = worker.wait()
+            except BaseException:
+                worker.kill()  # this process was interrupted: no builder is left behind
+                raise
+        log.seek(0)
+        text = log.read()
+    if exceeded.is_set():
+        return Outcome(failure=f"the builder ran out of memory: more than --host-memory {limit} MiB; raise it")
+    return _outcome(last, code, text)
+
+
+def _follow(worker: subprocess.Popen[str], progress: Progress) -> dict[str, Any]:
+    """Pass on the worker's progress and return its last event."""
+    last: dict[str, Any] = {}
+    steps: dict[str, int] = {}
+    assert worker.stdout is not None
+    for line in worker.stdout:
+        last = json.loads(line)
+        if "phase" in last:
+            steps.setdefault(last["phase"], last.get("steps", 0))
+            progress(last["phase"], last.get("step", 0), steps[last["phase"]])
+    return last
+
+
+def _hand_over(worker: subprocess.Popen[str], request: EngineRequest) -> None:
+    assert worker.stdin is not None
+    try:
+        worker.stdin.write(request.to_json() + "\n")
+        worker.stdin.close()
+    except BrokenPipeError:  # it died at once; its exit code says how
+        pass
+
+
+def _outcome(last: dict[str, Any], code: int, log: str) -> Outcome:
+    if code == 0 and "result" in last:
+        return Outcome(facts=last["result"])
+    if code == 0 and "refused" in last:
+        refusals = tuple(Refusal(**refusal) for refusal in last["refused"])
+        return Outcome(facts={"dtypes": last.get("dtypes", {})}, refusals=refusals)
+    if code == 0 and "failed" in last:
+        return Outcome(failure=last["failed"])
+    said = " ".join(log.split())[-LOG_TAIL:]
+    said = f"; its last words: {said}" if said else ""
+    if code < 0:
+        name = signal.Signals(-code).name
+        why = "probably out of memory" if name == "SIGKILL" else "a crash of the library"
+        return Outcome(failure=f"the builder was ended by {name} ({why}){said}")
+    return Outcome(failure=f"the builder ended with exit code {code}{said}")

@@ -1,0 +1,143 @@
+"""What one engine is to be built from and for; it travels to the builder's process as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from showface.runtime.bundle import Bundle
+from showface.runtime.errors import UsageError
+from showface.runtime.stages import Stage
+from showface.runtime.tensorrt.sidecar import AMPERE_PLUS, Sidecar
+
+MAX_LEVEL = 5  # of the builder's optimisation
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What all engines of one folder share.
+
+    Attributes:
+        backend: ``tensorrt`` or ``tensorrt-rtx``.
+        target: compute capability such as ``sm_86``, or ``ampere_plus``.
+        batches: least, best and greatest batch.
+        tf32: let float32 products use TensorFloat-32.
+        optimization_level: of the builder, 0 to 5.
+        workspace_mib: limit of the builder's scratch memory on the device.
+        version_compatible: let newer versions of the same major run the engine.
+        timing_cache: file of tactics that were timed before; TensorRT only.
+        host_memory_mib: limit of the builder's process; beyond it the build of that stage fails.
+    """
+
+    backend: str
+    target: str
+    batches: tuple[int, int, int] = (1, 1, 8)
+    tf32: bool = False
+    optimization_level: int = 3
+    workspace_mib: int | None = None
+    version_compatible: bool = False
+    timing_cache: str | None = None
+    host_memory_mib: int | None = None
+
+    def check(self) -> None:
+        """Refuse what no engine can be built for.
+
+        Raises:
+            UsageError: the batches are not in order, or an option is not one of this backend.
+        """
+        least, best, greatest = self.batches
+        if not 1 <= least <= best <= greatest:
+            raise UsageError(f"--min-batch {least} --opt-batch {best} --max-batch {greatest}: need 1 ≤ min ≤ opt ≤ max")
+        if not 0 <= self.optimization_level <= MAX_LEVEL:
+            raise UsageError(f"--optimization-level {self.optimization_level}: use 0 to {MAX_LEVEL}")
+        if self.backend == "tensorrt-rtx":
+            given = {
+                "--hardware-compatible": self.target == AMPERE_PLUS,
+                "--version-compatible": self.version_compatible,
+                "--timing-cache": self.timing_cache is not None,
+            }
+            for option in (name for name, used in given.items() if used):
+                raise UsageError(f"{option} is for --backend tensorrt: TensorRT-RTX compiles its kernels on the device")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One engine: a stage for one target.
+
+    Attributes:
+        stage: its name.
+        onnx: path of the graph.
+        onnx_sha256: digest that the graph must have.
+        engine: path to write.
+        precision: that the manifest promises.
+        check_only: parse, and build nothing.
+        options: of the build.
+    """
+
+    stage: str
+    onnx: str
+    onnx_sha256: str
+    engine: str
+    precision: str
+    check_only: bool
+    options: BuildOptions
+
+    def to_json(self) -> str:
+        """Return the request as one line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> EngineRequest:
+        """Read what :meth:`to_json` wrote."""
+        data = json.loads(text)
+        options = {**data["options"], "batches": tuple(data["options"]["batches"])}
+        return cls(**{**data, "options": BuildOptions(**options)})
+
+
+def engine_request(
+    bundle: Bundle, stage: Stage, options: BuildOptions, engine: Path, check_only: bool = False
+) -> EngineRequest:
+    """Return the request for a stage of a bundle, whose graph's hash is checked first."""
+    bundle.model(stage)
+    name = f"{stage.name}.onnx"
+    manifest = bundle.manifest
+    return EngineRequest(
+        stage.name,
+        str(bundle.folder / name),
+        manifest.sha256[name],
+        str(engine),
+        manifest.precision[stage.name],
+        check_only,
+        options,
+    )
+
+
+def is_current(sidecar: Sidecar, bundle: Bundle, options: BuildOptions, version: str) -> bool:
+    """Return whether an engine with this sidecar is what a build by ``version`` with ``options`` would make."""
+    manifest = bundle.manifest
+    wanted = (
+        options.backend,
+        version,
+        options.target,
+        options.version_compatible,
+        options.batches,
+        manifest.precision[sidecar.stage],
+        options.tf32,
+        options.optimization_level,
+        options.workspace_mib,
+        manifest.sha256[f"{sidecar.stage}.onnx"],
+    )
+    found = (
+        sidecar.backend,
+        sidecar.tensorrt_version,
+        sidecar.target,
+        sidecar.version_compatible,
+        sidecar.batches,
+        sidecar.precision,
+        sidecar.tf32,
+        sidecar.optimization_level,
+        sidecar.workspace_mib,
+        sidecar.onnx_sha256,
+    )
+    return wanted == found

@@ -1,0 +1,51 @@
+"""For which GPU engines can be built here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from showface.runtime.devices import CudaDevice
+from showface.runtime.errors import UsageError
+from showface.runtime.tensorrt.sidecar import AMPERE_PLUS
+
+
+def rtx_targets(trt: Any) -> tuple[str, ...]:
+    """Return the compute capabilities that this TensorRT-RTX builds for: ``sm_75`` … ``sm_121``."""
+    names = (name for name in trt.ComputeCapability.__members__ if name.startswith("SM"))
+    return tuple(f"sm_{number}" for number in sorted(int(name.removeprefix("SM")) for name in names))
+
+
+def choose_targets(
+    trt: Any, backend: str, asked: Sequence[str], hardware_compatible: bool, device: CudaDevice | None
+) -> tuple[str, ...]:
+    """Return the targets to build for.
+
+    Args:
+        trt: the library.
+        backend: ``tensorrt`` or ``tensorrt-rtx``.
+        asked: by the user; empty for the GPU of this machine.
+        hardware_compatible: build TensorRT engines for any GPU from sm_80 on.
+        device: the GPU of this machine, or None.
+
+    Raises:
+        UsageError: no such target can be built for here.
+    """
+    if backend == "tensorrt-rtx":
+        known = rtx_targets(trt)
+        targets = tuple(dict.fromkeys(asked)) or ((device.target,) if device else ())
+        if not targets:
+            raise UsageError(f"no GPU here to build for; name one with --target: {', '.join(known)}")
+        for target in targets:
+            if target not in known:
+                raise UsageError(f"--target {target}: TensorRT-RTX {trt.__version__} builds for {', '.join(known)}")
+        return targets
+    if device is None:
+        raise UsageError("--backend tensorrt builds on the GPU that it builds for, and no CUDA driver is found here")
+    for target in asked:
+        if target != device.target:
+            raise UsageError(
+                f"--target {target}: TensorRT builds for the GPU of this machine ({device.name}, {device.target}); "
+                "build there, or with --hardware-compatible, or use --backend tensorrt-rtx"
+            )
+    return (AMPERE_PLUS,) if hardware_compatible else (device.target,)

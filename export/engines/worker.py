@@ -1,0 +1,202 @@
+"""The builder's process: one request on standard input, events as JSON lines on standard output.
+
+Each engine has a process of its own, so that a crash of the library, or running out of memory, ends the build
+of that stage only. Run by :mod:`.process`; events are ``{"phase", "steps"}``, ``{"phase", "step"}``, and at last
+``{"result": {…}}`` or ``{"refused": [{…}]}`` or ``{"failed": "…"}``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from showface.runtime.errors import UsageError
+from showface.runtime.tensorrt.library import load_library
+from showface.runtime.tensorrt.sidecar import AMPERE_PLUS
+
+from .network import Refusal, io_dtypes, parse, product_dtypes, wrong_products
+from .request import BuildOptions, EngineRequest
+
+Event = dict[str, Any]
+MIB = 2**20
+
+
+def main() -> None:
+    """Serve the request on standard input; what libraries print goes to standard error."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # Polygraphy and the libraries log to standard output
+    request = EngineRequest.from_json(sys.stdin.readline())
+    try:
+        outcome = serve(request, events)
+    except UsageError as error:
+        outcome = {"failed": str(error)}
+    except MemoryError:
+        outcome = {"failed": "the builder ran out of memory"}
+    _send(events, outcome)
+
+
+def serve(request: EngineRequest, events: TextIO) -> Event:
+    """Parse the graph, build and write the engine, and return the last event.
+
+    Raises:
+        UsageError: the library is missing, or the graph is not the one that was asked for.
+    """
+    os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(request.options.backend == "tensorrt-rtx"))
+    trt = load_library(request.options.backend)
+    from polygraphy.backend.trt import CreateNetwork
+    from polygraphy.logger import G_LOGGER
+
+    G_LOGGER.module_severity = G_LOGGER.ERROR
+    data = Path(request.onnx).read_bytes()
+    if hashlib.sha256(data).hexdigest() != request.onnx_sha256:
+        raise UsageError(f"{request.onnx}: changed while it was about to be built; run the same command again")
+    builder, network = CreateNetwork(strongly_typed=True)()
+    refused = parse(trt, network, builder.logger, data) or wrong_products(network, request)
+    if refused:
+        return {"refused": [asdict(refusal) for refusal in refused], "dtypes": io_dtypes(network)}
+    facts = {"dtypes": io_dtypes(network), "products": product_dtypes(network), "layers": network.num_layers}
+    if request.check_only:
+        return {"result": facts}
+    recorder = _error_recorder(trt)
+    builder.error_recorder = recorder
+    started = time.monotonic()
+    engine = _build(trt, builder, network, request, events)
+    if engine is None:
+        return {"refused": [asdict(_refused_by_builder(recorder.errors))], "dtypes": io_dtypes(network)}
+    Path(request.engine).write_bytes(memoryview(engine))
+    return {"result": {**facts, "build_seconds": round(time.monotonic() - started, 3)}}
+
+
+def _build(trt: Any, builder: Any, network: Any, request: EngineRequest, events: TextIO) -> Any:
+    """Return the serialised engine, or None where the builder refused."""
+    from polygraphy.backend.trt import EngineBytesFromNetwork
+    from polygraphy.exception import PolygraphyException
+
+    options = request.options
+    config = _create_config(network, options, _progress_monitor(trt, events))(builder, network)
+    if not options.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)  # it is on by default
+    try:
+        return EngineBytesFromNetwork(
+            (builder, network), lambda _builder, _network: config, save_timing_cache=options.timing_cache
+        )()
+    except PolygraphyException:
+        return None
+
+
+def _create_config(network: Any, options: BuildOptions, monitor: Any) -> Any:
+    """Return Polygraphy's loader of the builder's config; the one place where the two libraries part."""
+    from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+    from polygraphy.backend.trt import CreateConfig, Profile
+
+    profile = Profile()
+    for i in range(network.num_inputs):
+        tensor = network.get_input(i)
+        profile.add(tensor.name, *((batch, *tuple(tensor.shape)[1:]) for batch in options.batches))
+    limits = {} if options.workspace_mib is None else {_workspace(): options.workspace_mib * MIB}
+    if options.backend == "tensorrt-rtx":
+        return CreateConfigRTX(
+            compute_capabilities=[divmod(int(options.target.removeprefix("sm_")), 10)],
+            profiles=[profile],
+            memory_pool_limits=limits,
+            builder_optimization_level=options.optimization_level,
+            progress_monitor=monitor,
+        )
+    return CreateConfig(
+        profiles=[profile],
+        memory_pool_limits=limits,
+        builder_optimization_level=options.optimization_level,
+        progress_monitor=monitor,
+        version_compatible=options.version_compatible,
+        load_timing_cache=options.timing_cache,
+        hardware_compatibility_level=_ampere_plus() if options.target == AMPERE_PLUS else None,
+    )
+
+
+def _workspace() -> Any:
+    from polygraphy.backend.trt.config import trt
+
+    return trt.MemoryPoolType.WORKSPACE
+
+
+def _ampere_plus() -> Any:
+    from polygraphy.backend.trt.config import trt
+
+    return trt.HardwareCompatibilityLevel.AMPERE_PLUS
+
+
+def _error_recorder(trt: Any) -> Any:
+    """Return a recorder that keeps the descriptions of the builder's errors."""
+
+    class Recorder(trt.IErrorRecorder):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def clear(self) -> None:
+            self.errors.clear()
+
+        def num_errors(self) -> int:
+            return len(self.errors)
+
+        def get_error_code(self, index: int) -> Any:
+            return trt.ErrorCodeTRT.UNSPECIFIED_ERROR
+
+        def get_error_desc(self, index: int) -> str:
+            return self.errors[index]
+
+        def has_overflowed(self) -> bool:
+            return False
+
+        def report_error(self, code: Any, description: str) -> bool:
+            self.errors.append(description)
+            return False
+
+    return Recorder()
+
+
+def _progress_monitor(trt: Any, events: TextIO) -> Any:
+    """Return a monitor that reports the outermost phases."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.outer: set[str] = set()
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            if parent is None:
+                self.outer.add(name)
+                _send(events, {"phase": name, "steps": steps})
+
+        def step_complete(self, name: str, step: int) -> bool:
+            if name in self.outer:
+                _send(events, {"phase": name, "step": step + 1})
+            return True
+
+        def phase_finish(self, name: str) -> None:
+            self.outer.discard(name)
+
+    return Monitor()
+
+
+def _refused_by_builder(errors: list[str]) -> Refusal:
+    reason = "; ".join(errors) or "the builder gave no reason"
+    memory = any(word in reason.lower() for word in ("out of memory", "outofmemory", "bad_alloc"))
+    remedy = "lower --max-batch or free memory" if memory else "try --optimization-level 5, or another --target"
+    named = reason.partition("operation '")[2].partition("'")[0]
+    return Refusal(named, "", reason, remedy)
+
+
+def _send(events: TextIO, event: Event) -> None:
+    events.write(json.dumps(event) + "\n")
+    events.flush()
+
+
+if __name__ == "__main__":
+    main()

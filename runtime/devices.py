@@ -1,0 +1,51 @@
+"""What the CUDA driver says of its devices; no CUDA library besides the driver is needed for that."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+
+
+@dataclass(frozen=True, slots=True)
+class CudaDevice:
+    """One GPU: its name, and its compute capability as ``sm_86``."""
+
+    index: int
+    name: str
+    target: str
+
+
+def cuda_device(index: int) -> CudaDevice | None:
+    """Return a device of the driver, or None where there is no driver or no such device."""
+    driver = _driver()
+    if driver is None:
+        return None
+    handle, count = ctypes.c_int(0), ctypes.c_int(0)
+    if driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or not 0 <= index < count.value:
+        return None
+    if driver.cuDeviceGet(ctypes.byref(handle), index) != 0:
+        return None
+    name = ctypes.create_string_buffer(256)
+    driver.cuDeviceGetName(name, len(name), handle)
+    values = []
+    for attribute in (MAJOR, MINOR):
+        value = ctypes.c_int(0)
+        if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle) != 0:
+            return None
+        values.append(value.value)
+    return CudaDevice(index, name.value.decode(errors="replace"), f"sm_{values[0]}{values[1]}")
+
+
+def _driver() -> Any:
+    """Return the initialised driver, or None."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(name)
+        except OSError:
+            continue
+        if driver.cuInit(0) == 0:
+            return driver
+    return None

@@ -1,0 +1,1 @@
+"""Engines of TensorRT and TensorRT-RTX on a CUDA device: what they declare, and how they are run."""
