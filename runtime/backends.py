@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from .bundle import Bundle
+from .errors import UsageError
 from .session import Chain
 
 
@@ -13,6 +14,8 @@ class Backend(StrEnum):
 
     AUTO = "auto"
     ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
 
 
 def open_chain(bundle: Bundle, backend: str = "auto", device: str = "auto", threads: int | None = None) -> Chain:
@@ -20,9 +23,12 @@ def open_chain(bundle: Bundle, backend: str = "auto", device: str = "auto", thre
 
     Args:
         bundle: where the models are.
-        backend: a value of :class:`Backend`.
+        backend: a value of :class:`Backend`; ``auto`` takes engines that match the device, else ONNX Runtime.
         device: ``cpu``, ``cuda:N`` or ``auto``.
         threads: for the CPU.
+
+    Returns:
+        A chain whose description says what was taken, and why.
 
     Raises:
         ValueError: no such backend.
@@ -30,5 +36,36 @@ def open_chain(bundle: Bundle, backend: str = "auto", device: str = "auto", thre
     """
     from . import onnxruntime_backend  # the libraries of a backend load when it is used
 
-    Backend(backend)
-    return onnxruntime_backend.open_chain(bundle, device, threads)
+    chosen = Backend(backend)
+    if chosen is Backend.ONNXRUNTIME or (chosen is Backend.AUTO and device == "cpu"):
+        return onnxruntime_backend.open_chain(bundle, device, threads)
+    index = 0 if device == "auto" else onnxruntime_backend.parse_device(device)
+    if index is None:
+        raise UsageError(f"--backend {chosen.value} runs on a GPU: use --device auto or cuda:N, not {device}")
+    if chosen is Backend.AUTO:
+        return _open_auto(bundle, device, index, threads)
+    from .tensorrt.loader import open_engines
+
+    return open_engines(bundle, chosen, index)
+
+
+def _open_auto(bundle: Bundle, device: str, index: int, threads: int | None) -> Chain:
+    """Take engines that match the device, else ONNX Runtime, and say in the description why not the engines."""
+    from . import onnxruntime_backend
+    from .devices import cuda_device
+    from .tensorrt.loader import matching_folder, open_engines
+
+    found = cuda_device(index)
+    reasons = []
+    if found is not None:
+        for backend in (Backend.TENSORRT, Backend.TENSORRT_RTX):
+            if matching_folder(bundle, backend, found) is None:
+                continue
+            try:
+                return open_engines(bundle, backend, index)
+            except UsageError as error:
+                reasons.append(f"engines of {backend.value} not used: {error}")
+        reasons = reasons or [f"no engines for {found.target} in the bundle"]
+    chain = onnxruntime_backend.open_chain(bundle, device, threads)
+    chain.description = "; ".join([chain.description, *reasons])
+    return chain

@@ -85,9 +85,8 @@ def _chosen(bundle: Bundle, backend: str | None, targets: Sequence[str]) -> list
                 f"--backend {backend or 'tensorrt-rtx'} --target {target}"
             )
     if backend is not None and not found:
-        raise UsageError(
-            f"{bundle.folder}: no engines of {backend}; build them with: showface build {bundle.folder} --backend {backend}"
-        )
+        build = f"showface build {bundle.folder} --backend {backend}"
+        raise UsageError(f"{bundle.folder}: no engines of {backend}; build them with: {build}")
     return [folder for folder in found if not targets or folder.target in targets]
 
 

@@ -48,3 +48,6 @@ class Chain:
             mask: [B, 1, H, W], 1 = hole.
         """
         return self.run(dict(zip(CHAIN_INPUTS, (image, mask), strict=True)))[CHAIN_OUTPUT]
+
+    def close(self) -> None:
+        """Give back what the backend holds; ONNX Runtime's sessions free themselves."""

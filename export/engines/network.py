@@ -78,7 +78,9 @@ def wrong_products(network: Any, request: EngineRequest) -> list[Refusal]:
         if request.precision == "float16" and dtype == "float32":
             reason = "the manifest says float16, but it computes in float32"
             refused.append(Refusal(layer.name, operator, reason, "export the bundle again with --precision fp16"))
-        if request.options.target == "sm_75" and dtype == "float32" and layer.type.name == "MATRIX_MULTIPLY":
+        turing = (request.options.backend, request.options.target) == ("tensorrt-rtx", "sm_75")
+        if turing and dtype == "float32" and layer.type.name == "MATRIX_MULTIPLY":
             reason = "TensorRT-RTX compiles no float32 matrix product for sm_75 (Turing)"
-            refused.append(Refusal(layer.name, operator, reason, "make a bundle with: showface export --precision fp16"))
+            remedy = "make a bundle with: showface export --precision fp16"
+            refused.append(Refusal(layer.name, operator, reason, remedy))
     return refused

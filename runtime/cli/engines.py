@@ -143,7 +143,7 @@ def pack(
     backend: Annotated[str | None, typer.Option("--backend", help="tensorrt or tensorrt-rtx; default: both.")] = None,
     target: TargetOption = None,
     graphs: Annotated[
-        bool | None, typer.Option("--graphs/--no-graphs", help="With the ONNX files; default: where no engines go along.")
+        bool | None, typer.Option("--graphs/--no-graphs", help="With the ONNX files; default: without engines only.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the file.")] = False,
 ) -> None:

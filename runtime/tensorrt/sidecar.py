@@ -128,7 +128,8 @@ def _fault(data: Any) -> str | None:
         return "it is no JSON object"
     if data.get("schema_version") != SIDECAR_SCHEMA:
         return f"its 'schema_version' is {data.get('schema_version')!r}, not {SIDECAR_SCHEMA}"
-    kinds: dict[str, Any] = {"int": int, "str": str, "bool": bool, "float": (int, float), "int | None": (int, type(None))}
+    kinds: dict[str, Any] = {"int": int, "str": str, "bool": bool, "float": (int, float)}
+    kinds["int | None"] = (int, type(None))
     for field in fields(Sidecar):
         if field.name not in data:
             return f"{field.name!r} is missing"

@@ -1,0 +1,86 @@
+"""Open the engines of a bundle on the device at hand, or say why that cannot be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..bundle import Bundle
+from ..devices import CudaDevice, cuda_device
+from ..errors import UsageError
+from .chain import DeviceChain
+from .device import Cuda
+from .engine import load_engine
+from .library import LIBRARIES, load_library
+from .session import Shapes
+from .sidecar import EngineFolder, check_sidecar, engine_folders, read_engine, read_sidecar, runs_on
+
+
+def matching_folder(bundle: Bundle, backend: str, device: CudaDevice) -> EngineFolder | None:
+    """Return the engines of ``backend`` for ``device``; those for exactly that target come first."""
+    fitting = [folder for folder in engine_folders(bundle, backend) if runs_on(folder.target, device.target)]
+    return min(fitting, key=lambda folder: folder.target != device.target, default=None)
+
+
+def open_engines(bundle: Bundle, backend: str, index: int = 0, cuda_graph: bool = False) -> DeviceChain:
+    """Load all engines of ``bundle`` on CUDA device ``index``.
+
+    Raises:
+        UsageError: there is no such device, library or set of engines, or an engine does not match; in one
+            sentence, with the command that mends it.
+    """
+    device = cuda_device(index)
+    if device is None:
+        raise UsageError(
+            f"--backend {backend}: no CUDA device {index}, or no driver, is found here; use --backend onnxruntime"
+        )
+    folder = matching_folder(bundle, backend, device)
+    if folder is None:
+        others = ", ".join(f.target for f in engine_folders(bundle, backend)) or "none"
+        wanted = EngineFolder(bundle, backend, device.target)
+        raise UsageError(
+            f"{bundle.folder}: no engines of {backend} for {device.name} ({device.target}), only for: {others}; "
+            + wanted.rebuild.replace("rebuild", "build", 1)
+        )
+    trt = load_library(backend)
+    check_engines(folder, trt.__version__, device)
+    from .cuda import CudaRuntime
+
+    return open_folder(folder, trt, CudaRuntime(index), device, cuda_graph)
+
+
+def check_engines(folder: EngineFolder, version: str, device: CudaDevice) -> None:
+    """Check the sidecars of all stages.
+
+    Raises:
+        UsageError: one is missing or does not match.
+    """
+    for stage in folder.bundle.manifest.stages:
+        check_sidecar(folder, read_sidecar(folder, stage.name), stage.name, version, device.target)
+
+
+def open_folder(
+    folder: EngineFolder, trt: Any, cuda: Cuda, device: CudaDevice, cuda_graph: bool = False
+) -> DeviceChain:
+    """Deserialise the engines of a folder, every hash first.
+
+    Args:
+        folder: whose sidecars have been checked.
+        trt: ``tensorrt`` or ``tensorrt_rtx``.
+        cuda: the device.
+        device: its name, for the description.
+        cuda_graph: see :class:`~.chain.DeviceChain`.
+    """
+    manifest = folder.bundle.manifest
+    shapes = Shapes(manifest.image_size, manifest.code_channels)
+    sidecars = [read_sidecar(folder, stage.name) for stage in manifest.stages]
+    data = [read_engine(folder, sidecar) for sidecar in sidecars]
+    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    if any(sidecar.version_compatible for sidecar in sidecars):
+        runtime.engine_host_code_allowed = True  # such engines carry the runtime that they were built with
+    engines = [
+        load_engine(trt, runtime, one, folder, sidecar, stage, shapes)
+        for one, sidecar, stage in zip(data, sidecars, manifest.stages, strict=True)
+    ]
+    name = LIBRARIES[folder.backend].backend
+    description = f"{name} {trt.__version__} on {device.name} (its engines for {folder.target} match)"
+    return DeviceChain(engines, shapes, cuda, description, cuda_graph)
