@@ -16,6 +16,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from showface.runtime import backends
 from showface.runtime.bundle import GOLDEN_FILE, MANIFEST_FILE, SCHEMA_VERSION, Bundle, Manifest, open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError
 from showface.runtime.onnxruntime_backend import open_chain
@@ -128,10 +129,15 @@ def _lower(folder: Path, faces: Faces, threads: int | None) -> dict[str, Any]:
 
 
 def bundle_parity(
-    bundle: Bundle, model: MDRNets, faces: Faces, threads: int | None = None, device: str = "cpu"
+    bundle: Bundle,
+    model: MDRNets,
+    faces: Faces,
+    threads: int | None = None,
+    device: str = "cpu",
+    backend: str = "onnxruntime",
 ) -> dict[str, Any]:
     """Compare a bundle on ``device`` with PyTorch at batch 1, 2 and 8; faces are repeated to fill a batch."""
-    chain = open_chain(bundle, device, threads)
+    chain = backends.open_chain(bundle, backend, device, threads)
     image, mask = faces
     references = []
     for batch in PARITY_BATCHES:
@@ -142,7 +148,12 @@ def bundle_parity(
 
 
 def checkpoint_parity(
-    bundle: Bundle, checkpoint_path: Path, faces: Faces, threads: int | None = None, device: str = "cpu"
+    bundle: Bundle,
+    checkpoint_path: Path,
+    faces: Faces,
+    threads: int | None = None,
+    device: str = "cpu",
+    backend: str = "onnxruntime",
 ) -> dict[str, Any]:
     """Compare a bundle on ``device`` with the checkpoint that it was exported from, in PyTorch on the CPU.
 
@@ -152,4 +163,4 @@ def checkpoint_parity(
     model, checkpoint = model_from_checkpoint(checkpoint_path)
     if checkpoint.sha256 != bundle.manifest.checkpoint_sha256:
         raise UsageError(f"{bundle.folder}: was exported from other weights than those in {checkpoint_path}")
-    return bundle_parity(bundle, model, faces, threads, device)
+    return bundle_parity(bundle, model, faces, threads, device, backend)

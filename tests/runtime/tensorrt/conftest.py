@@ -2,14 +2,13 @@
 
 Device and pinned memory are numpy arrays. Work is queued by stream and done as late as possible: when the host
 waits for it. Each piece of work says what it reads and writes; two pieces that touch the same memory, one of
-them writing, must be ordered by a stream, an event or a wait of the host, else :class:`Misuse` is raised (vector
+them writing, must be ordered by a stream, an event or a wait of the host, else :class:`MisuseError` is raised (vector
 clocks, Fidge 1988). Memory that was given back, unknown handles and unbound tensors raise as well.
 """
 
 import ctypes
 import hashlib
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,7 +25,7 @@ HOST = "host"
 SCRATCH = 4096
 
 
-class Misuse(AssertionError):
+class MisuseError(AssertionError):
     """A call that real CUDA would answer with undefined behaviour."""
 
 
@@ -51,7 +50,7 @@ class FakeCuda:
     # --- memory
     def _new(self, size, kind):
         if size <= 0:
-            raise Misuse(f"allocation of {size} bytes")
+            raise MisuseError(f"allocation of {size} bytes")
         array = np.full(size, 0xA5, np.uint8)
         self.arrays[array.ctypes.data], self.kinds[array.ctypes.data] = array, kind
         self.peak = max(self.peak, self.used("device"))
@@ -72,9 +71,9 @@ class FakeCuda:
 
     def _release(self, address, kind):
         if self.kinds.get(address) != kind:
-            raise Misuse(f"{address:#x} is no {kind} memory, or was freed before")
+            raise MisuseError(f"{address:#x} is no {kind} memory, or was freed before")
         if any(not w.done and address in (*w.reads, *w.writes) for w in self.history):
-            raise Misuse(f"{kind} memory freed while work on it is under way")
+            raise MisuseError(f"{kind} memory freed while work on it is under way")
         del self.arrays[address], self.kinds[address]
 
     def free(self, address):
@@ -86,9 +85,9 @@ class FakeCuda:
     def memory(self, address, size, kind="device"):
         """Return ``size`` bytes at the start of an allocation."""
         if self.kinds.get(address) != kind:
-            raise Misuse(f"{address:#x} is no {kind} memory")
+            raise MisuseError(f"{address:#x} is no {kind} memory")
         if size > self.arrays[address].nbytes:
-            raise Misuse(f"{size} bytes of {self.arrays[address].nbytes}")
+            raise MisuseError(f"{size} bytes of {self.arrays[address].nbytes}")
         return self.arrays[address][:size]
 
     # --- order
@@ -103,12 +102,12 @@ class FakeCuda:
 
     def destroy_stream(self, stream):
         if any(not work.done for work in self._queue(stream)):
-            raise Misuse("stream destroyed while it has work")
+            raise MisuseError("stream destroyed while it has work")
         del self.streams[stream]
 
     def _queue(self, stream):
         if stream not in self.streams:
-            raise Misuse(f"no stream {stream}")
+            raise MisuseError(f"no stream {stream}")
         return self.streams[stream]
 
     def enqueue(self, stream, reads, writes, action):
@@ -121,7 +120,7 @@ class FakeCuda:
         for earlier in self.history:
             conflict = set(writes) & {*earlier.reads, *earlier.writes} or set(reads) & set(earlier.writes)
             if conflict and clock.get(earlier.stream, 0) < earlier.clock[earlier.stream]:
-                raise Misuse(f"streams {earlier.stream} and {stream} race for memory")
+                raise MisuseError(f"streams {earlier.stream} and {stream} race for memory")
         clock[stream] = clock.get(stream, 0) + 1
         work = Work(stream, dict(clock), set(reads), set(writes), action)
         queue.append(work)
@@ -155,18 +154,18 @@ class FakeCuda:
 
     def destroy_event(self, event):
         if event not in self.events:
-            raise Misuse(f"no event {event}")
+            raise MisuseError(f"no event {event}")
         del self.events[event]
 
     def record(self, event, stream):
         self._queue(stream)
         if event not in self.events:
-            raise Misuse(f"no event {event}")
+            raise MisuseError(f"no event {event}")
         self.events[event] = dict(self.clocks[stream])
 
     def _recorded(self, event):
         if self.events.get(event) is None:
-            raise Misuse(f"event {event} was never recorded, or destroyed")
+            raise MisuseError(f"event {event} was never recorded, or destroyed")
         return self.events[event]
 
     def wait(self, stream, event):
@@ -192,26 +191,26 @@ class FakeCuda:
     # --- graphs
     def begin_capture(self, stream):
         if self._queue(stream):
-            raise Misuse("capture of a stream that has work")
+            raise MisuseError("capture of a stream that has work")
         self.capturing, self.captured = stream, []
 
     def end_capture(self, stream):
         if self.capturing != stream:
-            raise Misuse("no capture under way")
+            raise MisuseError("no capture under way")
         self.capturing, graph = None, self._handle()
         self.graphs[graph] = self.captured
         return graph
 
     def launch(self, graph, stream):
         if graph not in self.graphs:
-            raise Misuse(f"no graph {graph}")
+            raise MisuseError(f"no graph {graph}")
         self.calls.append("launch")
         for reads, writes, action in self.graphs[graph]:
             self.enqueue(stream, reads, writes, action)
 
     def destroy_graph(self, graph):
         if graph not in self.graphs:
-            raise Misuse(f"no graph {graph}")
+            raise MisuseError(f"no graph {graph}")
         del self.graphs[graph]
 
     def leaks(self):
@@ -229,7 +228,8 @@ class FakeContext:
 
     def set_input_shape(self, name, shape):
         low, _, high = self.engine.profile(name)
-        if name not in self.engine.stage.inputs or not all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True)):
+        allowed = all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
+        if name not in self.engine.stage.inputs or not allowed:
             return False
         self.shapes[name] = tuple(shape)
         return True
@@ -242,7 +242,7 @@ class FakeContext:
 
     def set_device_memory(self, memory, size):
         if size < self.engine.device_memory_size_v2:
-            raise Misuse(f"{size} bytes of scratch memory, {self.engine.device_memory_size_v2} are needed")
+            raise MisuseError(f"{size} bytes of scratch memory, {self.engine.device_memory_size_v2} are needed")
         self.cuda.memory(memory, size)
         self.scratch = memory
 
@@ -252,7 +252,7 @@ class FakeContext:
     def get_tensor_shape(self, name):
         batches = {shape[0] for shape in self.shapes.values()}
         if len(batches) != 1:
-            raise Misuse(f"inputs of different batches: {self.shapes}")
+            raise MisuseError(f"inputs of different batches: {self.shapes}")
         return self.engine.shape(name, batches.pop())
 
     def execute_async_v3(self, stream_handle):
@@ -260,14 +260,15 @@ class FakeContext:
         if engine.fails:
             return False
         if self.scratch is None:
-            raise Misuse("no scratch memory")
+            raise MisuseError("no scratch memory")
         batch = self.shapes[stage.inputs[0]][0]
 
         def view(name):
             shape, dtype = engine.shape(name, batch), np.dtype(TENSORS[name].dtype)
             if name not in self.addresses:
-                raise Misuse(f"{name} is not bound")
-            return self.cuda.memory(self.addresses[name], int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
+                raise MisuseError(f"{name} is not bound")
+            memory = self.cuda.memory(self.addresses[name], int(np.prod(shape)) * dtype.itemsize)
+            return memory.view(dtype).reshape(shape)
 
         inputs, outputs = ({n: view(n) for n in names} for names in (stage.inputs, stage.outputs))
         scratch = self.cuda.memory(self.scratch, engine.device_memory_size_v2)
@@ -314,7 +315,7 @@ class FakeEngine:
 
     def create_execution_context(self, strategy):
         if strategy != "USER_MANAGED":
-            raise Misuse(f"a context of strategy {strategy} allocates scratch memory of its own")
+            raise MisuseError(f"a context of strategy {strategy} allocates scratch memory of its own")
         self.contexts.append(FakeContext(self.cuda, self))
         return self.contexts[-1]
 
@@ -421,9 +422,4 @@ def zeros():
 
 @pytest.fixture(scope="session")
 def misuse():
-    return Misuse
-
-
-@pytest.fixture(scope="session")
-def fakes():
-    return SimpleNamespace(FakeCuda=FakeCuda, FakeEngine=FakeEngine, FakeContext=FakeContext, replace=replace)
+    return MisuseError

@@ -18,7 +18,8 @@ def open_rig(rig, **options):
 
 def batch_of(chain_inputs, count):
     chosen = [i % len(chain_inputs[0]) for i in range(count)]
-    return chain_inputs[0][chosen] * np.linspace(1, 0.5, count, dtype=np.float32)[:, None, None, None], chain_inputs[1][chosen]
+    brightness = np.linspace(1, 0.5, count, dtype=np.float32)[:, None, None, None]
+    return chain_inputs[0][chosen] * brightness, chain_inputs[1][chosen]
 
 
 @pytest.fixture
