@@ -349,8 +349,8 @@ class Rig:
             engine_bytes=len(data), build_seconds=0.1,
         )  # fmt: skip
 
-    def edit_sidecar(self, stage, **changes):
-        path = self.folder.sidecar(stage)
+    def edit_sidecar(self, of, /, **changes):
+        path = self.folder.sidecar(of)
         path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
     @property
