@@ -167,11 +167,11 @@ def _progress_monitor(trt: Any, events: TextIO) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
             super().__init__()
-            self.outer: set[str] = set()
+            self.outer: dict[str, int] = {}
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
             if parent is None:
-                self.outer.add(name)
+                self.outer[name] = steps
                 _send(events, {"phase": name, "steps": steps})
 
         def step_complete(self, name: str, step: int) -> bool:
@@ -180,7 +180,8 @@ def _progress_monitor(trt: Any, events: TextIO) -> Any:
             return True
 
         def phase_finish(self, name: str) -> None:
-            self.outer.discard(name)
+            if name in self.outer:  # the last step is not told
+                _send(events, {"phase": name, "step": self.outer.pop(name)})
 
     return Monitor()
 

@@ -1,0 +1,67 @@
+"""Copies of the default bundle whose graphs can be changed, and many real builds in one process."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from showface.export.engines.request import BuildOptions
+from showface.runtime.bundle import default_bundle, open_bundle
+
+# Serves requests one after the other: a process for each of the matrix's engines would take longer than the builds.
+MANY = """
+import json, os, sys
+from showface.export.engines.request import EngineRequest
+from showface.export.engines.worker import serve
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+with open(os.devnull, "w") as events:
+    for line in sys.stdin:
+        answers.write(json.dumps(serve(EngineRequest.from_json(line), events)) + "\\n")
+"""
+
+
+@pytest.fixture
+def bundle_copy(tmp_path):
+    """Return a function that copies the default bundle and writes over some of its graphs."""
+
+    def copy(name="bundle", precision=None, **graphs):
+        folder = tmp_path / name
+        folder.mkdir()
+        for path in default_bundle().iterdir():
+            if path.is_file():
+                (folder / path.name).write_bytes(path.read_bytes())
+        manifest = json.loads((folder / "manifest.json").read_text())
+        for stage, data in graphs.items():
+            (folder / f"{stage}.onnx").write_bytes(data)
+            manifest["sha256"][f"{stage}.onnx"] = hashlib.sha256(data).hexdigest()
+            manifest["precision"][stage] = precision or manifest["precision"][stage]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return open_bundle(folder)
+
+    return copy
+
+
+@pytest.fixture
+def options():
+    """Return options of a quick build."""
+
+    def make(target="sm_86", **changes):
+        return BuildOptions(**{"backend": "tensorrt-rtx", "target": target, "batches": (1, 1, 4), **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def serve_all():
+    """Return a function that serves requests for real and returns their last events."""
+
+    def serve(requests):
+        lines = "".join(request.to_json() + "\n" for request in requests)
+        done = subprocess.run([sys.executable, "-c", MANY], input=lines, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return serve

@@ -1,0 +1,225 @@
+"""``showface build`` for real, without a GPU: what is written, what is kept, and how each failure is told."""
+
+import hashlib
+import json
+import sys
+
+import onnx
+import pytest
+from onnx import helper
+
+from showface.export.engines.build import build_engines
+from showface.export.engines.preflight import check_stages
+from showface.export.engines.targets import choose_targets
+from showface.runtime.bundle import default_bundle, open_bundle
+from showface.runtime.cli import main
+from showface.runtime.devices import CudaDevice
+from showface.runtime.errors import UsageError
+from showface.runtime.stages import STAGES
+from showface.runtime.tensorrt.library import load_library
+from showface.runtime.tensorrt.sidecar import EngineFolder, check_sidecar, read_engine, read_sidecar
+
+trt = load_library("tensorrt-rtx")
+STAGE_NAMES = [stage.name for stage in STAGES]
+
+
+def quiet(stage):
+    return lambda phase, done, steps: None
+
+
+def build(bundle, options, **changes):
+    return build_engines(bundle, options, trt.__version__, "", quiet, **changes)
+
+
+def planted(stage, operator="Bernoulli", after="Softmax"):
+    """Return a graph of ``stage`` with an operator that no TensorRT parser takes, after the first ``after``."""
+    model = onnx.load(default_bundle() / f"{stage}.onnx")
+    nodes = model.graph.node
+    position, source = next((i, node) for i, node in enumerate(nodes) if node.op_type == after)
+    node = helper.make_node(operator, [source.output[0]], ["planted"], "node_planted")
+    node.metadata_props.extend(source.metadata_props)
+    for reader in nodes:
+        reader.input[:] = ["planted" if name == source.output[0] else name for name in reader.input]
+    nodes.insert(position + 1, node)
+    return model.SerializeToString()
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.path.iterdir()}
+
+
+def test_engines_and_sidecars_are_written_and_a_second_build_does_nothing(bundle_copy, options):
+    bundle, phases = bundle_copy(), []
+    rows = build_engines(
+        bundle, options(), trt.__version__, "", lambda stage: lambda *step: phases.append((stage, *step))
+    )
+    assert [(row.stage, row.status) for row in rows] == [(name, "built") for name in STAGE_NAMES]
+    folder = EngineFolder(bundle, "tensorrt-rtx", "sm_86")
+    files = files_of(folder)
+    assert set(files) == {f"{name}.{suffix}" for name in STAGE_NAMES for suffix in ("engine", "json")}
+    for name, row in zip(STAGE_NAMES, rows, strict=True):
+        sidecar = read_sidecar(folder, name)
+        check_sidecar(folder, sidecar, name, trt.__version__, "sm_86")
+        assert read_engine(folder, sidecar) == files[f"{name}.engine"]
+        assert sidecar.engine_bytes == row.engine_bytes == len(files[f"{name}.engine"])
+        assert (sidecar.batches, sidecar.tf32, set(sidecar.products)) == ((1, 1, 4), False, {"float32"})
+        assert any(stage == name and done == steps > 0 for stage, _, done, steps in phases)
+
+    again = build(bundle, options())
+    assert {row.status for row in again} == {"current"}
+    assert files_of(folder) == files
+
+    folder.engine("mrem").write_bytes(b"junk")
+    folder.sidecar("parser").unlink()
+    rows = build(bundle, options())
+    assert {row.stage for row in rows if row.status == "built"} == {"mrem", "parser"}
+    assert {row.status for row in build(bundle, options(batches=(1, 2, 4)))} == {"built"}
+
+
+def test_an_unsupported_operator_is_named_with_its_module(bundle_copy, options):
+    bundle = bundle_copy(mrem=planted("mrem"), refiner=planted("refiner", "Unique", "Elu"))
+    checks = {row.stage: row for row in check_stages(bundle, options())}
+    assert {name for name, row in checks.items() if not row.supported} == {"mrem", "refiner"}
+    assert checks["coarse"].dtypes == "13 × float32"
+    assert checks["mrem"].offending[0].startswith("node_planted (Bernoulli, mrem.mining): ")
+    assert checks["refiner"].offending[0].startswith("node_planted (Unique, refiner.encode1): ")
+    assert "export again" in checks["mrem"].remedy
+    assert not (bundle.folder / "engines").exists()
+
+    rows = {row.stage: row for row in build(bundle, options())}
+    assert rows["mrem"].error.startswith(
+        "stage mrem: node 'node_planted' (Bernoulli) of torch module mrem.mining: unsupported"
+    )
+    assert {name for name, row in rows.items() if row.status == "built"} == {"coarse", "parser", "memory"}
+    folder = EngineFolder(bundle, "tensorrt-rtx", "sm_86")
+    assert set(files_of(folder)) == {f"{n}.{s}" for n in ("coarse", "parser", "memory") for s in ("engine", "json")}
+
+
+def test_float16_that_was_promised_and_is_not_there_is_an_error(bundle_copy, options):
+    data = (default_bundle() / "refiner.onnx").read_bytes()
+    bundle = bundle_copy(precision="float16", refiner=data)
+    row = next(row for row in check_stages(bundle, options()) if row.stage == "refiner")
+    assert not row.supported
+    assert len(row.offending) == 24
+    assert "the manifest says float16, but it computes in float32" in row.offending[0]
+    assert row.remedy == "export the bundle again with --precision fp16"
+
+
+def test_a_graph_that_is_none_is_refused(bundle_copy, options):
+    broken = (default_bundle() / "mrem.onnx").read_bytes()[:900]
+    rows = {row.stage: row for row in check_stages(bundle_copy(mrem=broken), options())}
+    assert "Failed to parse the ONNX model" in rows["mrem"].offending[0]
+
+
+CRASH = (sys.executable, "-c", "import os, signal, sys; sys.stderr.write('last words'); os.kill(os.getpid(), {})")
+
+
+@pytest.mark.parametrize(
+    ("signal", "named"),
+    [("signal.SIGSEGV", "ended by SIGSEGV (a crash"), ("signal.SIGKILL", "ended by SIGKILL (probably out of memory)")],
+)
+def test_a_crash_of_the_builder_is_an_error_of_its_stage(bundle_copy, options, signal, named):
+    bundle = bundle_copy()
+    command = (*CRASH[:2], CRASH[2].format(signal))
+    rows = build(bundle, options(), command=command)
+    assert [row.status for row in rows] == ["failed"] * 5
+    assert rows[0].error.startswith("stage coarse: the builder was")
+    assert named in rows[0].error
+    assert rows[0].error.endswith("its last words: last words")
+    assert list((bundle.folder / "engines" / "tensorrt-rtx-sm_86").iterdir()) == []
+
+
+def test_a_builder_that_takes_too_much_memory_is_ended(bundle_copy, options):
+    rows = build(bundle_copy(), options(host_memory_mib=64))
+    assert {row.status for row in rows} == {"failed"}
+    assert rows[2].error == "stage memory: the builder ran out of memory: more than --host-memory 64 MiB; raise it"
+
+
+def test_a_failure_leaves_the_engines_of_before(bundle_copy, options):
+    bundle = bundle_copy()
+    folder = EngineFolder(bundle, "tensorrt-rtx", "sm_86")
+    folder.path.mkdir(parents=True)
+    for name in STAGE_NAMES:
+        folder.engine(name).write_bytes(b"mine")
+    build(bundle, options(), command=(sys.executable, "-c", "raise SystemExit(3)"))
+    assert files_of(folder) == {f"{name}.engine": b"mine" for name in STAGE_NAMES}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"batches": (0, 1, 2)}, "need 1 ≤ min ≤ opt ≤ max"),
+        ({"batches": (1, 4, 2)}, "need 1 ≤ min ≤ opt ≤ max"),
+        ({"optimization_level": 6}, "--optimization-level 6: use 0 to 5"),
+        ({"version_compatible": True}, "--version-compatible is for --backend tensorrt"),
+        ({"target": "ampere_plus"}, "--hardware-compatible is for --backend tensorrt"),
+    ],
+)
+def test_options_that_no_engine_can_have_are_refused(options, changes, named):
+    with pytest.raises(UsageError, match=named):
+        options(**changes).check()
+
+
+def test_targets():
+    gpu = CudaDevice(0, "Orin", "sm_87")
+    assert choose_targets(trt, "tensorrt-rtx", ["sm_89", "sm_86", "sm_89"], False, None) == ("sm_89", "sm_86")
+    assert choose_targets(trt, "tensorrt-rtx", [], False, CudaDevice(0, "RTX", "sm_120")) == ("sm_120",)
+    assert choose_targets(trt, "tensorrt", [], False, gpu) == ("sm_87",)
+    assert choose_targets(trt, "tensorrt", ["sm_87"], True, gpu) == ("ampere_plus",)
+    for arguments, named in [
+        (("tensorrt-rtx", [], False, None), "no GPU here to build for; name one with --target: sm_75, "),
+        (("tensorrt-rtx", [], False, gpu), "--target sm_87: TensorRT-RTX .* builds for sm_75, sm_80, sm_86"),
+        (("tensorrt-rtx", ["sm_86", "86"], False, None), "--target 86: "),
+        (("tensorrt", [], False, None), "builds on the GPU that it builds for, and no CUDA driver is found here"),
+        (("tensorrt", ["sm_86"], False, gpu), r"builds for the GPU of this machine \(Orin, sm_87\)"),
+    ]:
+        with pytest.raises(UsageError, match=named):
+            choose_targets(trt, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--backend", "tensorrt-rtx"], 2, "no GPU here to build for"),
+        (["--backend", "tensorrt-rtx", "--target", "sm_90"], 2, "--target sm_90"),
+        (["--backend", "openvino"], 2, "--backend openvino: use tensorrt or tensorrt-rtx"),
+        (["--backend", "tensorrt-rtx", "--target", "sm_86", "--max-batch", "0"], 2, "need 1 ≤ min"),
+        (["--backend", "tensorrt-rtx", "--target", "sm_75", "--check"], 1, "node_matmul"),
+    ],
+)
+def test_the_command_line(bundle_copy, capsys, monkeypatch, arguments, code, said):
+    monkeypatch.setattr(sys, "argv", ["showface"])
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("showface.runtime.devices.cuda_device", lambda index: None)
+    bundle = bundle_copy()
+    with pytest.raises(SystemExit) as ended:
+        main(["build", str(bundle.folder), *arguments])
+    assert ended.value.code == code
+    printed = capsys.readouterr()
+    assert said in printed.out + printed.err
+    assert not (bundle.folder / "engines").exists()
+
+
+def test_the_graph_of_a_bundle_is_checked_before_it_is_parsed(bundle_copy, options):
+    bundle = bundle_copy()
+    path = bundle.folder / "coarse.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UsageError, match=r"coarse\.onnx: its hash differs"):
+        build(bundle, options())
+
+
+def test_a_changed_graph_makes_its_engine_stale(bundle_copy, options):
+    bundle = bundle_copy()
+    build(bundle, options())
+    path = bundle.folder / "mrem.onnx"
+    model = onnx.load(path)
+    model.doc_string = "changed"
+    path.write_bytes(model.SerializeToString())
+    manifest = json.loads((bundle.folder / "manifest.json").read_text())
+    manifest["sha256"]["mrem.onnx"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (bundle.folder / "manifest.json").write_text(json.dumps(manifest))
+    changed = open_bundle(bundle.folder)
+    folder = EngineFolder(changed, "tensorrt-rtx", "sm_86")
+    with pytest.raises(UsageError, match=r"mrem\.onnx of manifest\.json has changed since the build; rebuild with"):
+        check_sidecar(folder, read_sidecar(folder, "mrem"), "mrem", trt.__version__, "sm_86")
+    assert {row.stage for row in build(changed, options()) if row.status == "built"} == {"mrem"}

@@ -1,0 +1,208 @@
+"""A float16 graph computes in float16 where it says so, in float32 where it must, and what the float32 graph does."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+import showface.export.bundle as exporter
+from showface.export.float16 import assert_float16, convert_to_float16, half_shares
+from showface.export.float16_parity import float16_parity
+from showface.export.node_modules import module_of, node_modules
+from showface.runtime.bundle import default_bundle, open_bundle
+from showface.runtime.errors import ShowfaceError, UsageError
+from showface.runtime.onnxruntime_backend import open_chain, open_session
+from showface.runtime.samples import read_samples
+from showface.runtime.session import Chain
+from showface.runtime.stages import STAGES, TENSORS
+from showface.training.networks.islands import ISLANDS, Island
+
+DATA = Path(os.environ.get("SHOWFACE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def load(stage):
+    return onnx.load(default_bundle() / f"{stage}.onnx")
+
+
+@pytest.fixture(scope="module")
+def halves():
+    """Return the float16 graphs of the default bundle by stage."""
+    return {stage.name: convert_to_float16(load(stage.name), ISLANDS[stage.name], stage.name) for stage in STAGES}
+
+
+@pytest.fixture(scope="module")
+def half_chain(halves):
+    sessions = [open_session(halves[s.name].SerializeToString(), s, None, 1) for s in STAGES]
+    return Chain(sessions, "float16")
+
+
+def types_of(proto):
+    graph = onnx.shape_inference.infer_shapes(proto, strict_mode=True).graph
+    typed = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
+    return typed | {i.name: i.data_type for i in graph.initializer}
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_products_are_float16_islands_float32_and_the_ends_as_in_the_table(halves, stage):
+    proto = halves[stage.name]
+    types = types_of(proto)
+    for value in (*proto.graph.input, *proto.graph.output):
+        assert types[value.name] == {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}[TENSORS[value.name].dtype]
+    counted = Counter()
+    for node in proto.graph.node:
+        if node.op_type in ("Conv", "MatMul"):
+            assert {types[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}, node.name
+        if node.op_type in ("InstanceNormalization", "BatchNormalization", "Softmax", "ReduceMean", "AveragePool"):
+            assert {types[name] for name in node.input if types[name] != TensorProto.INT64} == {TensorProto.FLOAT}
+        counted[node.op_type] += 1
+    before = Counter(node.op_type for node in load(stage.name).graph.node)
+    del before["Cast"], counted["Cast"]
+    assert counted == before
+    assert len({node.name for node in proto.graph.node}) == len(proto.graph.node)
+    shares = half_shares(proto)
+    assert shares["weights"] > (0.7 if stage.name == "memory" else 0.99)  # memory: the slots' norms, in float32
+    assert shares["operators"] > 0.6
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_every_declared_island_matches_the_network(stage):
+    nodes = load(stage.name).graph.node
+    for island in ISLANDS[stage.name]:
+        members = [n for n in nodes if n.op_type in island.operators]
+        assert members, island
+        if "*" not in island.scope:
+            assert any(module_of(n) == island.scope for n in members), island
+
+
+def test_what_is_known_is_copied_bit_by_bit(half_chain, chain_inputs):
+    image, mask = (array[:2] for array in chain_inputs)
+    tensors = half_chain.run({"image": image, "mask": mask})
+    known = np.broadcast_to(mask == 0, image.shape)
+    for name in ("coarse_image", "completed_image"):
+        np.testing.assert_array_equal(tensors[name][known], image[known])
+
+
+@pytest.mark.skipif(not (DATA / "celebahq/val").is_dir(), reason="needs the shared faces")
+def test_real_faces_survive(half_chain, tmp_path):
+    reference = open_chain(open_bundle(), "cpu", 1)
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    faces = sorted((DATA / "celebahq/val").rglob("*.jpg"))[:4]
+    holes = [sorted((DATA / f"masks/val/{b}").iterdir())[0] for b in ("10-20", "20-30", "40-50", "50-60")]
+    for folder, sources in ((images, faces), (masks, holes)):
+        folder.mkdir()
+        for face, source in zip(faces, sources, strict=True):
+            (folder / f"{face.stem}{source.suffix}").symlink_to(source)
+    report = float16_parity(reference, half_chain, read_samples(images, masks, 256))
+    assert report["passed"], report
+    assert report["faces"] == 4
+    assert report["chain"]["psnr_worst"] > 60
+    assert report["stages"]["coarse"]["max_abs"] < 5e-3
+
+
+def test_parity_finds_a_planted_fault_and_a_nan(halves, half_chain, chain_inputs):
+    reference = open_chain(open_bundle(), "cpu", 1)
+    faces = tuple(array[:1] for array in chain_inputs)
+    for value in (0.5, np.nan):
+        proto = onnx.ModelProto()
+        proto.CopyFrom(halves["refiner"])
+        bias = next(i for i in proto.graph.initializer if i.name.startswith("to_rgb.bias"))
+        bias.CopyFrom(numpy_helper.from_array(np.full(3, value, np.float16), bias.name))
+        broken = open_session(proto.SerializeToString(), STAGES[-1], None, 1)
+        report = float16_parity(reference, Chain([*half_chain.sessions[:-1], broken], ""), faces)
+        assert not report["passed"]
+        assert report["stages"]["coarse"]["finite"]
+        assert report["stages"]["refiner"]["finite"] == np.isfinite(value)
+
+
+def test_asked_for_float16_a_float32_product_is_an_error():
+    with pytest.raises(ShowfaceError, match=r"stage mrem: float16 was asked for, but Conv '.*' of module 'mining.query'"):
+        assert_float16(load("mrem"), "mrem")
+    empty = helper.make_model(helper.make_graph([], "empty", [], []))
+    with pytest.raises(ShowfaceError, match="holds no product"):
+        assert_float16(empty, "mrem")
+
+
+def test_a_weight_beyond_float16_is_named_with_its_module():
+    proto = load("mrem")
+    scale = next(i for i in proto.graph.initializer if i.name == "mining.query.bias")
+    scale.CopyFrom(numpy_helper.from_array(np.full(list(scale.dims), 1e5, np.float32), scale.name))
+    with pytest.raises(ShowfaceError, match=r"stage mrem: 'mining.query.bias', read by module 'mining.query', reaches 1"):
+        convert_to_float16(proto, ISLANDS["mrem"], "mrem")
+
+
+def test_a_value_that_enters_an_island_twice_and_leaves_the_graph():
+    """The case that library converters write two nodes of one name for; compared with numpy."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["y"], "product"),
+        helper.make_node("Mul", ["y", "y"], ["square"], "square"),
+        helper.make_node("Relu", ["y"], ["z"], "relu"),
+        helper.make_node("Add", ["z", "square"], ["sum"], "sum"),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", 4]) for n in ("x", "y", "sum")]
+    weight = np.linspace(-1, 1, 16, dtype=np.float32).reshape(4, 4)
+    initializers = [numpy_helper.from_array(weight, "w")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    proto = convert_to_float16(model, (Island("", ("Mul",), "a test"),), "test")
+    assert_float16(proto, "test")
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.array([[1, 2, 3, 4], [-1, 0, 1, 0.5]], np.float32)
+    product, total = session.run(["y", "sum"], {"x": x})
+    expected = (x.astype(np.float16) @ weight.astype(np.float16)).astype(np.float32)
+    np.testing.assert_allclose(product, expected, atol=5e-3)
+    np.testing.assert_allclose(total, np.maximum(product, 0) + product**2, atol=2e-2)
+    assert {types_of(proto)[name] for name in ("y", "sum", "x")} == {TensorProto.FLOAT}
+
+
+def test_the_modules_of_the_nodes(halves):
+    names = node_modules(halves["refiner"].SerializeToString())
+    assert names["node_conv2d_23"] == "to_rgb"
+    assert names["node_instance_norm_4"] == "spade1.norm"
+    assert names["node_add_526"] == ""
+
+
+def test_the_refusal_of_an_unknown_precision(tmp_path):
+    with pytest.raises(UsageError, match="--precision fp8: use one of fp32, fp16"):
+        exporter.export_bundle(tmp_path / "none", tmp_path / "bundle", (np.zeros(0), np.zeros(0)), 1, "fp8")
+
+
+def test_a_float16_bundle_from_a_checkpoint(narrow_bundle, narrow_checkpoint, chain_inputs, tmp_path, monkeypatch):
+    """The traced graphs are those of the narrow bundle: tracing them again would prove nothing here."""
+    monkeypatch.setattr(
+        exporter, "export_stage", lambda module, stage, config, half: onnx.load(narrow_bundle / f"{stage.name}.onnx")
+    )
+    monkeypatch.setattr(exporter, "PARITY_BATCHES", (1,))
+    report = exporter.export_bundle(narrow_checkpoint, tmp_path / "half", chain_inputs, 1, "fp16")
+    assert report["passed"]
+    assert report["float16"]["passed"]
+    assert set(report["float16"]["shares"]) == {stage.name for stage in STAGES}
+    bundle = open_bundle(tmp_path / "half")
+    assert set(bundle.manifest.precision.values()) == {"float16"}
+    assert json.loads((tmp_path / "half" / "manifest.json").read_text())["weights_dtype"] == "float16"
+    for stage in STAGES:
+        assert_float16(onnx.load_model_from_string(bundle.model(stage)), stage.name)
+    monkeypatch.setattr(exporter, "float16_parity", lambda *_: {"passed": False})
+    with pytest.raises(ShowfaceError, match=r"the float16 graph differs .* islands\.py"):
+        exporter.export_bundle(narrow_checkpoint, tmp_path / "other", chain_inputs, 1, "fp16")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_torch_float16_on_a_gpu_is_as_near(half_chain, narrow_model, chain_inputs):
+    """Where a GPU is at hand, the network itself in float16 under autocast, against its own float32."""
+    image, mask = (torch.from_numpy(array).cuda() for array in chain_inputs)
+    model = narrow_model.cuda()
+    with torch.no_grad():
+        full = model(image, mask)
+        with torch.autocast("cuda", torch.float16):
+            half = model(image, mask).float()
+    narrow_model.cpu()
+    assert torch.isfinite(half).all()
+    assert float((full - half).abs().max()) < 0.1
