@@ -32,7 +32,14 @@ class Engine:
 
 
 def load_engine(
-    trt: Any, runtime: Any, data: bytes, folder: EngineFolder, sidecar: Sidecar, stage: Stage, shapes: Shapes
+    trt: Any,
+    runtime: Any,
+    data: bytes,
+    folder: EngineFolder,
+    sidecar: Sidecar,
+    stage: Stage,
+    shapes: Shapes,
+    cuda_graph: bool = False,
 ) -> Engine:
     """Deserialise an engine whose hash and sidecar have been checked.
 
@@ -44,6 +51,7 @@ def load_engine(
         sidecar: what it says of itself.
         stage: that it should be of.
         shapes: of the bundle's tensors.
+        cuda_graph: whether its work will be captured.
 
     Raises:
         UsageError: the library refuses it, or its tensors or profile are not those that were promised.
@@ -53,10 +61,25 @@ def load_engine(
     if engine is None:
         raise UsageError(f"{path}: {folder.backend} {trt.__version__} refuses it on this GPU; {folder.rebuild}")
     _check_tensors(trt, engine, folder, sidecar, stage, shapes)
-    context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    context = _context(trt, engine, folder.backend, cuda_graph)
     if context is None:
         raise UsageError(f"{path}: no execution context could be made, probably for want of memory; free some")
     return Engine(stage, context, int(engine.device_memory_size_v2), sidecar.batches)
+
+
+def _context(trt: Any, engine: Any, backend: str, cuda_graph: bool) -> Any:
+    """Return an execution context that is lent its scratch memory.
+
+    TensorRT-RTX compiles kernels for a shape in the background and uses others until they are ready. A graph
+    would capture those others for good, so that for a graph it has to compile at once.
+    """
+    user_managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if backend != "tensorrt-rtx" or not cuda_graph:
+        return engine.create_execution_context(user_managed)
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(user_managed)
+    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    return engine.create_execution_context(config)
 
 
 def _check_tensors(trt: Any, engine: Any, folder: EngineFolder, sidecar: Sidecar, stage: Stage, shapes: Shapes) -> None:

@@ -10,7 +10,7 @@ from ..errors import UsageError
 from .chain import DeviceChain
 from .device import Cuda
 from .engine import load_engine
-from .library import LIBRARIES, load_library
+from .library import load_library
 from .session import Shapes
 from .sidecar import EngineFolder, check_sidecar, engine_folders, read_engine, read_sidecar, runs_on
 
@@ -78,9 +78,8 @@ def open_folder(
     if any(sidecar.version_compatible for sidecar in sidecars):
         runtime.engine_host_code_allowed = True  # such engines carry the runtime that they were built with
     engines = [
-        load_engine(trt, runtime, one, folder, sidecar, stage, shapes)
+        load_engine(trt, runtime, one, folder, sidecar, stage, shapes, cuda_graph)
         for one, sidecar, stage in zip(data, sidecars, manifest.stages, strict=True)
     ]
-    name = LIBRARIES[folder.backend].backend
-    description = f"{name} {trt.__version__} on {device.name} (its engines for {folder.target} match)"
+    description = f"{folder.backend} {trt.__version__} on {device.name} (its engines for {folder.target} match)"
     return DeviceChain(engines, shapes, cuda, description, cuda_graph)

@@ -278,6 +278,8 @@ class FakeContext:
             for name, value in engine.compute({n: a.copy() for n, a in inputs.items()}).items():
                 np.copyto(outputs[name], value)
 
+        if self.cuda.capturing is not None and engine.specialisation != "EAGER":
+            raise MisuseError("a graph would capture kernels that stand in for others")
         touched = {n: self.addresses[n] for n in (*inputs, *outputs)}
         reads, writes = ({touched[n] for n in names} for names in (inputs, outputs))
         self.batches_run.append(batch)
@@ -313,7 +315,14 @@ class FakeEngine:
         assert profile_index == 0
         return self.profile(name)
 
+    def create_runtime_config(self):
+        config = SimpleNamespace(strategy=None, dynamic_shapes_kernel_specialization_strategy="LAZY")
+        config.set_execution_context_allocation_strategy = lambda strategy: setattr(config, "strategy", strategy)
+        return config
+
     def create_execution_context(self, strategy):
+        self.specialisation = getattr(strategy, "dynamic_shapes_kernel_specialization_strategy", "LAZY")
+        strategy = getattr(strategy, "strategy", strategy)
         if strategy != "USER_MANAGED":
             raise MisuseError(f"a context of strategy {strategy} allocates scratch memory of its own")
         self.contexts.append(FakeContext(self.cuda, self))
@@ -374,9 +383,10 @@ class Rig:
 
         strategy = SimpleNamespace(USER_MANAGED="USER_MANAGED")
         dtypes = SimpleNamespace(FLOAT="FLOAT", INT32="INT32")
+        kernels = SimpleNamespace(EAGER="EAGER")
         return SimpleNamespace(
             Runtime=Runtime, Logger=Logger, ExecutionContextAllocationStrategy=strategy, DataType=dtypes,
-            __version__=self.version,
+            DynamicShapesKernelSpecializationStrategy=kernels, __version__=self.version,
         )  # fmt: skip
 
 
