@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import subprocess
 import sys
 
 import onnx
@@ -223,3 +225,33 @@ def test_a_changed_graph_makes_its_engine_stale(bundle_copy, options):
     with pytest.raises(UsageError, match=r"mrem\.onnx of manifest\.json has changed since the build; rebuild with"):
         check_sidecar(folder, read_sidecar(folder, "mrem"), "mrem", trt.__version__, "sm_86")
     assert {row.stage for row in build(changed, options()) if row.status == "built"} == {"mrem"}
+
+
+BLOCK = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "onnx", "onnxscript"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def test_a_device_builds_without_torch_and_onnx(bundle_copy, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(BLOCK)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    bundle = bundle_copy()
+    command = [sys.executable, "-m", "showface.runtime.cli", "build", str(bundle.folder), "--backend", "tensorrt-rtx"]
+    done = subprocess.run(
+        [*command, "--target", "sm_86"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("built") == len(STAGE_NAMES)
+    refused = subprocess.run(
+        [*command, "--target", "sm_75"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 1
+    assert "of torch module unknown: pip install onnx to see it" in refused.stderr
+    blocked = [sys.executable, "-c", "import torch"]
+    assert subprocess.run(blocked, env=environment, capture_output=True, check=False).returncode == 1
