@@ -20,7 +20,7 @@ class Check:
         stage: its name.
         target: of the build.
         supported: whether it parses, and nothing is known to stop the builder.
-        dtypes: of its products and how many, or of its inputs and outputs where it does not parse.
+        dtypes: how many products compute in which type, as far as it parses.
         offending: each refused node with its operator and torch module.
         remedy: what to do about the first of them.
     """
@@ -40,9 +40,9 @@ def check_stages(bundle: Bundle, options: BuildOptions, command: Sequence[str] =
     for stage in bundle.manifest.stages:
         request = engine_request(bundle, stage, options, bundle.folder / "unused", check_only=True)
         outcome = run_request(request, lambda *_: None, command)
+        products = outcome.facts.get("products", {})
+        dtypes = ", ".join(f"{count} × {dtype}" for dtype, count in sorted(products.items()))
         if outcome.good:
-            products = outcome.facts["products"]
-            dtypes = ", ".join(f"{count} × {dtype}" for dtype, count in sorted(products.items()))
             rows.append(Check(stage.name, options.target, True, dtypes))
             continue
         modules = module_names(bundle.model(stage))
@@ -51,7 +51,5 @@ def check_stages(bundle: Bundle, options: BuildOptions, command: Sequence[str] =
             for r in outcome.refusals
         )
         remedy = outcome.refusals[0].remedy if outcome.refusals else ""
-        rows.append(
-            Check(stage.name, options.target, False, "", offending or (outcome.failure,), remedy)
-        )
+        rows.append(Check(stage.name, options.target, False, dtypes, offending or (outcome.failure,), remedy))
     return rows

@@ -70,7 +70,10 @@ def _follow(worker: subprocess.Popen[str], progress: Progress) -> dict[str, Any]
     steps: dict[str, int] = {}
     assert worker.stdout is not None
     for line in worker.stdout:
-        last = json.loads(line)
+        try:
+            last = json.loads(line)
+        except ValueError:
+            break  # it died in the middle of a line
         if "phase" in last:
             steps.setdefault(last["phase"], last.get("steps", 0))
             progress(last["phase"], last.get("step", 0), steps[last["phase"]])
@@ -91,7 +94,7 @@ def _outcome(last: dict[str, Any], code: int, log: str) -> Outcome:
         return Outcome(facts=last["result"])
     if code == 0 and "refused" in last:
         refusals = tuple(Refusal(**refusal) for refusal in last["refused"])
-        return Outcome(facts={"dtypes": last.get("dtypes", {})}, refusals=refusals)
+        return Outcome(facts=last["facts"], refusals=refusals)
     if code == 0 and "failed" in last:
         return Outcome(failure=last["failed"])
     said = " ".join(log.split())[-LOG_TAIL:]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from .network import Refusal
 from .process import Outcome
 
@@ -12,10 +10,10 @@ UNKNOWN = "unknown: pip install onnx to see it"
 
 def module_names(data: bytes) -> dict[str, str] | None:
     """Return the torch module of each node of a graph, or None where ``onnx`` is not installed."""
-    if importlib.util.find_spec("onnx") is None:
+    try:
+        from ..node_modules import node_modules
+    except ModuleNotFoundError:
         return None
-    from ..node_modules import node_modules
-
     try:
         return node_modules(data)
     except Exception:  # protobuf's own error; the parser has already said that the graph is broken

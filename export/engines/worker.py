@@ -2,7 +2,7 @@
 
 Each engine has a process of its own, so that a crash of the library, or running out of memory, ends the build
 of that stage only. Run by :mod:`.process`; events are ``{"phase", "steps"}``, ``{"phase", "step"}``, and at last
-``{"result": {…}}`` or ``{"refused": [{…}]}`` or ``{"failed": "…"}``.
+``{"result": {…}}`` or ``{"refused": [{…}], "facts": {…}}`` or ``{"failed": "…"}``.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def serve(request: EngineRequest, events: TextIO) -> Event:
         raise UsageError(f"{request.onnx}: changed while it was about to be built; run the same command again")
     builder, network = CreateNetwork(strongly_typed=True)()
     refused = parse(trt, network, builder.logger, data) or wrong_products(network, request)
-    if refused:
-        return {"refused": [asdict(refusal) for refusal in refused], "dtypes": io_dtypes(network)}
     facts = {"dtypes": io_dtypes(network), "products": product_dtypes(network), "layers": network.num_layers}
+    if refused:
+        return {"refused": [asdict(refusal) for refusal in refused], "facts": facts}
     if request.check_only:
         return {"result": facts}
     recorder = _error_recorder(trt)
@@ -68,7 +68,7 @@ def serve(request: EngineRequest, events: TextIO) -> Event:
     started = time.monotonic()
     engine = _build(trt, builder, network, request, events)
     if engine is None:
-        return {"refused": [asdict(_refused_by_builder(recorder.errors))], "dtypes": io_dtypes(network)}
+        return {"refused": [asdict(_refused_by_builder(recorder.errors))], "facts": facts}
     Path(request.engine).write_bytes(memoryview(engine))
     return {"result": {**facts, "build_seconds": round(time.monotonic() - started, 3)}}
 

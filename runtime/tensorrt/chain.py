@@ -88,9 +88,11 @@ class DeviceChain(Chain):
             stack.callback(sessions.clear)  # the contexts go before the memory that they were lent
             stack.callback(self._cuda.synchronize, self._compute)
             stack.callback(self._cuda.synchronize, self._copy)
+            stack.callback(self._cuda.activate)  # the first call of the end, in whichever thread
             self._warm_up()
             if cuda_graph:
                 self._capture(stack)
+                stack.callback(self._cuda.activate)
             self._close = weakref.finalize(self, stack.pop_all().close)
 
     def _device_memory(self, stack: ExitStack, name: str) -> int:
@@ -137,6 +139,7 @@ class DeviceChain(Chain):
         inputs = {name: self._shapes.checked(name, array) for name, array in pairs}
         if len(image) != len(mask):
             raise UsageError(f"image has a batch of {len(image)}, mask one of {len(mask)}")
+        self._cuda.activate()
         try:
             return self._complete(inputs)
         except BaseException:

@@ -25,7 +25,7 @@ class CudaRuntime:
         self._api: Any = runtime
         self._index = index
         try:
-            self._call("cudaSetDevice", index)
+            self.activate()
         except ShowfaceError as error:
             raise UsageError(f"--device cuda:{index}: {error}") from error
 
@@ -36,6 +36,10 @@ class CudaRuntime:
             _, text = self._api.cudaGetErrorString(status)
             raise ShowfaceError(f"CUDA device {self._index}: {name}: {text.decode()}")
         return results[0] if results else None
+
+    def activate(self) -> None:
+        """Make this device the calling thread's; CUDA keeps the choice by thread."""
+        self._call("cudaSetDevice", self._index)
 
     def allocate(self, size: int) -> int:
         """Return the address of ``size`` bytes on the device.

@@ -9,6 +9,9 @@ from typing import Protocol
 class Cuda(Protocol):
     """One CUDA device. Handles and addresses are integers; every call raises what it cannot do."""
 
+    def activate(self) -> None:
+        """Make this device the calling thread's; CUDA keeps the choice by thread."""
+
     def allocate(self, size: int) -> int:
         """Return the address of ``size`` bytes on the device."""
 

@@ -127,6 +127,7 @@ class EngineSession:
         total = len(next(iter(arrays.values())))
         if any(len(array) != total for array in arrays.values()):
             raise UsageError(f"stage {self.stage.name}: its inputs differ in their batch")
+        self._cuda.activate()
         dtypes = {name: np.dtype(TENSORS[name].dtype) for name in self.stage.outputs}
         results = {name: np.empty(self.shapes.shape(name, total), dtypes[name]) for name in self.stage.outputs}
         for chunk in chunks(total, *self.batches):

@@ -9,6 +9,7 @@ clocks, Fidge 1988). Memory that was given back, unknown handles and unbound ten
 import ctypes
 import hashlib
 import json
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -45,7 +46,10 @@ class FakeCuda:
         self.streams, self.events, self.graphs = {}, {}, {}
         self.clocks, self.history = {HOST: {}}, []
         self.next_handle, self.capturing, self.calls = 1, None, []
-        self.peak = 0
+        self.peak, self.threads = 0, {threading.get_ident()}
+
+    def activate(self):
+        self.threads.add(threading.get_ident())
 
     # --- memory
     def _new(self, size, kind):
@@ -106,6 +110,8 @@ class FakeCuda:
         del self.streams[stream]
 
     def _queue(self, stream):
+        if threading.get_ident() not in self.threads:
+            raise MisuseError("this thread works on another device")
         if stream not in self.streams:
             raise MisuseError(f"no stream {stream}")
         return self.streams[stream]

@@ -1,6 +1,7 @@
 """The device chain over the strict fake: the same numbers as ONNX Runtime, and no handle or byte astray."""
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -120,6 +121,23 @@ def test_a_thousand_calls_take_no_memory_and_no_handle(quick_rig, chain_inputs):
         assert (quick_rig.cuda.peak, quick_rig.cuda.used("pinned")) == (peak, pinned)
         assert len(quick_rig.cuda.history) == 0
     np.testing.assert_array_equal(result, expected(image, mask))
+    assert quick_rig.cuda.leaks() == []
+
+
+def test_another_thread_works_on_the_same_device(quick_rig, chain_inputs):
+    image, mask = batch_of(chain_inputs, 2)
+    with ThreadPoolExecutor(1) as pool, open_rig(quick_rig) as chain:
+        np.testing.assert_array_equal(pool.submit(chain.complete, image, mask).result(), expected(image, mask))
+    for session in ("complete", "session", "close"):
+        with ThreadPoolExecutor(1) as pool:
+            chain = open_rig(quick_rig)
+            calls = {
+                "complete": lambda chain=chain: chain.complete(image, mask),
+                "session": lambda chain=chain: chain.sessions[0].run({"image": image, "mask": mask}),
+                "close": chain.close,
+            }
+            pool.submit(calls[session]).result()
+            chain.close()
     assert quick_rig.cuda.leaks() == []
 
 
