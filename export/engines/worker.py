@@ -79,7 +79,7 @@ def _build(trt: Any, builder: Any, network: Any, request: EngineRequest, events:
     from polygraphy.exception import PolygraphyException
 
     options = request.options
-    config = _create_config(network, options, _progress_monitor(trt, events))(builder, network)
+    config = _create_config(trt, network, options, _progress_monitor(trt, events))(builder, network)
     if not options.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)  # it is on by default
     try:
@@ -90,17 +90,18 @@ def _build(trt: Any, builder: Any, network: Any, request: EngineRequest, events:
         return None
 
 
-def _create_config(network: Any, options: BuildOptions, monitor: Any) -> Any:
+def _create_config(trt: Any, network: Any, options: BuildOptions, monitor: Any) -> Any:
     """Return Polygraphy's loader of the builder's config; the one place where the two libraries part."""
-    from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
     from polygraphy.backend.trt import CreateConfig, Profile
 
     profile = Profile()
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
         profile.add(tensor.name, *((batch, *tuple(tensor.shape)[1:]) for batch in options.batches))
-    limits = {} if options.workspace_mib is None else {_workspace(): options.workspace_mib * MIB}
+    limits = {} if options.workspace_mib is None else {trt.MemoryPoolType.WORKSPACE: options.workspace_mib * MIB}
     if options.backend == "tensorrt-rtx":
+        from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+
         return CreateConfigRTX(
             compute_capabilities=[divmod(int(options.target.removeprefix("sm_")), 10)],
             profiles=[profile],
@@ -108,6 +109,7 @@ def _create_config(network: Any, options: BuildOptions, monitor: Any) -> Any:
             builder_optimization_level=options.optimization_level,
             progress_monitor=monitor,
         )
+    compatible = trt.HardwareCompatibilityLevel.AMPERE_PLUS if options.target == AMPERE_PLUS else None
     return CreateConfig(
         profiles=[profile],
         memory_pool_limits=limits,
@@ -115,20 +117,8 @@ def _create_config(network: Any, options: BuildOptions, monitor: Any) -> Any:
         progress_monitor=monitor,
         version_compatible=options.version_compatible,
         load_timing_cache=options.timing_cache,
-        hardware_compatibility_level=_ampere_plus() if options.target == AMPERE_PLUS else None,
+        hardware_compatibility_level=compatible,
     )
-
-
-def _workspace() -> Any:
-    from polygraphy.backend.trt.config import trt
-
-    return trt.MemoryPoolType.WORKSPACE
-
-
-def _ampere_plus() -> Any:
-    from polygraphy.backend.trt.config import trt
-
-    return trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
 def _error_recorder(trt: Any) -> Any:

@@ -196,7 +196,7 @@ def test_a_float16_bundle_from_a_checkpoint(narrow_bundle, narrow_checkpoint, ch
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_torch_float16_on_a_gpu_is_as_near(half_chain, narrow_model, chain_inputs):
+def test_torch_float16_on_a_gpu_is_as_near(narrow_model, chain_inputs):
     """Where a GPU is at hand, the network itself in float16 under autocast, against its own float32."""
     image, mask = (torch.from_numpy(array).cuda() for array in chain_inputs)
     model = narrow_model.cuda()
