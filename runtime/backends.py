@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from .bundle import Bundle
-from .errors import UsageError
+from .errors import ShowfaceError, UsageError
 from .session import Chain
 
 
@@ -63,7 +63,7 @@ def _open_auto(bundle: Bundle, device: str, index: int, threads: int | None) -> 
                 continue
             try:
                 return open_engines(bundle, backend, index)
-            except UsageError as error:
+            except ShowfaceError as error:  # of the set-up, or while the engines were warmed up
                 reasons.append(f"engines of {backend.value} not used: {error}")
         reasons = reasons or [f"no engines for {found.target} in the bundle"]
     chain = onnxruntime_backend.open_chain(bundle, device, threads)

@@ -147,6 +147,7 @@ def test_auto_takes_matching_engines_and_says_so(rig, machine):
         (lambda rig, machine: cut(rig), r"CPU \(.*\); engines of tensorrt-rtx not used: .*parser\.engine: its hash"),
         (lambda rig, machine: setattr(machine, "gpu", CudaDevice(0, "X", "sm_120")), r"CPU.*; no engines for sm_120"),
         (lambda rig, machine: setattr(machine, "gpu", None), r"CPU \(no CUDA device found\)$"),
+        (lambda rig, machine: setattr(rig.engines["mrem"], "fails", True), "CPU.*; engines .* not used: stage mrem: "),
         (lambda rig, machine: setattr(rig.cuda, "budget", 10), "CPU.*; engines of tensorrt-rtx not used: not enough"),
     ],
 )
