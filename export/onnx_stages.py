@@ -53,20 +53,24 @@ def stage_modules(model: MDRNets) -> dict[str, nn.Module]:
 
 
 @torch.no_grad()
-def reference_outputs(model: MDRNets, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def reference_outputs(
+    model: MDRNets, image: Tensor, mask: Tensor, given: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Return every tensor of the chain as PyTorch computes it, and the parser's margin.
 
     Args:
         model: in evaluation mode.
         image: [B, 3, H, W] in [-1, 1].
         mask: [B, 1, H, W], 1 in the hole.
+        given: tensors that replace the chain's own as soon as these are computed.
     """
     tensors: dict[str, Tensor] = {"image": image, "mask": mask}
     modules = stage_modules(model)
     for stage in VARIANTS[variant_of(model.config)]:
         result = modules[stage.name](*(tensors[name] for name in stage.inputs))
         outputs = result if isinstance(result, tuple) else (result,)
-        tensors.update(zip(stage.outputs, outputs, strict=True))
+        named = zip(stage.outputs, outputs, strict=True)
+        tensors.update({name: (given or {}).get(name, value) for name, value in named})
     best = model.parser(tensors["coarse_image"]).topk(2, dim=1).values
     tensors["semantic_margin"] = best[:, 0] - best[:, 1]
     return tensors

@@ -31,6 +31,20 @@ def ssim(result: Rgb, target: Rgb) -> float:
     The same as scikit-image's ``structural_similarity`` with ``gaussian_weights=True``,
     ``use_sample_covariance=False``, ``data_range=255``: an 11-pixel window, borders left out.
     """
+    return float(ssim_map(result, target, 255.0).mean())
+
+
+def ssim_map(result: NDArray[Any], target: NDArray[Any], value_range: float) -> NDArray[np.float64]:
+    """Return the structural similarity around each pixel, see :func:`ssim`.
+
+    Args:
+        result: [H, W, C].
+        target: [H, W, C].
+        value_range: largest minus smallest possible value.
+
+    Returns:
+        [H - 10, W - 10, C]; the borders, where the window leaves the image, are left out.
+    """
     a, b = result.astype(np.float64), target.astype(np.float64)
 
     def blur(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -39,10 +53,10 @@ def ssim(result: Rgb, target: Rgb) -> float:
     mean_a, mean_b = blur(a), blur(b)
     var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
     covariance = blur(a * b) - mean_a * mean_b
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    c1, c2 = (0.01 * value_range) ** 2, (0.03 * value_range) ** 2
     similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     similarity = similarity / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return float(similarity[5:-5, 5:-5].mean())
+    return np.asarray(similarity[5:-5, 5:-5])
 
 
 def confusion(labels: NDArray[Any], truth: NDArray[Any], categories: int) -> Confusion:

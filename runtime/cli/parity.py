@@ -1,15 +1,36 @@
-"""What the verbs that prove parity share: the faces, and the printed table."""
+"""What the verbs that prove parity share: the two sides, the faces, and the printed table."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from ..bundle import MANIFEST_FILE, default_bundle, open_bundle
 from ..errors import UsageError
+from .common import load_extra
+
+if TYPE_CHECKING:
+    from ..parity.sources import Source
+
+
+def open_source(path: Path | None, backend: str, device: str, threads: int | None) -> Source:
+    """Open one side of a comparison: a checkpoint file, a folder of saved outputs, or a bundle.
+
+    Raises:
+        UsageError: it is none of these, or cannot be loaded.
+    """
+    from ..backends import open_chain
+    from ..parity.saved import OUTPUTS_FILE, open_outputs
+    from ..parity.sources import source_of_bundle
+
+    if path is not None and path.is_file():
+        exporter: Any = load_extra("showface.export.parity_source", "export")
+        source: Source = exporter.source_of_checkpoint(path, threads)
+        return source
+    if path is not None and (path / OUTPUTS_FILE).is_file():
+        return open_outputs(path)
+    bundle = open_bundle(path)
+    return source_of_bundle(bundle, open_chain(bundle, backend, device, threads))
 
 
 def real_faces(images: Path | None, masks: Path | None, image_size: int) -> tuple[Any, Any]:
@@ -33,11 +54,20 @@ def real_faces(images: Path | None, masks: Path | None, image_size: int) -> tupl
 
 
 def print_parity(report: dict[str, Any]) -> None:
-    """Print the figures of each stage and of the chain, and the verdict."""
+    """Print the figures of each stage and of the chain, what failed, and the verdict."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False, highlight=False)
     table = Table("stage", "max abs", "mean abs", "equal labels", "verdict")
     for name, figures in (*report["stages"].items(), ("chain", report["chain"])):
         verdict = "passed" if figures["passed"] else "FAILED"
         row = (f"{figures['max_abs']:.2e}", f"{figures['mean_abs']:.2e}", f"{figures['agreement']:.4%}")
         table.add_row(name, *row, verdict)
-    Console().print(table)
-    Console().print("passed" if report["passed"] else "FAILED")
+    console.print(table)
+    for name, figures in (*report["stages"].items(), ("chain", report["chain"])):
+        for failure in figures["failures"]:
+            console.print(f"{name}: {failure}", soft_wrap=True)
+    for found in report.get("attribution", []):
+        console.print(f"{found['stage']}: {found['sentence']}", soft_wrap=True)
+    console.print("passed" if report["passed"] else "FAILED")

@@ -1,10 +1,11 @@
-"""``showface validate``: does a bundle compute what PyTorch computed?"""
+"""``showface validate``: does a candidate compute what the reference computes?"""
 
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +14,6 @@ from ..bundle import open_bundle
 from ..errors import UsageError, system_errors
 from .common import (
     BackendOption,
-    BundleArgument,
     DeviceOption,
     ImagesOption,
     JsonOption,
@@ -23,41 +23,209 @@ from .common import (
     errors,
     load_extra,
 )
-from .parity import print_parity, real_faces
+from .parity import open_source, print_parity, real_faces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ..parity.cases import Case
+    from ..parity.sources import Source
+    from ..parity.tally import Picture
+    from ..parity.tolerances import Tolerance
+
+CandidateArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="CANDIDATE", help="A bundle, saved outputs or a checkpoint; default: the bundle shipped."),
+]
 
 
 @app.command()
 def validate(
     context: typer.Context,
-    bundle: BundleArgument = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Compare with PyTorch instead of the golden file.")] = None,
-    images: ImagesOption = None,
-    masks: MasksOption = None,
+    candidate: CandidateArgument = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="A checkpoint, a bundle or saved outputs; default: the candidate's golden file.")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="The same as --reference FILE.")] = None,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
+    reference_backend: Annotated[Backend, typer.Option(help="Of a reference that is a bundle.")] = Backend.AUTO,
+    reference_device: Annotated[str, typer.Option(help="Of a reference that is a bundle.")] = "auto",
+    images: ImagesOption = None,
+    masks: MasksOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Compare the first so many faces.")] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="Largest batch to compare.")] = 8,
+    tolerance: Annotated[
+        str | None, typer.Option(help="Judge by float32, tf32, float16 or int8; default: the candidate's precision.")
+    ] = None,
+    max_abs: Annotated[float | None, typer.Option(min=0, help="Bound on the absolute error.")] = None,
+    p99_abs: Annotated[float | None, typer.Option(min=0, help="Bound on its 99th percentile.")] = None,
+    min_agreement: Annotated[float | None, typer.Option(min=0, max=1, help="Least share of equal labels.")] = None,
+    tie_margin: Annotated[float | None, typer.Option(min=0, help="Largest lead of a label that may flip.")] = None,
+    min_psnr_db: Annotated[float | None, typer.Option(help="Least PSNR inside the hole.")] = None,
+    save_outputs: Annotated[Path | None, typer.Option(help="Keep the candidate's outputs in this new folder.")] = None,
+    save_reference: Annotated[Path | None, typer.Option(help="Keep the reference's outputs in a new folder.")] = None,
+    judge_again: Annotated[
+        Path | None, typer.Option("--from", help="Judge an earlier run's JSON again; nothing is run.")
+    ] = None,
     json_file: JsonOption = None,
+    report: Annotated[Path | None, typer.Option(help="Write index.html, results.json and junit.xml here.")] = None,
 ) -> None:
-    """Prove that a bundle computes what PyTorch computed: each stage, then the chain."""
-    from ..backends import open_chain
-    from ..parity import check_parity, golden_reference
-
+    """Prove that a candidate computes what a reference computes: each stage alone, then the chain."""
+    changes = {
+        "max_abs": max_abs,
+        "p99_abs": p99_abs,
+        "min_agreement": min_agreement,
+        "tie_margin": tie_margin,
+        "min_psnr_db": min_psnr_db,
+    }
     check_writable("--json", json_file)
-    opened = open_bundle(bundle)
+    _check_report(report)
+    if judge_again is not None:
+        if candidate or reference or checkpoint or images or masks or save_outputs or save_reference:
+            raise UsageError("--from judges what was measured; it takes tolerances, --json and --report only")
+        _finish(_rejudge(judge_again, tolerance, changes), [], json_file, report)
+        return
+    if reference is not None and checkpoint is not None:
+        raise UsageError("--checkpoint and --reference name the same side; give one")
     threads = context.obj["threads"]
-    if checkpoint is None:
-        if images is not None or masks is not None:
-            raise UsageError("--images and --masks need --checkpoint: only golden inputs have a reference of their own")
-        chain = open_chain(opened, backend, device, threads)
-        errors.print(f"using {chain.description}, reference: golden.npz")
-        report = check_parity(chain, [golden_reference(opened)])
-        chain.close()
+    source = open_source(candidate, backend, device, threads)
+    origin, golden = _open_reference(
+        candidate, reference or checkpoint, source, reference_backend, reference_device, threads
+    )
+    from ..parity.comparison import compare_sources
+    from ..parity.sources import check_pair
+    from ..parity.tolerances import plan_tolerances
+
+    check_pair(origin.identity, source.identity)
+    errors.print(f"candidate: {source.identity.description}\nreference: {origin.identity.description}")
+    if golden is not None and (images is not None or masks is not None):
+        raise UsageError("--images and --masks need --reference: only golden inputs have a reference of their own")
+    cases = iter([golden]) if golden else _cases(source, origin, images, masks, limit, max_batch)
+    tolerances = plan_tolerances(source.identity.precision, tolerance, changes)
+    with ExitStack() as stack:
+        keep = _keeper(stack, ((save_reference, origin), (save_outputs, source)))
+        result, pictures = compare_sources(origin, source, cases, tolerances, keep)
+    _attribute(result, origin, candidate, pictures, tolerances)
+    _finish(result, pictures, json_file, report)
+
+
+def _open_reference(
+    candidate: Path | None, path: Path | None, source: Source, backend: str, device: str, threads: int | None
+) -> tuple[Source, Case | None]:
+    """Return the reference, and the golden case where the candidate's golden file is the reference."""
+    from ..parity.sources import ChainSource, golden_source
+
+    if path is not None:
+        return open_source(path, backend, device, threads), None
+    if not isinstance(source, ChainSource):
+        raise UsageError(f"{candidate}: has no golden outputs of its own; name what it shall equal with --reference")
+    return golden_source(open_bundle(candidate))
+
+
+def _cases(
+    source: Source, origin: Source, images: Path | None, masks: Path | None, limit: int | None, max_batch: int
+) -> Iterator[Case]:
+    """Return the saved cases where a side is saved, else faces and what is made of the first of them."""
+    from ..parity.cases import array_cases, face_cases, generated_cases
+    from ..parity.saved import SavedSource
+
+    saved = [side for side in (origin, source) if isinstance(side, SavedSource)]
+    if saved:
+        if images is not None or masks is not None or limit is not None:
+            raise UsageError("saved outputs bring their own inputs; leave out --images, --masks and --limit")
+        if len(saved) == 2 and set(saved[0].entries) != set(saved[1].entries):
+            names = sorted(set(saved[0].entries) ^ set(saved[1].entries))
+            raise UsageError(f"{saved[0].folder} and {saved[1].folder}: not of the same cases: {', '.join(names[:5])}")
+        yield from saved[0].cases()
+        return
+    size = source.identity.image_size
+    if images is None:
+        face, hole = real_faces(images, masks, size)
+        yield from array_cases(face[:limit], hole[:limit], "golden")
+        yield from generated_cases(face, hole, max_batch)
+        return
+    if masks is None:
+        raise UsageError("--images needs --masks")
+    first: list[Case] = []
+    for case in face_cases(images, masks, size, limit):
+        if len(first) < max_batch:
+            first.append(case)
+        yield case
+    import numpy as np
+
+    stacked = [np.concatenate([case.inputs[name] for case in first]) for name in ("image", "mask")]
+    yield from generated_cases(stacked[0], stacked[1], max_batch)
+
+
+def _keeper(stack: ExitStack, wanted: tuple[tuple[Path | None, Source], ...]) -> Any:
+    """Return the function that keeps both sides' tensors where that was asked for."""
+    from ..parity.saved import OutputsWriter
+
+    reference, candidate = (
+        None if path is None else stack.enter_context(OutputsWriter(path, source.identity)) for path, source in wanted
+    )
+
+    def keep(case: Case, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+        if reference is not None:
+            reference.add(case, ours)
+        if candidate is not None:
+            candidate.add(case, theirs)
+
+    return keep
+
+
+def _attribute(
+    result: dict[str, Any],
+    origin: Source,
+    candidate: Path | None,
+    pictures: list[Picture],
+    tolerances: Mapping[str, Tolerance],
+) -> None:
+    """Name the module where the error of a failed stage jumps: of a bundle, against a checkpoint."""
+    failed = [name for name, figures in result["stages"].items() if not figures["passed"]]
+    if not failed or not hasattr(origin, "modules") or (candidate is not None and candidate.is_file()):
+        return
+    from ..parity.saved import OUTPUTS_FILE
+
+    if candidate is not None and (candidate / OUTPUTS_FILE).is_file():
+        return
+    attribution: Any = load_extra("showface.export.attribution", "export")
+    image, mask = pictures[0].image[None], pictures[0].mask[None]
+    result["attribution"] = attribution.attribute_stages(open_bundle(candidate), origin, failed, image, mask, tolerances)
+
+
+def _rejudge(path: Path, tolerance: str | None, changes: dict[str, float | None]) -> dict[str, Any]:
+    from ..parity.comparison import read_result
+    from ..parity.tolerances import judge, override, plan_tolerances, stored_tolerances
+
+    result = read_result(path)
+    if tolerance is not None:
+        tolerances = plan_tolerances(result["candidate"]["precision"], tolerance, changes)
     else:
-        exporter: Any = load_extra("showface.export.bundle", "export")
-        faces = real_faces(images, masks, opened.manifest.image_size)
-        report = exporter.checkpoint_parity(opened, checkpoint, faces, threads, device, backend)
+        tolerances = {name: override(row, changes) for name, row in stored_tolerances(result).items()}
+    return judge(result, tolerances)
+
+
+def _check_report(folder: Path | None) -> None:
+    """Refuse, before any work, a report that could not be written after it."""
+    if folder is None:
+        return
+    load_extra("showface.runtime.parity.report", "report")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"--report {folder}: exists already; remove it or choose another folder")
+    check_writable("--report", folder / "index.html" if folder.is_dir() else folder)
+
+
+def _finish(result: dict[str, Any], pictures: list[Picture], json_file: Path | None, report: Path | None) -> None:
+    """Write and print the result, and exit with 1 where it failed."""
     if json_file is not None:
         with system_errors(UsageError, json_file, "cannot be written"):
-            json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print_parity(report)
-    if not report["passed"]:
+            json_file.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if report is not None:
+        writer: Any = load_extra("showface.runtime.parity.report", "report")
+        writer.write_report(report, result, pictures)
+        errors.print(f"report: {report / 'index.html'}")
+    print_parity(result)
+    if not result["passed"]:
         raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""How fast a chain is, and where its time goes."""

@@ -1,0 +1,248 @@
+"""The comparison: every stage alone on the same inputs, then the chain on its own outputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError, system_errors
+from ..session import Chain, Tensors
+from ..stages import CHAIN_INPUTS, CHAIN_OUTPUT, VARIANTS, Stage
+from .cases import Case
+from .figures import float_figures, hole_figures
+from .sources import LABELS, MARGIN, Identity, KeptSource, Source, check_pair
+from .tally import Gallery, Picture, TensorTally, finite
+from .tolerances import Tolerance, judge, plan_tolerances, stored_tolerances
+
+RESULT_SCHEMA = 1
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Two sources and what is known of their difference so far."""
+
+    reference: Source
+    candidate: Source
+    stages: tuple[Stage, ...] = field(init=False)
+    alone: dict[str, dict[str, TensorTally]] = field(init=False)
+    chained: dict[str, TensorTally] = field(init=False)
+    own: dict[str, TensorTally] = field(init=False)
+    gallery: Gallery = field(default_factory=Gallery)
+    psnr: float = float("inf")
+    ssim: float = 1.0
+    images: int = 0
+    cases: int = 0
+
+    def __post_init__(self) -> None:
+        check_pair(self.reference.identity, self.candidate.identity)
+        self.stages = VARIANTS[self.reference.identity.variant]
+        self.alone = {stage.name: {name: TensorTally(name) for name in stage.outputs} for stage in self.stages}
+        outputs = [name for stage in self.stages for name in stage.outputs]
+        self.chained = {name: TensorTally(name) for name in outputs}
+        self.own = {name: TensorTally(name) for name in outputs if name in (LABELS, CHAIN_OUTPUT)}
+
+    def add(self, case: Case) -> tuple[Tensors, Tensors]:
+        """Compare one case; return the tensors of the reference's and of the candidate's own chain."""
+        reference, candidate = self.reference.chain(case), self.candidate.chain(case)
+        self.cases += 1
+        self.images += len(case.inputs["image"])
+        self._add_chain(case, reference, candidate)
+        for stage in self.stages:
+            pair = self._stage_pair(stage, reference, candidate)
+            for name in stage.outputs if pair else ():
+                if name not in case.given:
+                    assert pair is not None
+                    margin = pair[0].get(MARGIN) if name == LABELS else None
+                    _tally(self.alone[stage.name][name], case, pair[0][name], pair[1][name], margin)
+        return reference, candidate
+
+    def _stage_pair(self, stage: Stage, reference: Tensors, candidate: Tensors) -> tuple[Tensors, Tensors] | None:
+        """Return both sides' outputs of one stage on the same inputs, or None where neither side can run it.
+
+        Where the candidate was kept and the reference runs, the reference gets the candidate's inputs.
+        """
+        if self.candidate.runs:
+            return reference, self.candidate.stage(stage, reference)
+        if self.reference.runs:
+            return self.reference.stage(stage, candidate), candidate
+        return None
+
+    def _add_chain(self, case: Case, reference: Tensors, candidate: Tensors) -> None:
+        """Judge the chain twice.
+
+        A label that flips on a tie changes everything after it. So the bounds on errors hold for
+        chains with equal labels; of the chain on its own labels, no flip may be more than a tie.
+        """
+        for name, tally in self.own.items():
+            if name not in case.given:
+                _tally(tally, case, reference[name], candidate[name], reference.get(MARGIN))
+        pair = reference, candidate
+        if LABELS in self.own and not np.array_equal(reference[LABELS], candidate[LABELS]):
+            if self.candidate.runs:
+                pair = reference, self.candidate.chain(case, {LABELS: reference[LABELS]})
+            elif self.reference.runs:
+                pair = self.reference.chain(case, {LABELS: candidate[LABELS]}), candidate
+        for name, tally in self.chained.items():
+            if name != LABELS:
+                _tally(tally, case, pair[0][name], pair[1][name], None)
+        self._add_images(case, *pair)
+
+    def _add_images(self, case: Case, reference: Tensors, candidate: Tensors) -> None:
+        for index, (ours, theirs) in enumerate(zip(reference[CHAIN_OUTPUT], candidate[CHAIN_OUTPUT], strict=True)):
+            image, mask = case.inputs["image"][index], case.inputs["mask"][index]
+            if ours.shape != theirs.shape:
+                continue  # the tally names the mismatch
+            psnr, ssim = hole_figures(ours, theirs, mask)
+            self.psnr, self.ssim = min(self.psnr, _or(psnr, np.inf)), min(self.ssim, _or(ssim, 1.0))
+            figures = float_figures(ours, theirs)
+            badness = np.inf if figures.nan + figures.inf else figures.max_abs
+            # Copies: a view would keep its whole batch alive.
+            arrays = (np.array(array) for array in (image, mask, ours, theirs))
+            self.gallery.offer(badness, Picture(case.image_name(index), *arrays))
+
+    def figures(self) -> dict[str, Any]:
+        """Return what was measured, not yet judged, as JSON can hold it."""
+        return {
+            "schema_version": RESULT_SCHEMA,
+            "reference": _identity(self.reference.identity),
+            "candidate": _identity(self.candidate.identity),
+            "cases": self.cases,
+            "images": self.images,
+            "stages": {name: _summary(tallies) for name, tallies in self.alone.items() if _used(tallies)},
+            "chain": self._chain_figures(),
+        }
+
+    def _chain_figures(self) -> dict[str, Any]:
+        tensors = {name: tally.to_dict() for name, tally in self.chained.items() if tally.images}
+        own = {name: tally.to_dict() for name, tally in self.own.items()}
+        labels = own.get(LABELS)
+        if labels is not None and labels["images"]:
+            tensors = {name: labels if name == LABELS else tensors.get(name) for name in self.chained}
+        result = own[CHAIN_OUTPUT]
+        return {
+            **_worst(tensors),
+            "own_labels_max_abs": result["max_abs"],
+            "own_labels_mean_abs": result["mean_abs"],
+            "flips": labels["flips"] if labels else 0,
+            "largest_flipped_margin": labels["largest_flipped_margin"] if labels else 0.0,
+            "psnr_db": finite(self.psnr),
+            "ssim": finite(self.ssim),
+            "worst_image": tensors[CHAIN_OUTPUT]["worst_image"],
+            "tensors": tensors,
+        }
+
+
+def compare_sources(
+    reference: Source,
+    candidate: Source,
+    cases: Iterable[Case],
+    tolerances: Mapping[str, Tolerance],
+    seen: Callable[[Case, Tensors, Tensors], None] | None = None,
+) -> tuple[dict[str, Any], list[Picture]]:
+    """Compare two sources over a stream of cases.
+
+    Args:
+        reference: what is right.
+        candidate: what is to be proved.
+        cases: read one by one and not kept.
+        tolerances: of each stage and of the ``chain``.
+        seen: called after each case with the tensors of both sides' own chains.
+
+    Returns:
+        The judged result, and the pictures of the worst images.
+
+    Raises:
+        UsageError: the two cannot be compared.
+    """
+    comparison = Comparison(reference, candidate)
+    for case in cases:
+        ours, theirs = comparison.add(case)
+        if seen is not None:
+            seen(case, ours, theirs)
+    return judge(comparison.figures(), tolerances), comparison.gallery.worst_first()
+
+
+def check_parity(chain: Chain, references: Sequence[Tensors]) -> dict[str, Any]:
+    """Compare a float32 chain with several references, such as batches of different sizes.
+
+    Returns:
+        The result of :func:`compare_sources`, among it ``{"passed", "stages": {name: {"max_abs",
+        "mean_abs", "agreement", "passed"}}, "chain": {…}}`` with the worst figures over the references.
+    """
+    from .sources import ChainSource
+
+    stages = tuple(session.stage for session in chain.sessions)
+    variant = next((name for name, table in VARIANTS.items() if table == stages), "full")
+    identity = Identity("the chain", variant, references[0]["image"].shape[2], "", {s.name: "float32" for s in stages})
+    cases = [Case(f"reference-{k}", {n: r[n] for n in CHAIN_INPUTS}) for k, r in enumerate(references)]
+    kept = KeptSource(identity, {case.name: r for case, r in zip(cases, references, strict=True)})
+    tolerances = plan_tolerances(identity.precision, None, {})
+    return compare_sources(kept, ChainSource(chain, identity), cases, tolerances)[0]
+
+
+def _tally(tally: TensorTally, case: Case, reference: Any, candidate: Any, margin: Any) -> None:
+    if len(reference) != len(candidate):
+        tally.mismatch = f"batch {len(candidate)} instead of {len(reference)} ({case.name})"
+        return
+    for index in range(len(reference)):
+        lead = None if margin is None else margin[index]
+        tally.add(case.image_name(index), reference[index], candidate[index], lead)
+
+
+def _used(tallies: Mapping[str, TensorTally]) -> bool:
+    return any(tally.images or tally.mismatch for tally in tallies.values())
+
+
+def _summary(tallies: Mapping[str, TensorTally]) -> dict[str, Any]:
+    tensors = {name: tally.to_dict() for name, tally in tallies.items()}
+    return {**_worst(tensors), "tensors": tensors}
+
+
+def _worst(tensors: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the worst of the tensors' figures: errors of the floats, agreement of the labels."""
+    floats = [tensor for tensor in tensors.values() if tensor["kind"] == "float"]
+    labels = [tensor for tensor in tensors.values() if tensor["kind"] == "labels"]
+    return {
+        "max_abs": max((tensor["max_abs"] for tensor in floats), default=0.0),
+        "mean_abs": max((tensor["mean_abs"] for tensor in floats), default=0.0),
+        "agreement": min((tensor["agreement"] for tensor in labels), default=1.0),
+    }
+
+
+def _identity(identity: Identity) -> dict[str, Any]:
+    return {
+        **{k: v for k, v in asdict(identity).items()},
+        "precision": dict(identity.precision),
+        "environment": dict(identity.environment),
+    }
+
+
+def _or(value: float, replacement: float) -> float:
+    return replacement if np.isnan(value) else value
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read the JSON of an earlier comparison.
+
+    Raises:
+        UsageError: it cannot be read, or is none, or of a newer version.
+    """
+    mend = "run showface validate again with --json"
+    with system_errors(UsageError, path, f"cannot be read; {mend}"):
+        text = path.read_bytes()
+    try:
+        result: dict[str, Any] = json.loads(text)
+        version = result["schema_version"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"'schema_version' is {version!r}")
+        if version > RESULT_SCHEMA:
+            raise UsageError(f"{path}: schema {version} is newer than {RESULT_SCHEMA}; pip install -U showface")
+        judge(result, stored_tolerances(result))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: not the result of a comparison: {error!r}; {mend}") from error
+    return result
