@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ..parity.cases import Case
     from ..parity.sources import Source
     from ..parity.tally import Picture
-    from ..parity.tolerances import Tolerance
 
 CandidateArgument = Annotated[
     Path | None,
@@ -106,7 +105,7 @@ def validate(
     with ExitStack() as stack:
         keep = _keeper(stack, ((save_reference, origin), (save_outputs, source)))
         result, pictures = compare_sources(origin, source, cases, tolerances, keep)
-    _attribute(result, origin, candidate, pictures, tolerances)
+    _attribute(result, origin, candidate, pictures)
     _finish(result, pictures, json_file, report)
 
 
@@ -180,7 +179,6 @@ def _attribute(
     origin: Source,
     candidate: Path | None,
     pictures: list[Picture],
-    tolerances: Mapping[str, Tolerance],
 ) -> None:
     """Name the module where the error of a failed stage jumps: of a bundle, against a checkpoint."""
     failed = [name for name, figures in result["stages"].items() if not figures["passed"]]
@@ -191,8 +189,9 @@ def _attribute(
     if candidate is not None and (candidate / OUTPUTS_FILE).is_file():
         return
     attribution: Any = load_extra("showface.export.attribution", "export")
-    image, mask = pictures[0].image[None], pictures[0].mask[None]
-    result["attribution"] = attribution.attribute_stages(open_bundle(candidate), origin, failed, image, mask, tolerances)
+    inputs = [(picture.image[None], picture.mask[None]) for picture in pictures]
+    precision = result["candidate"]["precision"]
+    result["attribution"] = attribution.attribute_stages(open_bundle(candidate), origin, failed, inputs, precision)
 
 
 def _rejudge(path: Path, tolerance: str | None, changes: dict[str, float | None]) -> dict[str, Any]:

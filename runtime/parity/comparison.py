@@ -93,10 +93,10 @@ class Comparison:
         self._add_images(case, *pair)
 
     def _add_images(self, case: Case, reference: Tensors, candidate: Tensors) -> None:
+        if reference[CHAIN_OUTPUT].shape != candidate[CHAIN_OUTPUT].shape:
+            return  # the tally names the mismatch
         for index, (ours, theirs) in enumerate(zip(reference[CHAIN_OUTPUT], candidate[CHAIN_OUTPUT], strict=True)):
             image, mask = case.inputs["image"][index], case.inputs["mask"][index]
-            if ours.shape != theirs.shape:
-                continue  # the tally names the mismatch
             psnr, ssim = hole_figures(ours, theirs, mask)
             self.psnr, self.ssim = min(self.psnr, _or(psnr, np.inf)), min(self.ssim, _or(ssim, 1.0))
             figures = float_figures(ours, theirs)
@@ -113,16 +113,17 @@ class Comparison:
             "candidate": _identity(self.candidate.identity),
             "cases": self.cases,
             "images": self.images,
-            "stages": {name: _summary(tallies) for name, tallies in self.alone.items() if _used(tallies)},
+            "stages": {n: _summary(t) for n, t in self.alone.items() if any(tally.used for tally in t.values())},
             "chain": self._chain_figures(),
         }
 
     def _chain_figures(self) -> dict[str, Any]:
-        tensors = {name: tally.to_dict() for name, tally in self.chained.items() if tally.images}
-        own = {name: tally.to_dict() for name, tally in self.own.items()}
+        own = {name: tally.to_dict() for name, tally in self.own.items() if tally.used}
         labels = own.get(LABELS)
-        if labels is not None and labels["images"]:
-            tensors = {name: labels if name == LABELS else tensors.get(name) for name in self.chained}
+        tensors = {name: tally.to_dict() for name, tally in self.chained.items() if tally.used}
+        if labels is not None:
+            order = list(self.chained)
+            tensors = dict(sorted({**tensors, LABELS: labels}.items(), key=lambda entry: order.index(entry[0])))
         result = own[CHAIN_OUTPUT]
         return {
             **_worst(tensors),
@@ -194,12 +195,8 @@ def _tally(tally: TensorTally, case: Case, reference: Any, candidate: Any, margi
         tally.add(case.image_name(index), reference[index], candidate[index], lead)
 
 
-def _used(tallies: Mapping[str, TensorTally]) -> bool:
-    return any(tally.images or tally.mismatch for tally in tallies.values())
-
-
 def _summary(tallies: Mapping[str, TensorTally]) -> dict[str, Any]:
-    tensors = {name: tally.to_dict() for name, tally in tallies.items()}
+    tensors = {name: tally.to_dict() for name, tally in tallies.items() if tally.used}
     return {**_worst(tensors), "tensors": tensors}
 
 
@@ -216,7 +213,7 @@ def _worst(tensors: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _identity(identity: Identity) -> dict[str, Any]:
     return {
-        **{k: v for k, v in asdict(identity).items()},
+        **asdict(identity),
         "precision": dict(identity.precision),
         "environment": dict(identity.environment),
     }

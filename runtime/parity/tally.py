@@ -47,6 +47,11 @@ class TensorTally:
         """Whether the tensor holds categories."""
         return TENSORS[self.name].dtype == "int32"
 
+    @property
+    def used(self) -> bool:
+        """Whether anything was added."""
+        return bool(self.images or self.mismatch)
+
     def add(self, image: str, reference: Array, candidate: Array, margin: Array | None = None) -> None:
         """Add the tensor of one image, without its batch dimension; another shape or dtype is noted as a mismatch."""
         self.images += 1
