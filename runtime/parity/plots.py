@@ -15,7 +15,6 @@ from .tally import Picture
 
 INK, SERIES = "#334155", ("#c2410c", "#0369a1", "#64748b")
 FLOOR = 1e-10  # on a logarithmic axis: what equals the reference is drawn here
-GAP = 4  # pixels between the pictures of a row
 
 
 def growth_plot(result: Mapping[str, Any]) -> bytes:
@@ -57,21 +56,22 @@ def histogram_plot(result: Mapping[str, Any]) -> bytes:
     return _png(figure)
 
 
-def picture_row(picture: Picture) -> tuple[bytes, float]:
-    """Draw input | reference | candidate | difference, and return by how much the difference is amplified."""
+def picture_parts(picture: Picture) -> tuple[dict[str, bytes], float]:
+    """Return input, reference, candidate and difference as PNG, and by how much the difference is amplified.
+
+    The hole is grey in the input; the largest difference of any channel is white, and so is what is not finite.
+    """
     difference = np.abs(picture.candidate.astype(np.float64) - picture.reference).max(axis=0)
-    difference = np.where(np.isfinite(difference), difference, np.inf)
-    finite = difference[np.isfinite(difference)]
-    largest = float(finite.max(initial=0.0))
-    gain = 2.0 / largest if largest else 1.0  # the largest difference becomes white
+    largest = float(difference[np.isfinite(difference)].max(initial=0.0))
+    gain = 2.0 / largest if largest else 1.0
     shown = np.where(np.isfinite(difference), difference * gain - 1.0, 1.0)
-    hidden = np.where(picture.mask > 0, 0.0, picture.image)
-    parts = [hidden, picture.reference, picture.candidate, np.repeat(shown[None], 3, axis=0)]
-    gap = np.full((picture.image.shape[1], GAP, 3), 255, np.uint8)
-    cells: list[Pixels] = []
-    for part in parts:
-        cells += [_pixels(part), gap]
-    return encode_photo(np.concatenate(cells[:-1], axis=1), ".png", lossy=False), gain
+    parts = {
+        "input": np.where(picture.mask > 0, 0.0, picture.image),
+        "reference": picture.reference,
+        "candidate": picture.candidate,
+        "difference": np.repeat(shown[None], 3, axis=0),
+    }
+    return {name: encode_photo(_pixels(part), ".png", lossy=False) for name, part in parts.items()}, gain
 
 
 def _pixels(image: Any) -> Pixels:

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from ..errors import ShowfaceError, system_errors
-from .plots import growth_plot, histogram_plot, picture_row
+from .plots import growth_plot, histogram_plot, picture_parts
 from .tally import Picture
 
 TEMPLATE = "report.html.j2"
@@ -54,12 +54,11 @@ def render_page(result: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
     template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     rows = []
     for picture in pictures:
-        data, gain = picture_row(picture)
-        rows.append({"name": picture.name, "png": data, "gain": gain})
-    views = [(name, figures) for name, figures in result["stages"].items()]
+        parts, gain = picture_parts(picture)
+        rows.append({"name": picture.name, "parts": parts, "gain": gain})
     return template.render(
         result=result,
-        views=[*views, ("chain", result["chain"])],
+        views=[*result["stages"].items(), ("chain", result["chain"])],
         attribution=result.get("attribution", []),
         growth=growth_plot(result),
         histogram=histogram_plot(result),
