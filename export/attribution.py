@@ -120,13 +120,14 @@ def compare_modules(
         proto: the stage's graph.
         stage: its entry of the stage table.
         module: the same in PyTorch.
-        inputs: of the stage.
+        inputs: of the stage; others are left out.
         run: of the marked graph; ONNX Runtime on the CPU by default.
     """
-    seen = _watch(module, [torch.from_numpy(inputs[name]) for name in stage.inputs])
+    fed = {name: inputs[name] for name in stage.inputs}
+    seen = _watch(module, [torch.from_numpy(array) for array in fed.values()])
     leaving = {**_leaving_tensors(proto), "": list(stage.outputs)}
     names = sorted({name for entry in seen for name in leaving.get(entry.module, ())})
-    computed = (run or run_marked)(marked_model(proto, names), inputs, names)
+    computed = (run or run_marked)(marked_model(proto, names), fed, names)
     figures = []
     for entry in seen:
         # A convolution that the exporter folded into the normalisation behind it has no nodes of its own: what

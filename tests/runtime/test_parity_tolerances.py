@@ -1,5 +1,6 @@
 """The table of tolerances, the verdict over stored figures, and judging again."""
 
+import itertools
 import json
 
 import pytest
@@ -41,7 +42,7 @@ def result(**changes):
 def test_every_row_is_looser_than_the_one_before():
     rows = list(TOLERANCES.values())
     assert list(TOLERANCES) == ["float32", "tf32", "float16", "int8"]
-    for strict, loose in zip(rows, rows[1:], strict=False):
+    for strict, loose in itertools.pairwise(rows):
         assert loose.max_abs >= strict.max_abs
         assert loose.p99_abs >= strict.p99_abs
         assert loose.tie_margin >= strict.tie_margin

@@ -1,0 +1,95 @@
+"""Interleaved timing and what is said of it: percentiles, and ratios round by round."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+Seconds = dict[str, list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Percentiles of repeated runs, in milliseconds, linearly interpolated."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    min_ms: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Time of one subject over that of another in the same round: above 1, the other is faster.
+
+    Attributes:
+        median: over all rounds.
+        low: its 10th percentile.
+        high: its 90th percentile.
+    """
+
+    median: float
+    low: float
+    high: float
+
+
+def latency_of(seconds: Sequence[float]) -> Latency:
+    """Return the percentiles of some runs."""
+    p50, p90, p99 = np.percentile(np.asarray(seconds) * 1e3, (50, 90, 99))
+    return Latency(float(p50), float(p90), float(p99), min(seconds) * 1e3, len(seconds))
+
+
+def ratio_of(seconds: Sequence[float], base: Sequence[float]) -> Ratio:
+    """Return how many times as long ``seconds`` took as ``base``, round by round."""
+    low, median, high = np.percentile(np.asarray(seconds) / np.asarray(base), (10, 50, 90))
+    return Ratio(float(median), float(low), float(high))
+
+
+def interleave(tasks: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int) -> Seconds:
+    """Time all tasks in turn, so that what disturbs the machine disturbs them alike.
+
+    Every second round runs them in the reverse order, so that none is always behind the same other.
+
+    Args:
+        tasks: by name.
+        rounds: runs of each task on the clock.
+        warm_up: runs of each task before.
+
+    Returns:
+        Seconds of each run, by name.
+    """
+    for _ in range(warm_up):
+        for task in tasks.values():
+            task()
+    seconds: Seconds = {name: [] for name in tasks}
+    for index in range(rounds):
+        for name in list(tasks) if index % 2 == 0 else list(tasks)[::-1]:
+            started = time.perf_counter()
+            tasks[name]()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def pin(threads: int) -> list[int]:
+    """Keep this process on its first ``threads`` processors; return them, none where the system cannot."""
+    if not hasattr(os, "sched_setaffinity"):
+        return []
+    processors = sorted(os.sched_getaffinity(0))[:threads]
+    os.sched_setaffinity(0, processors)
+    return processors
+
+
+def available_threads() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def figures(value: Latency | Ratio) -> dict[str, Any]:
+    """Return the fields as JSON can hold them."""
+    return asdict(value)

@@ -1,0 +1,185 @@
+"""A fault that is planted in a module of the graph is found in that module."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from showface.export.attribution import (
+    ROUNDING,
+    ModuleFigures,
+    attribute_stages,
+    compare_modules,
+    first_jump,
+    marked_model,
+)
+from showface.export.parity_source import source_of_checkpoint
+from showface.runtime.bundle import open_bundle
+from showface.runtime.parity.cases import Case
+from showface.runtime.stages import STAGES
+
+STAGE = {stage.name: stage for stage in STAGES}
+
+
+@pytest.fixture(scope="module")
+def origin(narrow_checkpoint):
+    return source_of_checkpoint(narrow_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def tensors(origin, chain_inputs):
+    return origin.chain(Case("face", {"image": chain_inputs[0][:1], "mask": chain_inputs[1][:1]}))
+
+
+@pytest.fixture(scope="module")
+def compare(narrow_bundle, origin, tensors):
+    """Return a function that compares the modules of a stage whose graph ``edit`` has changed."""
+
+    def run(stage, edit=lambda proto: None):
+        proto = onnx.load(narrow_bundle / f"{stage}.onnx")
+        edit(proto)
+        return compare_modules(proto, STAGE[stage], origin.modules()[stage], tensors)
+
+    return run
+
+
+def disturb(name, amount=0.5):
+    """Return an edit that adds ``amount`` to an initializer."""
+
+    def edit(proto):
+        found = [i for i in proto.graph.initializer if i.name.removesuffix(".float16") == name]
+        assert len(found) == 1, name
+        values = numpy_helper.to_array(found[0])
+        found[0].CopyFrom(numpy_helper.from_array((values + amount).astype(values.dtype), found[0].name))
+
+    return edit
+
+
+def replace_node(scope, kind, other):
+    """Return an edit that makes the nodes ``kind`` of a module ``other`` ones."""
+
+    def edit(proto):
+        found = [n for n in proto.graph.node if n.op_type == kind and scope_of(n) == scope]
+        assert found, scope
+        for node in found:
+            node.op_type = other
+            del node.attribute[:]
+
+    return edit
+
+
+def scope_of(node):
+    text = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "['']")
+    return [name for name in json.loads(text.replace("'", '"'))[:-1] if name][-1:]
+
+
+@pytest.mark.parametrize("stage", STAGE)
+def test_without_a_fault_no_module_stands_out_and_most_are_compared(compare, origin, stage):
+    figures = compare(stage)
+    assert first_jump(figures, ROUNDING["float32"]) is None
+    assert all(entry.error < 1e-4 and entry.not_finite == 0 for entry in figures)
+    named = {entry.module for entry in figures} | {entry.folded for entry in figures}
+    names = [name for name, _ in origin.modules()[stage].named_modules()]
+    full = {n if n == stage or n.startswith(f"{stage}.") else f"{stage}.{n}".rstrip(".") for n in names}
+    assert len(full & named) >= 0.7 * len(full)
+
+
+@pytest.mark.parametrize(
+    ("stage", "edit", "module"),
+    [
+        ("coarse", disturb("encoder.1.conv.conv.weight"), "coarse.encoder.1.conv.conv"),
+        ("coarse", replace_node(["encoder.2.conv"], "Reciprocal", "Neg"), "coarse.encoder.2.conv"),
+        ("coarse", disturb("decoder.1.conv.conv.weight"), "coarse.decoder.1.conv.conv"),
+        ("coarse", disturb("to_rgb.bias"), "coarse.to_rgb"),
+        ("coarse", replace_node(["decoder.3"], "LeakyRelu", "Relu"), "coarse.decoder.3"),
+        ("parser", disturb("parser.context.features.3.conv.1.0.weight"), "parser.context.features.3.conv.1.0"),
+        ("parser", disturb("parser.fusion.squeeze.bias"), "parser.fusion.squeeze"),
+        ("parser", disturb("parser.classifier.weight"), "parser.classifier"),
+        ("memory", disturb("encoder.conv3.bias"), "memory.encoder.conv3"),
+        ("memory", replace_node(["encoder"], "Tanh", "Sigmoid"), "memory.encoder"),
+        ("mrem", disturb("mining.value.weight"), "mrem.mining.value"),
+        ("mrem", replace_node(["mining"], "Softmax", "LogSoftmax"), "mrem.mining"),
+        ("refiner", disturb("body.0.gated.conv.bias"), "refiner.body.0.gated.conv"),
+        ("refiner", disturb("decode2.spade1.shared.weight"), "refiner.decode2.spade1.shared"),
+        ("refiner", disturb("decode4.spade2.modulation.bias"), "refiner.decode4.spade2.modulation"),
+        ("refiner", replace_node(["encode2"], "Elu", "Relu"), "refiner.encode2"),
+        ("refiner", disturb("spade1.modulation.bias"), "refiner.spade1.modulation"),
+    ],
+)
+def test_a_planted_fault_is_attributed_to_its_module(compare, stage, edit, module):
+    jump = first_jump(compare(stage, edit), ROUNDING["float32"])
+    assert jump is not None
+    assert jump.module == module
+    assert jump.error > 1e-4
+
+
+def test_a_fault_that_makes_nan_is_named_too(compare):
+    jump = first_jump(compare("refiner", disturb("encode4.conv.bias", np.nan)), ROUNDING["float32"])
+    assert (jump.module, jump.error, jump.max_abs) == ("refiner.encode4.conv", None, None)
+    assert jump.not_finite > 0
+
+
+def test_the_figures_of_a_module_are_those_of_numpy(compare, origin, tensors):
+    entry = next(e for e in compare("refiner", disturb("encode1.conv.bias")) if e.module == "refiner.encode1.conv")
+    seen = []
+    handle = origin.model.refiner.encode1.conv.register_forward_hook(lambda *a: seen.append(a[2].detach().numpy()))
+    origin.stage(STAGE["refiner"], tensors)
+    handle.remove()
+    assert entry.reference_range == (pytest.approx(seen[0].min()), pytest.approx(seen[0].max()))
+    assert entry.max_abs == pytest.approx(0.5, abs=1e-3)
+    assert entry.error == pytest.approx(0.5 / np.abs(seen[0]).max(), rel=1e-2)
+    magnitude = np.abs(seen[0])
+    assert entry.outside_half == np.mean((magnitude > 65504) | ((magnitude > 0) & (magnitude < 2.0**-24)))
+
+
+def entry(error):
+    return ModuleFigures("m", "", "t", error, error, (0, 1), (0, 1), 0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("errors", "found"),
+    [
+        ((1e-6, 2e-6, 5e-6), None),
+        ((1e-6, 5e-5, 2e-2), 1),
+        ((1e-6, 2e-5, 1.9e-4, 2e-3), 1),
+        ((2e-3, 1.0), 0),
+        ((1e-6, None, 1.0), 1),
+        ((), None),
+    ],
+)
+def test_a_jump_is_far_above_rounding_and_all_before(errors, found):
+    figures = [entry(error) for error in errors]
+    assert first_jump(figures, 1e-5) is (None if found is None else figures[found])
+
+
+def test_marking_leaves_the_graph_and_its_results_as_they_were(narrow_bundle):
+    proto = onnx.load(narrow_bundle / "mrem.onnx")
+    inner = next(node.output[0] for node in proto.graph.node if node.op_type == "Softmax")
+    marked = marked_model(proto, [inner, "guidance"])
+    assert [output.name for output in proto.graph.output] == ["guidance"]
+    assert [output.name for output in marked.graph.output] == ["guidance", inner]
+
+
+def test_the_finding_holds_what_a_report_shows(narrow_bundle, origin, chain_inputs, tmp_path):
+    folder = tmp_path / "faulty"
+    shutil.copytree(narrow_bundle, folder)
+    proto = onnx.load(folder / "mrem.onnx")
+    disturb("mining.query.bias", 3.0)(proto)
+    disturb("mining.value.bias", 0.5)(proto)
+    data = proto.SerializeToString()
+    (folder / "mrem.onnx").write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["mrem.onnx"] = hashlib.sha256(data).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    images = [(chain_inputs[0][:1], chain_inputs[1][:1])]
+    (finding,) = attribute_stages(open_bundle(folder), origin, ["mrem"], images, {"mrem": "float32"})
+    assert (finding["stage"], finding["module"]) == ("mrem", "mrem.mining.query")  # the first of the two
+    assert "mrem.mining.query" in finding["sentence"]
+    assert {"module", "error", "reference_range", "outside_half"} <= set(finding["modules"][0])
+    json.dumps(finding, allow_nan=False)
+    (nothing,) = attribute_stages(open_bundle(narrow_bundle), origin, ["mrem"], images, {"mrem": "float32"})
+    assert nothing["module"] is None
