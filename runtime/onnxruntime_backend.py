@@ -73,6 +73,10 @@ def open_session(data: bytes, stage: Stage, cuda_index: int | None, threads: int
     """
     options = ort.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
+    # A pattern is kept for each shape that was seen, beside the arena: 589 MiB instead of 359 at batch 1.
+    options.enable_mem_pattern = False
+    # The threads of a stage that has ended would spin on while the next stage wants their processors.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     providers: list[Any] = [CPU_PROVIDER]

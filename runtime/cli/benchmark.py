@@ -94,8 +94,8 @@ def benchmark(
         "batches": measured,
         "phases": measure_phases(first, faces, stages, first.chain, plan),
         "fresh": {
-            f"{subject.name}, batch {size}": measure_fresh(subject.bundle.folder, *where, threads, size)
-            for subject, *where in starts
+            f"{subject.name}, batch {size}": measure_fresh(subject.bundle.folder, runs_on, where, threads, size)
+            for subject, runs_on, where in starts
             for size in sizes
         }
         if fresh

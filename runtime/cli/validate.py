@@ -53,6 +53,7 @@ def validate(
     images: ImagesOption = None,
     masks: MasksOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Compare the first so many faces.")] = None,
+    generated: Annotated[bool, typer.Option(help="Compare inputs made on purpose too, and batches.")] = True,
     max_batch: Annotated[int, typer.Option(min=1, help="Largest batch to compare.")] = 8,
     tolerance: Annotated[
         str | None, typer.Option(help="Judge by float32, tf32, float16 or int8; default: the candidate's precision.")
@@ -100,7 +101,7 @@ def validate(
     errors.print(f"candidate: {source.identity.description}\nreference: {origin.identity.description}")
     if golden is not None and (images is not None or masks is not None):
         raise UsageError("--images and --masks need --reference: only golden inputs have a reference of their own")
-    cases = iter([golden]) if golden else _cases(source, origin, images, masks, limit, max_batch)
+    cases = iter([golden]) if golden else _cases(source, origin, images, masks, limit, max_batch if generated else 0)
     tolerances = plan_tolerances(source.identity.precision, tolerance, changes)
     with ExitStack() as stack:
         keep = _keeper(stack, ((save_reference, origin), (save_outputs, source)))
@@ -125,7 +126,10 @@ def _open_reference(
 def _cases(
     source: Source, origin: Source, images: Path | None, masks: Path | None, limit: int | None, max_batch: int
 ) -> Iterator[Case]:
-    """Return the saved cases where a side is saved, else faces and what is made of the first of them."""
+    """Return the saved cases where a side is saved, else faces and what is made of the first of them.
+
+    A ``max_batch`` of 0 leaves out what is made.
+    """
     from ..parity.cases import array_cases, face_cases, generated_cases
     from ..parity.saved import SavedSource
 
@@ -142,7 +146,8 @@ def _cases(
     if images is None:
         face, hole = real_faces(images, masks, size)
         yield from array_cases(face[:limit], hole[:limit], "golden")
-        yield from generated_cases(face, hole, max_batch)
+        if max_batch:
+            yield from generated_cases(face, hole, max_batch)
         return
     if masks is None:
         raise UsageError("--images needs --masks")
@@ -151,6 +156,8 @@ def _cases(
         if len(first) < max_batch:
             first.append(case)
         yield case
+    if not first:
+        return
     import numpy as np
 
     stacked = [np.concatenate([case.inputs[name] for case in first]) for name in ("image", "mask")]

@@ -65,7 +65,8 @@ class OutputsWriter:
         stages = VARIANTS[self.identity.variant]
         wanted = {*CHAIN_INPUTS, MARGIN, *(name for stage in stages for name in stage.outputs)}
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{name: value for name, value in tensors.items() if name in wanted})
+        kept: dict[str, Any] = {name: value for name, value in tensors.items() if name in wanted}
+        np.savez_compressed(buffer, **kept)
         data, file = buffer.getvalue(), f"{len(self.cases):05d}.npz"
         with system_errors(ShowfaceError, self.temporary / file, "cannot be written"):
             (self.temporary / file).write_bytes(data)

@@ -84,11 +84,11 @@ def test_validate_writes_the_figures(narrow_bundle, tmp_path):
     result = execute("--threads", 2, "validate", narrow_bundle, "--device", "cpu", "--json", path)
     assert result.returncode == 0, result.stderr
     report = json.loads(path.read_text())
-    assert set(report) == {"passed", "stages", "chain"}
+    assert {"passed", "stages", "chain"} <= set(report)
     assert report["passed"] is True
     assert list(report["stages"]) == ["coarse", "parser", "memory", "mrem", "refiner"]
     for figures in report["stages"].values():
-        assert set(figures) == {"max_abs", "mean_abs", "agreement", "passed"}
+        assert {"max_abs", "mean_abs", "agreement", "passed"} <= set(figures)
     assert {"max_abs", "mean_abs", "agreement", "passed"} <= set(report["chain"])
 
 

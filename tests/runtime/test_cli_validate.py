@@ -72,7 +72,7 @@ def test_a_checkpoint_is_a_reference_and_a_planted_fault_is_named(
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["sha256"]["refiner.onnx"] = hashlib.sha256(data).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    options = ("--images", images, "--masks", masks, "--max-batch", 2, "--limit", 2, "--device", "cpu")
+    options = ("--images", images, "--masks", masks, "--limit", 2, "--no-generated", "--device", "cpu")
     code, out, err = call("validate", narrow_bundle, "--checkpoint", narrow_checkpoint, *options)
     assert code == 0, out + err
     report = tmp_path / "report"
@@ -90,7 +90,7 @@ def test_outputs_saved_by_one_process_are_compared_in_another(call, narrow_bundl
     saved = tmp_path / "workstation"
     command = [
         sys.executable, "-m", "showface.runtime.cli", "--threads", "2", "validate", narrow_bundle, "--checkpoint",
-        narrow_checkpoint, "--limit", "1", "--max-batch", "1", "--device", "cpu", "--save-reference", saved,
+        narrow_checkpoint, "--limit", "1", "--no-generated", "--device", "cpu", "--save-reference", saved,
     ]  # fmt: skip
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stderr

@@ -115,8 +115,9 @@ def test_the_page_is_readable_in_a_browser(failed, width, tmp_path):
     probe = tmp_path / "report" / "probe.html"
     probe.write_text(PROBE % width)
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr", "--v=0",
-        "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1600,1000",
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+        "--enable-logging=stderr", "--v=0", "--allow-file-access-from-files",
+        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1600,1000",
         "--virtual-time-budget=10000", "--dump-dom", probe.as_uri(),
     ]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
