@@ -56,7 +56,8 @@ def ssim_map(result: NDArray[Any], target: NDArray[Any], value_range: float) -> 
     c1, c2 = (0.01 * value_range) ** 2, (0.03 * value_range) ** 2
     similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     similarity = similarity / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return np.asarray(similarity[5:-5, 5:-5], np.float64)
+    inner: NDArray[np.float64] = similarity[5:-5, 5:-5]
+    return inner
 
 
 def confusion(labels: NDArray[Any], truth: NDArray[Any], categories: int) -> Confusion:

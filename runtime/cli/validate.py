@@ -100,7 +100,9 @@ def validate(
     check_pair(origin.identity, source.identity)
     errors.print(f"candidate: {source.identity.description}\nreference: {origin.identity.description}")
     if golden is not None and (images is not None or masks is not None):
-        raise UsageError("--images and --masks need --reference: only golden inputs have a reference of their own")
+        raise UsageError(
+            "--images and --masks need --checkpoint or --reference: only golden inputs have outputs of their own"
+        )
     cases = iter([golden]) if golden else _cases(source, origin, images, masks, limit, max_batch if generated else 0)
     tolerances = plan_tolerances(source.identity.precision, tolerance, changes)
     with ExitStack() as stack:

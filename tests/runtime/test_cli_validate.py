@@ -114,7 +114,7 @@ def test_outputs_saved_by_one_process_are_compared_in_another(call, narrow_bundl
     ("arguments", "words"),
     [
         (("{bundle}", "--reference", "x", "--checkpoint", "y"), "name the same side"),
-        (("{bundle}", "--images", "faces"), "need --reference"),
+        (("{bundle}", "--images", "faces"), "need --checkpoint or --reference"),
         (("{checkpoint}",), "name what it shall equal with --reference"),
         (("{bundle}", "--reference", "nowhere"), "no bundle here"),
         (("{bundle}", "--tolerance", "bfloat16"), "bfloat16"),
