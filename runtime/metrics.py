@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,7 +56,7 @@ def ssim_map(result: NDArray[Any], target: NDArray[Any], value_range: float) -> 
     c1, c2 = (0.01 * value_range) ** 2, (0.03 * value_range) ** 2
     similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     similarity = similarity / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return cast("NDArray[np.float64]", similarity[5:-5, 5:-5])
+    return similarity[5:-5, 5:-5]
 
 
 def confusion(labels: NDArray[Any], truth: NDArray[Any], categories: int) -> Confusion:
@@ -89,7 +89,9 @@ def category_iou(counts: Confusion) -> NDArray[np.float64]:
     """
     overlap = np.diagonal(counts).astype(np.float64)
     union = counts.sum(axis=0) + counts.sum(axis=1) - overlap
-    return np.divide(overlap, union, out=np.full(len(counts), np.nan), where=union > 0)
+    scores = np.full(len(counts), np.nan)
+    np.divide(overlap, union, out=scores, where=union > 0)
+    return scores
 
 
 def mean_iou(counts: Confusion) -> float:
