@@ -69,7 +69,9 @@ def export_bundle(
         _write(temporary, model, checkpoint.sha256, half, faces)
         report = bundle_parity(open_bundle(temporary), model, faces, threads)
         if not report["passed"]:
-            raise ShowfaceError(f"{checkpoint_path}: the export differs from PyTorch, nothing was kept: {report}")
+            views = (*report["stages"].items(), ("chain", report["chain"]))
+            failures = "; ".join(f"{name}: {text}" for name, figures in views for text in figures["failures"])
+            raise ShowfaceError(f"{checkpoint_path}: the export differs from PyTorch, nothing was kept: {failures}")
         if precision == "fp16":
             report["float16"] = _lower(temporary, faces, threads)
             if not report["float16"]["passed"]:
