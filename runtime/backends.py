@@ -66,6 +66,9 @@ def _open_auto(bundle: Bundle, device: str, index: int, threads: int | None) -> 
             except ShowfaceError as error:  # of the set-up, or while the engines were warmed up
                 reasons.append(f"engines of {backend.value} not used: {error}")
         reasons = reasons or [f"no engines for {found.target} in the bundle"]
-    chain = onnxruntime_backend.open_chain(bundle, device, threads)
+    try:
+        chain = onnxruntime_backend.open_chain(bundle, device, threads)
+    except UsageError as error:  # a kit of engines alone has no graphs to fall back to
+        raise UsageError("; ".join([*reasons, str(error)])) from error
     chain.description = "; ".join([chain.description, *reasons])
     return chain

@@ -13,6 +13,7 @@ from .errors import UsageError, system_errors
 from .tensorrt.library import LIBRARIES
 from .tensorrt.sidecar import ENGINES_FOLDER, EngineFolder, engine_folders, read_engine, read_sidecar
 
+TERMS = ("MODEL_CARD.md", "LICENSE-weights")  # of the weights, where the bundle has them
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal contents make equal files
 
 
@@ -53,6 +54,8 @@ def write_kit(
     entries = {MANIFEST_FILE: (bundle.folder / MANIFEST_FILE).read_bytes(), GOLDEN_FILE: bundle.read(GOLDEN_FILE)}
     if graphs or (graphs is None and not folders):
         entries |= {f"{stage.name}.onnx": bundle.model(stage) for stage in bundle.manifest.stages}
+    # The terms of the weights travel with them.
+    entries |= {name: path.read_bytes() for name in TERMS if (path := bundle.folder / name).is_file()}
     for folder in folders:
         entries |= _engines(folder)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")

@@ -45,7 +45,7 @@ class Diagnosis:
 
     Attributes:
         quality: figures by bucket of the ``coarse`` face, of the ``whole`` chain and, where the memory is
-            disentangled, of the chain whose blocks are ``shuffled``: each category reads the next one's.
+            disentangled, of the chain whose blocks are ``shuffled``: each category reads its neighbour's.
         alive: of each category, how many slots are the nearest one to some face's query, of how many.
         parser: overlap with the labels on photographs, and on the coarse faces behind the largest holes.
     """
@@ -100,7 +100,7 @@ def diagnose(
 
 
 def _shuffled(model: MDRNets) -> MDRNets:
-    """Return a copy of ``model`` in which every category reads the block of the next one."""
+    """Return a copy of ``model`` in which every category reads the block of its neighbour."""
     other = copy.deepcopy(model)
     assert other.memory.bank is not None
     other.memory.bank.slots.copy_(model.memory.bank.slots.roll(1, dims=0))  # type: ignore[union-attr]

@@ -32,6 +32,7 @@ from .run_files import STATE_FILE, load_state, save_state
 from .tasks import TASKS
 
 PREPARE_FACES = 128  # as many as a block has slots by default: a code that fills two slots leaves one of them dead
+PREPARE_BATCH = 8
 VALIDATION_BATCH = 8
 SOFTWARE_BF16 = ("DEFAULT", "AVX2")  # instruction sets without products of bfloat16
 
@@ -93,9 +94,10 @@ class Trainer:
 
     @torch.no_grad()
     def _start_from_faces(self) -> None:
-        phase = PhaseConfig(steps=1, batch_size=PREPARE_FACES, resize=self.config.network.image_size)
-        batch = self.feed.batch(0, PREPARE_FACES)
-        prepared = self.task.prepare(self.sample(batch, 0, phase))
+        size = PREPARE_BATCH * self.fabric.world_size
+        phase = PhaseConfig(steps=1, batch_size=size, resize=self.config.network.image_size)
+        samples = (self.sample(self.feed.batch(k, size), k, phase) for k in range(-(-PREPARE_FACES // size)))
+        prepared = torch.cat([self.task.prepare(sample) for sample in samples])
         everywhere = self.fabric.all_gather(prepared).reshape(-1, *prepared.shape[1:])
         before = {k: v.clone() for k, v in self.task.state().items()}
         self.task.start(everywhere, torch.Generator().manual_seed(self.config.seed))

@@ -46,6 +46,9 @@ class Task(nn.Module):
             raise UsageError(f"loss: unknown term {unknown[0]!r} for {self.name}; known: {', '.join(self.terms)}")
         if config.memory_restarts and "memory" not in self.trained:
             raise UsageError(f"memory_restarts: the stage {self.name} trains no memory; remove the key")
+        outside = [step for step in config.memory_restarts if not 0 <= step < config.steps]
+        if outside:
+            raise UsageError(f"memory_restarts: step {outside[0]} is none of the run's {config.steps}")
         self.weights = {**self.terms, **config.loss}
         self.config = config
         self.model = self.build(config)

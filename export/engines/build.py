@@ -12,7 +12,14 @@ from typing import Any, Literal
 from showface.runtime.bundle import Bundle
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from showface.runtime.stages import TENSORS, Stage
-from showface.runtime.tensorrt.sidecar import SIDECAR_SCHEMA, EngineFolder, Sidecar, read_engine, read_sidecar
+from showface.runtime.tensorrt.sidecar import (
+    SIDECAR_SCHEMA,
+    EngineFolder,
+    Sidecar,
+    fits_model,
+    read_engine,
+    read_sidecar,
+)
 
 from .process import WORKER, Outcome, Progress, run_request
 from .refusals import explain
@@ -59,7 +66,7 @@ def build_engines(
     rows = []
     for stage in bundle.manifest.stages:
         current = _current(folder, stage, options, version)
-        if current is not None:
+        if current is not None and fits_model(current, gpu):
             rows.append(Built(stage.name, options.target, "current", current.engine_bytes, current.build_seconds))
         else:
             rows.append(_build(folder, stage, options, version, gpu, progress(stage.name), command))

@@ -80,8 +80,8 @@ def _build(trt: Any, builder: Any, network: Any, request: EngineRequest, events:
 
     options = request.options
     config = _create_config(trt, network, options, _progress_monitor(trt, events))(builder, network)
-    if not options.tf32:
-        config.clear_flag(trt.BuilderFlag.TF32)  # it is on by default
+    # On by default in one library, off in Polygraphy's config of the other: it is set in both directions.
+    (config.set_flag if options.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
     try:
         return EngineBytesFromNetwork(
             (builder, network), lambda _builder, _network: config, save_timing_cache=options.timing_cache

@@ -64,6 +64,12 @@ def benchmark(
         other = against_backend or backend, against_device or device
         subjects.append(_subject("against", against or bundle, *other, threads))
         starts.append((subjects[1], *other))
+        given, wanted = ((s.bundle.manifest.variant, s.bundle.manifest.image_size) for s in (subjects[1], subjects[0]))
+        if given != wanted:
+            raise UsageError(f"--against {against}: {given} is another variant or image size than {wanted}")
+    if kernels:
+        for stage in subjects[0].bundle.manifest.stages:
+            subjects[0].bundle.model(stage)  # a kit without graphs is refused now and not after the timing
     flops: dict[str, float] = {}
     yardstick = None
     if checkpoint is not None:

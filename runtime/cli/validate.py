@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,6 +80,9 @@ def validate(
         "tie_margin": tie_margin,
         "min_psnr_db": min_psnr_db,
     }
+    for name, bound in changes.items():
+        if bound is not None and not math.isfinite(bound):
+            raise UsageError(f"--{name.replace('_', '-')} {bound}: give a finite number")
     check_writable("--json", json_file)
     _check_report(report)
     if judge_again is not None:

@@ -82,7 +82,12 @@ def face_cases(images: Path, masks: Path, image_size: int, limit: int | None = N
             mask_path = source.find(listed.relative)
         hole = hole_of(photo, source, mask_path, str(listed.path))
         image, mask = prepare(photo.pixels, hole, image_size, str(listed.path))
-        yield Case(listed.relative.as_posix(), {"image": image[None], "mask": mask[None]})
+        yield Case(printable(listed.relative.as_posix()), {"image": image[None], "mask": mask[None]})
+
+
+def printable(name: str) -> str:
+    """Return ``name`` with what no page or XML file can hold (lone surrogates, control characters) escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def mask_bins(masks: Path) -> list[list[Path]]:

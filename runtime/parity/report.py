@@ -34,6 +34,7 @@ def write_report(folder: Path, result: Mapping[str, Any], pictures: Sequence[Pic
         ShowfaceError: a file cannot be written.
     """
     page, junit = render_page(result, pictures), junit_xml(result)
+    folder = folder.resolve()
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     with system_errors(ShowfaceError, folder, "cannot be written"):
         try:

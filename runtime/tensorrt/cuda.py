@@ -55,7 +55,7 @@ class CudaRuntime:
                 "free some, or build with a smaller --max-batch"
             )
         if int(status) != 0:
-            self._call("cudaMalloc", size)  # the same fault again, as a sentence
+            return int(self._call("cudaMalloc", size))  # the same fault again, as a sentence
         return int(address)
 
     def _memory(self) -> tuple[int, int]:

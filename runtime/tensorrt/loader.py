@@ -12,7 +12,7 @@ from .device import Cuda
 from .engine import load_engine
 from .library import load_library
 from .session import Shapes
-from .sidecar import EngineFolder, check_sidecar, engine_folders, read_engine, read_sidecar, runs_on
+from .sidecar import EngineFolder, check_sidecar, engine_folders, fits_model, read_engine, read_sidecar, runs_on
 
 
 def matching_folder(bundle: Bundle, backend: str, device: CudaDevice) -> EngineFolder | None:
@@ -55,7 +55,13 @@ def check_engines(folder: EngineFolder, version: str, device: CudaDevice) -> Non
         UsageError: one is missing or does not match.
     """
     for stage in folder.bundle.manifest.stages:
-        check_sidecar(folder, read_sidecar(folder, stage.name), stage.name, version, device.target)
+        sidecar = read_sidecar(folder, stage.name)
+        check_sidecar(folder, sidecar, stage.name, version, device.target)
+        if not fits_model(sidecar, device.name):
+            raise UsageError(
+                f"{folder.engine(stage.name)}: built on {sidecar.gpu}, this GPU is {device.name}; {folder.rebuild} or "
+                "--hardware-compatible"
+            )
 
 
 def open_folder(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,10 @@ class EngineFolder:
     def rebuild(self) -> str:
         """The command that makes these engines again."""
         target = " --hardware-compatible" if self.target == AMPERE_PLUS else f" --target {self.target}"
-        return f"rebuild with: showface build {self.bundle.folder} --backend {self.backend}{target}"
+        command = f"showface build {shlex.quote(str(self.bundle.folder))} --backend {self.backend}{target}"
+        if all((self.bundle.folder / f"{stage.name}.onnx").is_file() for stage in self.bundle.manifest.stages):
+            return f"rebuild with: {command}"
+        return f"rebuild where the graphs are with: {command}, or pack the bundle again with --graphs"
 
 
 def engine_folders(bundle: Bundle, backend: str) -> list[EngineFolder]:
@@ -193,6 +197,12 @@ def version_matches(sidecar: Sidecar, version: str) -> bool:
         return sidecar.tensorrt_version == version
     built, here = version_numbers(sidecar.tensorrt_version), version_numbers(version)
     return built[:1] == here[:1] and here >= built
+
+
+def fits_model(sidecar: Sidecar, gpu: str) -> bool:
+    """Return whether an engine may run on a GPU of this name: TensorRT tunes one for the model that it is built on."""
+    tuned = sidecar.backend == "tensorrt" and sidecar.target != AMPERE_PLUS
+    return not tuned or sidecar.gpu == gpu
 
 
 def runs_on(target: str, device: str) -> bool:

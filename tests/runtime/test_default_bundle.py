@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from showface.runtime.bundle import default_bundle
 from showface.runtime.inpainter import Inpainter
 from showface.runtime.metrics import psnr
 
@@ -83,6 +84,10 @@ def test_quality_on_the_examples_is_kept():
     holes = {name: np.asarray(Image.open(MASKS / f"{Path(name).stem}.png")) > 127 for name in faces}
     found = {name: psnr(inpainter.complete(face, holes[name]), face) for name, face in faces.items()}
     assert found == {name: pytest.approx(value, abs=0.1) for name, value in QUALITY.items()}
+
+
+def test_the_terms_of_the_weights_lie_beside_them():
+    assert (default_bundle() / "LICENSE-weights").read_text() == (REPOSITORY / "LICENSE-weights").read_text()
 
 
 def test_the_python_example_of_the_readme_runs(tmp_path):

@@ -16,6 +16,9 @@ from showface.runtime.tensorrt.sidecar import SIDECAR_SCHEMA, EngineFolder, Side
 NAMES = [stage.name for stage in STAGES]
 
 
+ALWAYS = {"manifest.json", "golden.npz", "MODEL_CARD.md", "LICENSE-weights"}
+
+
 @pytest.fixture
 def bundle(tmp_path):
     """A copy of the default bundle with stand-ins for engines of two targets: packing does not deserialise them."""
@@ -51,7 +54,7 @@ def engine_names(target):
 
 def test_a_kit_for_one_target_is_a_bundle_without_graphs(bundle, tmp_path):
     kit = write_kit(bundle, tmp_path / "kit.zip", "tensorrt-rtx", ["sm_86"])
-    assert names_in(tmp_path / "kit.zip") == {"manifest.json", "golden.npz"} | engine_names("sm_86")
+    assert names_in(tmp_path / "kit.zip") == ALWAYS | engine_names("sm_86")
     assert kit.size == (tmp_path / "kit.zip").stat().st_size
     with zipfile.ZipFile(tmp_path / "kit.zip") as archive:
         archive.extractall(tmp_path / "device")
@@ -68,9 +71,9 @@ def test_what_goes_along(bundle, tmp_path):
     assert names_in(tmp_path / "all.zip") >= engine_names("sm_86") | engine_names("sm_120")
     assert not names_in(tmp_path / "all.zip") & graphs
     write_kit(bundle, tmp_path / "with.zip", targets=["sm_120"], graphs=True)
-    assert names_in(tmp_path / "with.zip") == {"manifest.json", "golden.npz"} | graphs | engine_names("sm_120")
+    assert names_in(tmp_path / "with.zip") == ALWAYS | graphs | engine_names("sm_120")
     write_kit(open_bundle(), tmp_path / "plain.zip")
-    assert names_in(tmp_path / "plain.zip") == {"manifest.json", "golden.npz"} | graphs
+    assert names_in(tmp_path / "plain.zip") == ALWAYS | graphs
 
 
 def test_equal_contents_make_equal_files(bundle, tmp_path):

@@ -142,6 +142,11 @@ def test_a_restart_needs_a_memory(stage, kind, data, stages, config):
         Trainer(stage, run, data, stages / "no-restart", FABRIC)
 
 
+def test_a_restart_lies_within_the_run(data, stages, config):
+    with pytest.raises(UsageError, match="memory_restarts: step 4 is none of the run's 4"):
+        Trainer("mdrnet", config(init=INIT, memory_restarts=(1, 4)), data, stages / "no-restart", FABRIC)
+
+
 def test_saving_changes_nothing(data, tmp_path, config):
     trainer = Trainer("coarse", config(), data, tmp_path, FABRIC)
     trainer.train_step(trainer.feed.batch(0, 2))

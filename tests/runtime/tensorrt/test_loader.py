@@ -1,6 +1,7 @@
 """Engines are refused before a byte is deserialised, each fault in a sentence with the command that mends it."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from showface.runtime.devices import CudaDevice
 from showface.runtime.errors import UsageError
 from showface.runtime.tensorrt import library, loader
 from showface.runtime.tensorrt.loader import check_engines, matching_folder, open_folder
+from showface.runtime.tensorrt.sidecar import fits_model, read_sidecar
 
 MEND = r"rebuild with: showface build .* --backend tensorrt-rtx --target sm_86"
 
@@ -155,6 +157,23 @@ def test_auto_falls_back_and_says_why(rig, machine, change, said):
     change(rig, machine)
     chain = backends.open_chain(rig.bundle, threads=1)
     assert re.search(said, chain.description), chain.description
+
+
+def test_auto_without_graphs_says_why_the_engines_were_not_used(rig, machine):
+    cut(rig)
+    for stage in rig.bundle.manifest.stages:
+        (rig.bundle.folder / f"{stage.name}.onnx").unlink()
+    with pytest.raises(UsageError, match=r"engines of tensorrt-rtx not used: .*parser\.engine.*pack the bundle again"):
+        backends.open_chain(rig.bundle, threads=1)
+
+
+def test_tensorrt_tunes_an_engine_for_a_model(rig):
+    sidecar = read_sidecar(rig.folder, "parser")
+    assert fits_model(sidecar, "any GPU")  # TensorRT-RTX compiles on the device
+    tuned = replace(sidecar, backend="tensorrt", gpu="RTX A6000")
+    assert fits_model(tuned, "RTX A6000")
+    assert not fits_model(tuned, "RTX 3060")
+    assert fits_model(replace(tuned, target="ampere_plus"), "RTX 3060")
 
 
 def test_the_cpu_is_the_cpu(rig, machine):
