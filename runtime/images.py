@@ -8,7 +8,6 @@ applied). Pillow decodes and encodes 8-bit files, because it reports truncated d
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from .errors import InputError, system_errors
+from .errors import InputError
+from .files import read_file, write_file
 from .headers import MAX_PIXELS, bits_per_channel, check_header, is_lossy
+from .metadata import PREFIX, exif_of, png_with_exif
 from .profiles import png_with_profile, profile_for, tiff_with_profile
+
+__all__ = ["SUFFIXES", "Photo", "Pixels", "decode_photo", "encode_photo", "read_photo", "write_file"]
 
 Pixels = NDArray[Any]  # uint8 or uint16; (H, W), (H, W, 3) or (H, W, 4)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # these hold 16 bits a channel
 ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
+EXIF_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 QUALITY = 95  # of JPEG and lossy WebP
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
@@ -42,11 +46,13 @@ class Photo:
         pixels: see the module for the layout.
         lossy: whether the file's own compression is.
         profile: the ICC profile that describes ``pixels``; None where the file holds none.
+        exif: the EXIF block, set upright and without its thumbnail; None where the file holds none.
     """
 
     pixels: Pixels
     lossy: bool
     profile: bytes | None = None
+    exif: bytes | None = None
 
 
 def read_photo(path: str | Path) -> Photo:
@@ -58,9 +64,7 @@ def read_photo(path: str | Path) -> Photo:
             exactly), or more than 100 megapixels (checked before decoding).
     """
     path = Path(path)
-    with system_errors(InputError, path, "cannot be read"):
-        data = path.read_bytes()
-    return decode_photo(data, str(path))
+    return decode_photo(read_file(path), str(path))
 
 
 def decode_photo(data: bytes, name: str) -> Photo:
@@ -90,7 +94,9 @@ def _decode(data: bytes, name: str) -> Photo:
         # Pillow and OpenCV both turn a TIFF upright themselves.
         orientation = 1 if header.format == "TIFF" else int(header.getexif().get(_EXIF_ORIENTATION, 1))
         profile = profile_for(header.info.get("icc_profile"), gray=pixels.ndim == 2)
-        return Photo(_upright(pixels, orientation), is_lossy(header, data), profile)
+        # A TIFF is itself the directory of its EXIF tags: what it holds beside the pixels is not carried over.
+        exif = None if header.format == "TIFF" else exif_of(header.info)
+        return Photo(_upright(pixels, orientation), is_lossy(header, data), profile, exif)
 
 
 def _decode_shallow(header: Image.Image) -> Pixels:
@@ -125,51 +131,55 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def encode_photo(pixels: Pixels, suffix: str, lossy: bool, profile: bytes | None = None) -> bytes:
+def encode_photo(
+    pixels: Pixels,
+    suffix: str,
+    lossy: bool,
+    profile: bytes | None = None,
+    exif: bytes | None = None,
+    quality: int = QUALITY,
+) -> bytes:
     """Encode ``pixels`` for a file name's ``suffix``.
 
-    JPEG is written at quality 95 and 4:4:4. WebP is lossless unless ``lossy``, then at quality 95
-    (lossy WebP has no 4:4:4). All other formats are lossless. BMP holds no ``profile``.
+    JPEG is written at ``quality`` and 4:4:4. WebP is lossless unless ``lossy``, then at ``quality``
+    (lossy WebP has no 4:4:4). All other formats are lossless. BMP holds no ``profile``; JPEG, PNG and
+    WebP alone hold ``exif``.
 
     Raises:
-        InputError: the format cannot hold the array's alpha channel or bit depth.
+        InputError: the format cannot hold the array's alpha channel, bit depth or metadata.
     """
     suffix = suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"cannot write {suffix or 'a file without suffix'}; use one of {', '.join(SUFFIXES)}")
     if pixels.dtype == np.uint16:
-        if suffix not in DEEP_SUFFIXES:
-            raise InputError(f"{suffix} cannot hold 16 bits a channel; write to {' or '.join(DEEP_SUFFIXES)}")
-        data = bytes(cv2.imencode(suffix, _swap_red_and_blue(pixels))[1])
-        if profile is None:
-            return data
-        return png_with_profile(data, profile) if suffix == ".png" else tiff_with_profile(data, profile)
+        return _encode_deep(pixels, suffix, profile, exif)
     if pixels.ndim == 3 and pixels.shape[2] == 4 and suffix not in ALPHA_SUFFIXES:
         raise InputError(f"{suffix} cannot hold an alpha channel; write to {' or '.join(ALPHA_SUFFIXES)}")
     formats: dict[str, dict[str, Any]] = {
-        ".jpg": {"format": "JPEG", "quality": QUALITY, "subsampling": 0},
-        ".jpeg": {"format": "JPEG", "quality": QUALITY, "subsampling": 0},
-        ".webp": {"format": "WEBP", "quality": QUALITY if lossy else 100, "lossless": not lossy, "exact": True},
+        ".jpg": {"format": "JPEG", "quality": quality, "subsampling": 0},
+        ".jpeg": {"format": "JPEG", "quality": quality, "subsampling": 0},
+        ".webp": {"format": "WEBP", "quality": quality if lossy else 100, "lossless": not lossy, "exact": True},
         ".png": {"format": "PNG", "compress_level": 4},
         ".tif": {"format": "TIFF", "compression": "tiff_lzw"},
         ".tiff": {"format": "TIFF", "compression": "tiff_lzw"},
         ".bmp": {"format": "BMP"},
     }
     options = formats[suffix] if profile is None else {**formats[suffix], "icc_profile": profile}
+    if exif is not None and suffix in EXIF_SUFFIXES:
+        options = {**options, "exif": PREFIX + exif}
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, **options)
+    try:
+        Image.fromarray(pixels).save(buffer, **options)
+    except (ValueError, OSError) as error:  # such as an EXIF block of a PNG that is too long for JPEG
+        raise InputError(f"cannot be encoded as {options['format']}: {error}") from error
     return buffer.getvalue()
 
 
-def write_file(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to a temporary name beside ``path``, flush it to disk and rename it."""
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.showface.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _encode_deep(pixels: Pixels, suffix: str, profile: bytes | None, exif: bytes | None) -> bytes:
+    if suffix not in DEEP_SUFFIXES:
+        raise InputError(f"{suffix} cannot hold 16 bits a channel; write to {' or '.join(DEEP_SUFFIXES)}")
+    data = bytes(cv2.imencode(suffix, _swap_red_and_blue(pixels))[1])
+    if suffix != ".png":
+        return data if profile is None else tiff_with_profile(data, profile)
+    data = data if exif is None else png_with_exif(data, exif)
+    return data if profile is None else png_with_profile(data, profile)

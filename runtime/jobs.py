@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 from .errors import UsageError, system_errors
 from .images import SUFFIXES
@@ -36,6 +37,41 @@ class Job:
     error: str | None = None
 
 
+class Jobs(Sequence[Job]):
+    """The jobs of a run in name order; names alone are held, so that a hundred thousand need few megabytes."""
+
+    def __init__(self, source: Path, output: Path, names: Sequence[str], errors: Mapping[str, str], suffix: str | None):
+        self.source, self.output, self.names, self.errors, self.suffix = source, output, names, errors, suffix
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Job: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Jobs: ...
+
+    def __getitem__(self, index: int | slice) -> Job | Jobs:
+        if isinstance(index, slice):
+            return Jobs(self.source, self.output, self.names[index], self.errors, self.suffix)
+        name = self.names[index]
+        output = self.output / (name if self.suffix is None else renamed(name, self.suffix))
+        return Job(self.source / name, Path(name), output, self.errors.get(name))
+
+
+def renamed(name: str, suffix: str) -> str:
+    """Return the relative path ``name`` with another suffix; one of the same format stays (``.jpeg``, ``.JPG``)."""
+    stem, old = os.path.splitext(name)
+    same = {".jpeg": ".jpg", ".tiff": ".tif"}
+    return name if same.get(old.lower(), old.lower()) == suffix else stem + suffix
+
+
+def saved_mask(folder: Path, job: Job) -> Path:
+    """Return where the hole of an input is saved."""
+    return (folder / job.relative).with_suffix(".png")
+
+
 def list_images(source: Path, masks: Path | None) -> list[Listed]:
     """List the images of ``source`` by name.
 
@@ -47,39 +83,54 @@ def list_images(source: Path, masks: Path | None) -> list[Listed]:
         UsageError: there is nothing, or it cannot be read.
     """
     with system_errors(UsageError, source, "cannot be read"):
-        if not source.exists():
-            raise UsageError(f"{source}: no such file or folder")
         if source.is_file():
             return [Listed(source, Path(source.name))]
-    found = sorted(_walk(source, masks), key=lambda image: image.relative)
-    if not found:
+        names, errors = _names(source, masks)
+    return [Listed(source / name, Path(name), errors.get(name)) for name in names]
+
+
+def _names(source: Path, masks: Path | None) -> tuple[list[str], dict[str, str]]:
+    """Return the relative paths of the images in a folder, in order, and the errors of those that cannot be listed."""
+    if not source.exists():
+        raise UsageError(f"{source}: no such file or folder")
+    errors: dict[str, str] = {}
+    names = sorted(_walk(source, masks, errors), key=lambda name: name.split("/"))
+    if not names:
         raise UsageError(f"{source}: no images found ({', '.join(SUFFIXES)})")
-    return found
+    return names, errors
 
 
-def _walk(source: Path, masks: Path | None) -> Iterator[Listed]:
+def _walk(source: Path, masks: Path | None, errors: dict[str, str]) -> Iterator[str]:
     # Path.resolve raises on a loop of symbolic links, os.path.realpath does not.
     excluded = None if masks is None else os.path.realpath(masks)
-    errors: list[OSError] = []
-    for folder, children, names in os.walk(source, onerror=errors.append):
+    failures: list[OSError] = []
+    for folder, children, files in os.walk(source, onerror=failures.append):
         place = Path(folder)
         children[:] = [c for c in children if os.path.realpath(place / c) != excluded]
-        for name in names:
-            path = place / name
-            if path.suffix.lower() in SUFFIXES and os.path.realpath(path) != excluded:
-                yield Listed(path, path.relative_to(source))
-    for error in errors:
+        prefix = "" if place == source else place.relative_to(source).as_posix() + "/"
+        for name in files:
+            if os.path.splitext(name)[1].lower() not in SUFFIXES:
+                continue
+            if excluded is None or os.path.realpath(place / name) != excluded:
+                yield prefix + name
+    for error in failures:
         path = Path(error.filename)
-        yield Listed(path, path.relative_to(source), f"{path}: folder cannot be read: {error.strerror}")
+        name = path.relative_to(source).as_posix()
+        errors[name] = f"{path}: folder cannot be read: {error.strerror}"
+        yield name
 
 
-def plan_jobs(source: Path, output: Path, masks: Path | None) -> list[Job]:
+def plan_jobs(
+    source: Path, output: Path, masks: Path | None, suffix: str | None = None, distinct_stems: bool = False
+) -> Sequence[Job]:
     """List the inputs in name order and check that input and output fit together.
 
     Args:
         source: an image, or a folder that is searched recursively.
         output: a folder; for one image also an image name.
         masks: a mask folder, which is not searched for inputs.
+        suffix: of all outputs, such as ``.png``; None leaves each its input's.
+        distinct_stems: give an error to a file whose mask would be saved under the name of another's.
 
     Raises:
         UsageError: nothing to do, or the output is a file, lies inside the input, has the suffix of a
@@ -87,21 +138,38 @@ def plan_jobs(source: Path, output: Path, masks: Path | None) -> list[Job]:
     """
     with system_errors(UsageError, output, "cannot be read"):
         if source.is_file():
-            return [Job(source, Path(source.name), _target(source, output))]
+            return [Job(source, Path(source.name), _target(source, output, suffix))]
         if output.exists() and not output.is_dir():
             raise UsageError(f"{output}: is a file; the output of a folder must be a folder")
         if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
             raise UsageError(f"{output}: lies inside the input folder {source}; choose a folder outside it")
-    return [Job(i.path, i.relative, output / i.relative, i.error) for i in list_images(source, masks)]
+    with system_errors(UsageError, source, "cannot be read"):
+        names, errors = _names(source, masks)
+    if suffix is not None:
+        _refuse_same_names(names, lambda name: renamed(name, suffix), errors)
+    if distinct_stems:
+        _refuse_same_names(names, lambda name: os.path.splitext(name)[0], errors)
+    return Jobs(source, output, names, errors, suffix)
 
 
-def _target(source: Path, output: Path) -> Path:
-    """Return the output file of a single image."""
+def _refuse_same_names(names: Sequence[str], target: Callable[[str], str], errors: dict[str, str]) -> None:
+    """Give an error to each input whose output or saved mask has the name of an earlier one's."""
+    first: dict[str, str] = {}
+    for name in names:
+        owner = first.setdefault(target(name), name)
+        if owner != name:
+            errors.setdefault(name, f"{name}: would be written to the same file as {owner}; rename one of them")
+
+
+def _target(source: Path, output: Path, wanted: str | None) -> Path:
+    """Return the output file of a single image; ``wanted`` is the suffix where the output is a folder."""
     suffix = output.suffix.lower()
     if suffix in OTHER_IMAGE_SUFFIXES and not output.is_dir():
         raise UsageError(f"{output}: showface does not write {suffix}; use one of {', '.join(SUFFIXES)}")
     named = suffix in SUFFIXES and not output.is_dir()
-    target = output if named else output / source.name
+    if named and wanted is not None and renamed(output.name, wanted) != output.name:
+        raise UsageError(f"{output}: its suffix is not that of --format; leave --format out")
+    target = output if named else output / (source.name if wanted is None else renamed(source.name, wanted))
     if target.exists() and target.samefile(source):
         raise UsageError(f"{output}: is the input itself")
     if not named and output.exists() and not output.is_dir():

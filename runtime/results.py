@@ -2,23 +2,28 @@
 
 A line names its input relative to INPUT and its output relative to OUTPUT, with forward slashes. So it
 holds wherever the command is run from, and goes on to hold when both folders are moved. OUTPUT mirrors
-INPUT, so that the two names of a line are equal; a line where they differ (paths relative to the working
-directory, as the first development versions wrote them) is passed over like a torn one.
+INPUT, so that the two names of a line are equal but for the suffix, which ``--format`` may change; a line where they
+differ otherwise (paths relative to the working directory, as the first development versions wrote them) is passed over
+like a torn one.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from .errors import ShowfaceError, system_errors
+from .errors import ShowfaceError, UsageError, system_errors
+from .lock import lock_file
 
 RESULTS_FILE = "results.jsonl"
 Status = Literal["done", "skipped", "failed"]
+_STATUS: dict[str, Status] = {"done": "done", "skipped": "skipped", "failed": "failed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ def result_key(image: bytes, mask: bytes | None, bundle_digest: str, options: st
     return digest.hexdigest()
 
 
-def _result(line: str) -> Result | None:
+def parse_result(line: str) -> Result | None:
     """Return the result that a line holds; None for a torn or foreign one."""
     try:
         result = Result(**json.loads(line))
@@ -67,35 +72,103 @@ def _result(line: str) -> Result | None:
         (result.key, str | None),
     ]
     known = all(isinstance(value, kind) for value, kind in kinds) and result.status in get_args(Status)
-    return result if known and result.input == result.output else None
+    if not known or os.path.splitext(result.input)[0] != os.path.splitext(result.output)[0]:
+        return None
+    # One text for both names and for all equal statuses: a run holds the last result of every input.
+    output = result.input if result.output == result.input else result.output
+    return replace(result, output=output, status=_STATUS[result.status])
 
 
-def _lines(path: Path) -> Iterator[Result]:
-    """Yield the results in the file."""
-    with system_errors(ShowfaceError, path, "cannot be read"):
-        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    yield from (result for result in map(_result, text.splitlines()) if result is not None)
-
-
-def read_results(path: Path) -> dict[str, Result]:
-    """Return the last result of each input."""
-    return {result.input: result for result in _lines(path)}
-
-
-def written_outputs(path: Path) -> set[str]:
-    """Return every output that some line explains, also where the input failed later on."""
-    return {r.output for r in _lines(path) if r.status != "failed"}
-
-
-def append_result(path: Path, result: Result) -> None:
-    """Append one line; a torn last line of an earlier run is ended first.
+def read_results(path: Path) -> Iterator[Result]:
+    """Yield the results in the file, line by line; none where there is no file.
 
     Raises:
-        ShowfaceError: the line cannot be written; the run cannot be accounted for then.
+        ShowfaceError: it cannot be read.
     """
-    with system_errors(ShowfaceError, path, "cannot be written"), path.open("ab+") as file:
-        if file.tell():
-            file.seek(-1, 2)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-        file.write(json.dumps(asdict(result)).encode() + b"\n")
+    if not path.exists():
+        return
+    with system_errors(ShowfaceError, path, "cannot be read"), path.open(encoding="utf-8", errors="replace") as lines:
+        yield from (result for result in map(parse_result, lines) if result is not None)
+
+
+class ResultLog:
+    """``results.jsonl``, held open and locked for one run.
+
+    Attributes:
+        last: the last result of each input.
+        written: every output that some line explains, also where its input failed later on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, make its folder where there is none, and end a torn last line of an earlier run.
+
+        Raises:
+            UsageError: it cannot be opened or read, or another run holds it.
+        """
+        self.path = path
+        self.last: dict[str, Result] = {}
+        self.written: set[str] = set()
+        with system_errors(UsageError, path, "cannot be written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab+", buffering=0)
+        try:
+            self._set_up()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _set_up(self) -> None:
+        with system_errors(UsageError, self.path, "cannot be locked; choose an output folder on another file system"):
+            if not lock_file(self._file):
+                raise UsageError(f"{self.path.parent}: another run writes to this folder; wait for its end")
+        with system_errors(UsageError, self.path, "cannot be written"):
+            if self._file.seek(0, os.SEEK_END):
+                self._file.seek(-1, os.SEEK_END)
+                if self._file.read(1) != b"\n":
+                    self._file.write(b"\n")
+        for result in read_results(self.path):
+            self._remember(result)
+
+    def _remember(self, result: Result) -> None:
+        self.last[result.input] = result
+        if result.status != "failed":
+            self.written.add(result.output)
+
+    def adopt(self, result: Result) -> None:
+        """Append the line that a killed run still owed, unless it is there."""
+        last = self.last.get(result.input)
+        if last is None or (last.key, last.status) != (result.key, result.status):
+            self.append(result)
+            self._remember(result)
+
+    def append(self, result: Result) -> None:
+        """Append one line.
+
+        Raises:
+            ShowfaceError: the line cannot be written, or the file is gone; the run cannot be accounted for then.
+        """
+        with system_errors(ShowfaceError, self.path, "cannot be written"):
+            self.check()
+            line = json.dumps(asdict(result)).encode() + b"\n"
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def check(self) -> None:
+        """Refuse to go on where the file that is open has lost its name.
+
+        Raises:
+            ShowfaceError: the output folder was removed, renamed or replaced.
+        """
+        try:
+            same = os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise ShowfaceError(
+                f"{self.path}: is gone or was replaced while the run went on; put the folder back and run again"
+            )
+
+    def close(self) -> None:
+        """Flush the file to the disk, close it, and drop the lock."""
+        with system_errors(ShowfaceError, self.path, "cannot be written"), self._file:
+            os.fsync(self._file.fileno())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .errors import UsageError, system_errors
 from .images import Pixels, encode_photo, read_photo, write_file
-from .jobs import Job
+from .jobs import Job, saved_mask
 from .masks import Hole, MaskSource, hole_of
 from .results import Result
 
@@ -21,7 +21,13 @@ HIDDEN = 127  # grey level of the hole in the input column
 
 
 def _tile(pixels: Pixels) -> NDArray[np.uint8]:
-    """Return ``pixels`` as an 8-bit RGB tile."""
+    """Return ``pixels`` as an 8-bit RGB tile, on black where they are no square."""
+    height, width = pixels.shape[:2]
+    if height != width:
+        side = max(height, width)
+        top, left = (side - height) // 2, (side - width) // 2
+        border = top, side - height - top, left, side - width - left
+        pixels = np.asarray(cv2.copyMakeBorder(pixels, *border, borderType=cv2.BORDER_CONSTANT, value=0))
     rgb = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
     eight = (rgb // (np.iinfo(rgb.dtype).max // 255)).astype(np.uint8)
     return np.asarray(cv2.resize(eight, (TILE, TILE), interpolation=cv2.INTER_AREA), np.uint8)
@@ -34,7 +40,9 @@ def _row(photo: Pixels, hole: Hole, result: Pixels) -> NDArray[np.uint8]:
     return np.concatenate([eight, _tile(mask), _tile(result)], axis=1)
 
 
-def write_sheet(path: Path, jobs: Sequence[Job], results: Sequence[Result], masks: MaskSource) -> None:
+def write_sheet(
+    path: Path, jobs: Sequence[Job], results: Sequence[Result], masks: MaskSource, saved: Path | None = None
+) -> None:
     """Write the contact sheet of all results that have an output file, in their order.
 
     Args:
@@ -42,6 +50,7 @@ def write_sheet(path: Path, jobs: Sequence[Job], results: Sequence[Result], mask
         jobs: of the run.
         results: of the run.
         masks: where the holes came from.
+        saved: the folder where the run saved them; ``class`` masks are taken from there.
 
     Raises:
         InputError: an input or a result cannot be read any more.
@@ -54,7 +63,10 @@ def write_sheet(path: Path, jobs: Sequence[Job], results: Sequence[Result], mask
             continue
         job = by_input[result.input]
         photo = read_photo(job.source)
-        hole = hole_of(photo, masks, masks.find(job.relative), str(job.source))
+        if masks.kind == "class" and saved is not None:
+            hole = read_photo(saved_mask(saved, job)).pixels > 0
+        else:
+            hole = hole_of(photo, masks, masks.find(job.relative), str(job.source))
         rows.append(_row(photo.pixels, hole, read_photo(job.output).pixels))
     if not rows:
         return

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..backends import Backend
 from ..errors import UsageError, system_errors
 from .common import BackendOption, BundleOption, DeviceOption, MasksOption, app, check_picture, errors
+
+if TYPE_CHECKING:
+    from ..options import Alignment
+    from .progress import Tally
 
 
 @app.command()
@@ -21,56 +25,108 @@ def inpaint(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder (recursive).")],
     output: Annotated[Path, typer.Argument(help="A folder; for one image also an image name.")],
     masks: MasksOption = None,
-    mask_from: Annotated[str, typer.Option(help="file, alpha or color:#RRGGBB.")] = "file",
+    mask_from: Annotated[
+        str, typer.Option(help="file, alpha, color:#RRGGBB, or class:NAME,… (what the parser finds).")
+    ] = "file",
+    mask_margin: Annotated[int, typer.Option(min=0, max=64, help="By how many of 256 pixels class: grows.")] = 6,
+    save_masks: Annotated[Path | None, typer.Option(help="Folder that gets the mask used for each image.")] = None,
+    align: Annotated[bool, typer.Option("--align", help="Find the faces of any picture, and complete each.")] = False,
+    face_detector: Annotated[
+        Path | None, typer.Option(help="YuNet model for --align; default: $SHOWFACE_YUNET.")
+    ] = None,
+    landmarks: Annotated[
+        Path | None, typer.Option(help="CSV or JSON of landmarks for --align, instead of a detector.")
+    ] = None,
+    output_format: Annotated[str, typer.Option("--format", help="same, jpeg, png, webp, tiff or bmp.")] = "same",
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and lossy WebP outputs.")] = 95,
     bundle: BundleOption = None,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Faces a batch.")] = 8,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Faces a batch; default: 8, on a CPU 1.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End the run at the first failure.")] = False,
+    max_failures: Annotated[int | None, typer.Option(min=1, help="End the run after this many failures.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="Run on Ray: its address, or local.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of input, mask and result of each face.")] = None,
 ) -> None:
-    """Complete the holes of aligned square faces."""
+    """Complete the holes of faces: aligned squares, or with --align pictures of any kind."""
     caught = _catch_signals()  # before the slow imports
     from ..folder import process
     from ..inpainter import Inpainter
     from ..jobs import plan_jobs
     from ..masks import mask_source
+    from ..options import Options, suffix_of_format, workers
     from ..results import RESULTS_FILE, Result
+    from .progress import Tally, printable, show_progress
 
     check_picture("--sheet", sheet)
-    mask_origin = mask_source(mask_from, masks)
-    jobs = plan_jobs(source, output, masks)
+    mask_origin = mask_source(mask_from, masks, mask_margin)
+    if not align and (face_detector is not None or landmarks is not None):
+        raise UsageError("--face-detector and --landmarks go with --align")
+    if sheet is not None and mask_origin.kind == "class" and save_masks is None:
+        raise UsageError("--sheet of class: masks needs --save-masks DIR, from which it takes them")
+    _check_save_masks(save_masks, source, output)
+    jobs = plan_jobs(source, output, masks, suffix_of_format(output_format), save_masks is not None)
     single = source.is_file() and jobs[0].output == output
     log = None if single else output / RESULTS_FILE
+    alignment = _alignment(face_detector, landmarks) if align else None
     inpainter = Inpainter.from_bundle(bundle, device, context.obj["threads"], backend)
     errors.print(f"using {inpainter.chain.description}")
-    if log is not None:
-        with system_errors(UsageError, log, "cannot be written"):
-            output.mkdir(parents=True, exist_ok=True)
-            log.open("ab+").close()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, transient=True) as progress:
-        bar = progress.add_task("inpaint", total=len(jobs))
+    options = Options(
+        mask_origin, batch_size or inpainter.default_batch_size, overwrite, quality, alignment, save_masks, workers()
+    )
+    tally, kept = Tally(len(jobs)), list[Result]()
+    limit = 1 if fail_fast else max_failures
 
-        def report(result: Result) -> None:
-            progress.advance(bar)
-            if result.error:
-                progress.console.print(f"failed: {result.error}")
+    def stopped() -> bool:
+        return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
 
-        results = process(jobs, inpainter, mask_origin, batch_size, overwrite, log, report, lambda: bool(caught))
-    count = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}
+    with show_progress(tally) as display:
+        for result in process(jobs, inpainter, options, log, stopped, lambda text: errors.print(printable(text))):
+            display(result)
+            if sheet is not None:
+                kept.append(result)
     where = output if log is None else log
-    errors.print(", ".join(f"{n} {status}" for status, n in count.items()) + f"; see {where}")
+    errors.print(", ".join(f"{n} {status}" for status, n in tally.count.items()) + f"; see {printable(str(where))}")
     if sheet is not None:
         from ..sheet import write_sheet
 
-        write_sheet(sheet, jobs, results, mask_origin)
+        write_sheet(sheet, jobs, sorted(kept, key=lambda result: result.input.split("/")), mask_origin, save_masks)
+    _end(caught, tally, limit)
+
+
+def _end(caught: list[int], tally: Tally, limit: int | None) -> None:
+    """Leave with the exit code of a run, and say why it ended early."""
+    progress = f"after {tally.finished} of {tally.total}; run the same command again to continue"
     if caught:
-        name = signal.Signals(caught[0]).name
-        errors.print(f"stopped by {name} after {len(results)} of {len(jobs)}; run the same command again to continue")
+        errors.print(f"stopped by {signal.Signals(caught[0]).name} {progress}")
         raise typer.Exit(128 + caught[0])
-    if count["failed"]:
+    if tally.count["failed"]:
+        if limit is not None and tally.finished < tally.total:
+            errors.print(f"stopped by {tally.count['failed']} failures {progress}")
         raise typer.Exit(1)
+
+
+def _alignment(detector: Path | None, landmarks: Path | None) -> Alignment:
+    from ..landmarks import find_detector
+
+    return Alignment(find_detector(detector) if landmarks is None else None, landmarks)
+
+
+def _check_save_masks(folder: Path | None, source: Path, output: Path) -> None:
+    """Refuse a folder for masks where they would become inputs, or stand in the way of outputs.
+
+    Raises:
+        UsageError: it is the input or the output folder, or lies inside the input.
+    """
+    if folder is None:
+        return
+    with system_errors(UsageError, folder, "cannot be read"):
+        if os.path.realpath(folder) == os.path.realpath(output):
+            raise UsageError(f"--save-masks {folder}: is the output folder; choose another")
+        if source.is_dir() and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(source)):
+            raise UsageError(f"--save-masks {folder}: lies inside the input folder {source}; choose another")
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _catch_signals() -> list[int]:

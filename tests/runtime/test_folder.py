@@ -12,6 +12,7 @@ from showface.runtime.folder import process
 from showface.runtime.inpainter import Inpainter
 from showface.runtime.jobs import plan_jobs
 from showface.runtime.masks import MaskSource
+from showface.runtime.options import Options
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,8 @@ def run(inpainter, face_folder, tmp_path):
     def start(overwrite=False, masks=masks, stopped=lambda: False, source=images, output=tmp_path / "out"):
         output.mkdir(exist_ok=True)
         jobs = plan_jobs(source, output, masks)
-        log = output / "results.jsonl"
-        reported = []
-        results = process(
-            jobs, inpainter, MaskSource("file", masks), 2, overwrite, log, reported.append, stopped
-        )
-        assert reported == results
+        options = Options(MaskSource("file", masks), batch_size=2, overwrite=overwrite)
+        results = list(process(jobs, inpainter, options, output / "results.jsonl", stopped))
         return {os.path.basename(result.input): result for result in results}
 
     return start
@@ -127,13 +124,13 @@ def test_an_output_that_cannot_be_written_is_named(run, face_folder, tmp_path, m
     write_mask(face_folder[1] / "a.png", 0)  # is copied, the others are encoded
 
     def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("showface.runtime.folder.write_file", full)
+    monkeypatch.setattr("showface.runtime.journal.write_flushed", full)
     results = run()
     for name in ALL_DONE:
         assert results[name].status == "failed"
-        assert results[name].error == f"{tmp_path / 'out' / name}: cannot be written: No space left on device"
+        assert results[name].error == f"{tmp_path / 'out' / name}: cannot be written: Input/output error"
 
 
 def test_an_all_white_mask_is_completed(run, face_folder, tmp_path):

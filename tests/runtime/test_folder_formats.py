@@ -11,6 +11,7 @@ from showface.runtime.folder import process
 from showface.runtime.inpainter import Inpainter
 from showface.runtime.jobs import plan_jobs
 from showface.runtime.masks import MaskSource
+from showface.runtime.options import Options
 
 SIDES = (100, 256, 300, 512)
 LAYOUTS = {"gray": (), "rgb": (3,), "rgba": (4,)}
@@ -55,8 +56,8 @@ def inpainter(narrow_bundle):
 def complete(inpainter, images, output, masks, batch=8):
     output.mkdir()
     jobs = plan_jobs(images, output, masks)
-    log = output / "results.jsonl"
-    results = process(jobs, inpainter, MaskSource("file", masks), batch, False, log, lambda _: None, lambda: False)
+    options = Options(MaskSource("file", masks), batch_size=batch)
+    results = list(process(jobs, inpainter, options, output / "results.jsonl"))
     assert [result.error for result in results] == [None] * len(jobs)
     return results
 

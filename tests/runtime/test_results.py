@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from showface.runtime.errors import ShowfaceError
+from showface.runtime.errors import ShowfaceError, UsageError
 from showface.runtime.folder import process
 from showface.runtime.inpainter import Inpainter
 from showface.runtime.jobs import plan_jobs
 from showface.runtime.masks import MaskSource
-from showface.runtime.results import Result, append_result, read_results, written_outputs
+from showface.runtime.options import Options
+from showface.runtime.results import Result, ResultLog, read_results
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +22,8 @@ def inpainter(narrow_bundle):
 
 def complete(inpainter, images, output, masks):
     output.mkdir(exist_ok=True)
-    log = output / "results.jsonl"
-    jobs = plan_jobs(images, output, masks)
-    results = process(jobs, inpainter, MaskSource("file", masks), 4, False, log, lambda _: None, lambda: False)
+    options = Options(MaskSource("file", masks), batch_size=4)
+    results = process(plan_jobs(images, output, masks), inpainter, options, output / "results.jsonl")
     return {result.input: (result.status, result.error) for result in results}
 
 
@@ -62,17 +62,25 @@ def test_a_run_is_known_again_after_its_folders_were_moved(completed, inpainter,
     assert complete(inpainter, *moved) == SKIPPED
 
 
+def append(path, *results):
+    """Append the results in a run of their own; return what an earlier run had left."""
+    log = ResultLog(path)
+    before = dict(log.last), set(log.written)
+    for result in results:
+        log.append(result)
+    log.close()
+    return before
+
+
 def test_the_last_line_of_an_input_wins_and_a_torn_line_is_ended(tmp_path):
-    log = tmp_path / "results.jsonl"
-    append_result(log, Result("a", "a", "done", key="1"))
-    append_result(log, Result("a", "a", "failed", "broke"))
-    with log.open("ab") as file:
+    path = tmp_path / "results.jsonl"
+    append(path, Result("a", "a", "done", key="1"), Result("a", "a", "failed", "broke"))
+    with path.open("ab") as file:
         file.write(b'not json\n[1]\n{"foreign": 1}\n{"input": "b", "outp')
-    assert read_results(log) == {"a": Result("a", "a", "failed", "broke")}
-    append_result(log, Result("b", "b", "done"))
-    assert log.read_bytes().endswith(b"}\n")
-    assert set(read_results(log)) == {"a", "b"}
-    assert json.loads(log.read_text().splitlines()[-1])["input"] == "b"
+    assert append(path, Result("b", "b", "done"))[0] == {"a": Result("a", "a", "failed", "broke")}
+    assert path.read_bytes().endswith(b"}\n")
+    assert set(append(path)[0]) == {"a", "b"}
+    assert json.loads(path.read_text().splitlines()[-1])["input"] == "b"
 
 
 @pytest.mark.parametrize(
@@ -94,20 +102,53 @@ def test_foreign_lines_are_passed_over(tmp_path, changes):
     log = tmp_path / "results.jsonl"
     good = {"input": "x", "output": "x", "status": "done", "error": None, "hole_ratio": 0.5, "seconds": 1, "key": "k"}
     log.write_text(json.dumps({**good, **changes}) + "\n")
-    assert (read_results(log), written_outputs(log)) == ({}, set())
+    assert append(log) == ({}, set())
     log.write_text(json.dumps(good) + "\n")
-    assert (set(read_results(log)), written_outputs(log)) == ({"x"}, {"x"})
+    assert append(log) == ({"x": Result(**good)}, {"x"})
 
 
 def test_a_failure_does_not_disown_the_file_written_before_it(tmp_path):
     path = tmp_path / "results.jsonl"
-    append_result(path, Result("a.png", "a.png", "done", key="1"))
-    append_result(path, Result("a.png", "a.png", "failed", error="no mask"))
-    append_result(path, Result("b.png", "b.png", "failed", error="no mask"))
-    assert written_outputs(path) == {"a.png"}
+    lines = Result("a.png", "a.png", "done", key="1"), Result("a.png", "a.png", "failed", error="no mask")
+    append(path, *lines, Result("b.png", "b.png", "failed", error="no mask"))
+    assert append(path)[1] == {"a.png"}
 
 
-def test_a_line_that_cannot_be_written_names_the_file(tmp_path):
+def test_a_line_may_differ_in_the_suffix_of_its_output(tmp_path):
+    append(tmp_path / "results.jsonl", Result("d/a.jpg", "d/a.png", "done"))
+    assert [result.output for result in read_results(tmp_path / "results.jsonl")] == ["d/a.png"]
+
+
+def test_a_log_that_cannot_be_written_names_the_file(tmp_path):
     (tmp_path / "results.jsonl").mkdir()
-    with pytest.raises(ShowfaceError, match=r"results\.jsonl: cannot be written: Is a directory"):
-        append_result(tmp_path / "results.jsonl", Result("a", "a", "done"))
+    with pytest.raises(UsageError, match=r"results\.jsonl: cannot be written: Is a directory"):
+        ResultLog(tmp_path / "results.jsonl")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_line_that_does_not_fit_on_the_disk_names_the_file(tmp_path, monkeypatch):
+    log = ResultLog(tmp_path / "results.jsonl")
+    monkeypatch.setattr(log, "check", lambda: None)
+    message = r"results\.jsonl: cannot be written: No space left on device"
+    with open("/dev/full", "ab", buffering=0) as full:
+        monkeypatch.setattr(log, "_file", full)
+        with pytest.raises(ShowfaceError, match=message):
+            log.append(Result("a", "a", "done"))
+
+
+@pytest.mark.parametrize("recreated", [False, True])
+def test_a_log_whose_folder_is_gone_is_not_written_on(tmp_path, recreated):
+    log = ResultLog(tmp_path / "out" / "results.jsonl")
+    shutil.rmtree(tmp_path / "out")
+    if recreated:
+        ResultLog(tmp_path / "out" / "results.jsonl").close()
+    with pytest.raises(ShowfaceError, match="is gone or was replaced"):
+        log.append(Result("a", "a", "done"))
+
+
+def test_a_second_run_on_one_folder_is_refused_until_the_first_ends(tmp_path):
+    first = ResultLog(tmp_path / "results.jsonl")
+    with pytest.raises(UsageError, match="another run writes to this folder"):
+        ResultLog(tmp_path / "results.jsonl")
+    first.close()
+    ResultLog(tmp_path / "results.jsonl").close()
