@@ -160,7 +160,7 @@ class Reader:
 
     def _hole_of_categories(self, photo: Photo, squares: list[Square] | None) -> Hole:
         masks, size = self.options.masks, self.inpainter.image_size
-        hole = np.zeros(photo.pixels.shape[:2], np.bool_)
+        hole: Hole = np.zeros(photo.pixels.shape[:2], np.bool_)
 
         def region(pixels: Pixels) -> Hole:
             image, _ = prepare(pixels, np.zeros(pixels.shape[:2], np.bool_), size, "face")

@@ -15,7 +15,6 @@ from ..errors import UsageError, system_errors
 from .common import BackendOption, BundleOption, DeviceOption, MasksOption, app, check_picture, errors
 
 if TYPE_CHECKING:
-    from ..options import Alignment
     from .progress import Tally
 
 
@@ -54,8 +53,9 @@ def inpaint(
     from ..folder import process
     from ..inpainter import Inpainter
     from ..jobs import plan_jobs
+    from ..landmarks import find_detector
     from ..masks import mask_source
-    from ..options import Options, suffix_of_format, workers
+    from ..options import Alignment, Options, suffix_of_format, workers
     from ..results import RESULTS_FILE, Result
     from .progress import Tally, printable, show_progress
 
@@ -69,7 +69,8 @@ def inpaint(
     jobs = plan_jobs(source, output, masks, suffix_of_format(output_format), save_masks is not None)
     single = source.is_file() and jobs[0].output == output
     log = None if single else output / RESULTS_FILE
-    alignment = _alignment(face_detector, landmarks) if align else None
+    detector = find_detector(face_detector) if align and landmarks is None else None
+    alignment = Alignment(detector, landmarks) if align else None
     inpainter = Inpainter.from_bundle(bundle, device, context.obj["threads"], backend)
     errors.print(f"using {inpainter.chain.description}")
     options = Options(
@@ -105,12 +106,6 @@ def _end(caught: list[int], tally: Tally, limit: int | None) -> None:
         if limit is not None and tally.finished < tally.total:
             errors.print(f"stopped by {tally.count['failed']} failures {progress}")
         raise typer.Exit(1)
-
-
-def _alignment(detector: Path | None, landmarks: Path | None) -> Alignment:
-    from ..landmarks import find_detector
-
-    return Alignment(find_detector(detector) if landmarks is None else None, landmarks)
 
 
 def _check_save_masks(folder: Path | None, source: Path, output: Path) -> None:
