@@ -16,7 +16,7 @@ from .isolation import IsolatedDecoder
 from .jobs import Job
 from .journal import Journal, discard, recover
 from .landmarks import Landmarks, file_digest, find_detector, read_landmarks, yunet
-from .loading import Loaded, Reader, landmarks_digest
+from .loading import Loaded, Reader, Task, landmarks_digest
 from .masks import list_masks
 from .options import Options
 from .pipeline import Work, stream
@@ -53,19 +53,55 @@ def process(
     """
     readers = reader_factory(options)
     if log is None:
-        yield from _complete(jobs, inpainter, options, readers, None, None, stopped, say)
+        yield from complete(_next(_tasks(jobs, options, None), stopped), inpainter, options, readers, None, say)
         return
-    results = ResultLog(log)
+    results = open_log(log)
     try:
-        for owed in recover(log.parent):
-            results.adopt(owed)
-        discard(log.parent)
         with _journal(log.parent) as journal:
-            for result in _complete(jobs, inpainter, options, readers, results, journal, stopped, say):
+            tasks = _next(_tasks(jobs, options, results), stopped)
+            for result in complete(tasks, inpainter, options, readers, journal, say):
                 results.append(result)
                 yield result
     finally:
         results.close()
+
+
+def open_log(path: Path) -> ResultLog:
+    """Open ``results.jsonl`` for a run, and take over what killed runs had finished without a line.
+
+    Raises:
+        UsageError: it cannot be opened, or another run holds it.
+    """
+    results = ResultLog(path)
+    try:
+        for owed in recover(path.parent):
+            results.adopt(owed)
+        discard(path.parent)
+    except BaseException:
+        results.close()
+        raise
+    return results
+
+
+def task_of(job: Job, options: Options, results: ResultLog) -> Task:
+    """Return a job with what the log knows of it; the log forgets it then."""
+    output = job.output.relative_to(results.path.parent).as_posix()
+    unknown = Result(job.relative.as_posix(), output, "failed")
+    before = results.last.pop(unknown.input, None)
+    return Task(job, unknown, before, options.overwrite or output in results.written)
+
+
+def _tasks(jobs: Sequence[Job], options: Options, results: ResultLog | None) -> Iterator[Task]:
+    for job in jobs:
+        if results is None:
+            unknown = Result(job.relative.as_posix(), job.output.name, "failed")
+            yield Task(job, unknown, None, options.overwrite)
+        else:
+            yield task_of(job, options, results)
+
+
+def _next(tasks: Iterator[Task], stopped: Callable[[], bool]) -> Callable[[], Task | None]:
+    return lambda: None if stopped() else next(tasks, None)
 
 
 @contextmanager
@@ -114,36 +150,23 @@ def reader_factory(options: Options) -> OpenReader:
     return open_reader
 
 
-def _complete(
-    jobs: Sequence[Job],
+def complete(
+    next_task: Callable[[], Task | None],
     inpainter: Inpainter,
     options: Options,
     readers: OpenReader,
-    results: ResultLog | None,
     journal: Journal | None,
-    stopped: Callable[[], bool],
     say: Callable[[str], None],
 ) -> Iterator[Result]:
-    remaining = iter(jobs)
+    """Yield the result of every task; see :func:`process`, which adds the log."""
 
-    def next_job() -> Job | None:
-        return None if stopped() else next(remaining, None)
-
-    def load(reader: Reader, job: Job) -> Loaded | Result:
-        if results is None:
-            return reader.load(job, Result(job.relative.as_posix(), job.output.name, "failed"), None, options.overwrite)
-        output = job.output.relative_to(results.path.parent).as_posix()
-        unknown = Result(job.relative.as_posix(), output, "failed")
-        before = results.last.pop(unknown.input, None)
-        return reader.load(job, unknown, before, options.overwrite or output in results.written)
+    @contextmanager
+    def open_reader() -> Iterator[Callable[[Task], Loaded | Result]]:
+        with readers(inpainter) as reader:
+            yield reader.load
 
     def write(finished: Finished) -> Result:
         return store(finished, options, journal)
 
-    @contextmanager
-    def open_reader() -> Iterator[Callable[[Job], Loaded | Result]]:
-        with readers(inpainter) as reader:
-            yield functools.partial(load, reader)
-
     runner = BatchRunner(inpainter, options.batch_size, say)
-    yield from stream(next_job, Work(open_reader, runner, write, options.workers), time.monotonic)
+    yield from stream(next_task, Work(open_reader, runner, write, options.workers), time.monotonic)

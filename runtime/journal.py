@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -84,13 +84,18 @@ class Journal:
             remove_folder(self.output)
 
 
-def recover(output: Path) -> Iterator[Result]:
-    """Yield the results of earlier journals whose output has the bytes that were announced."""
+def recover(output: Path, wanted: Callable[[Result], bool] = lambda _: True) -> Iterator[Result]:
+    """Yield the results of journals whose output has the bytes that were announced.
+
+    Args:
+        output: the output folder.
+        wanted: which of them; the files of the others are not read.
+    """
     for path in sorted((output / WORK_FOLDER).glob(f"*{_JOURNAL}")):
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 digest, result = _announced(line)
-                if result is not None and _sha256(output / result.output) == digest:
+                if result is not None and wanted(result) and _sha256(output / result.output) == digest:
                     yield result
 
 

@@ -27,6 +27,23 @@ Decode = Callable[[bytes, str], Photo]
 
 
 @dataclass(frozen=True, slots=True)
+class Task:
+    """A job with what is known of it.
+
+    Attributes:
+        job: the input.
+        result: what is to be filled in.
+        before: the last result of this input.
+        replace: an existing output may be replaced.
+    """
+
+    job: Job
+    result: Result
+    before: Result | None
+    replace: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Face:
     """One face that waits for its batch: ``image`` [3, size, size], ``mask`` [1, size, size].
 
@@ -87,41 +104,36 @@ class Reader:
     find_faces: Callable[[Pixels, str], list[Landmarks]] | None
     faces_digest: Callable[[str], str]
 
-    def load(self, job: Job, result: Result, before: Result | None, replaceable: bool) -> Loaded | Result:
-        """Load one input; return a result at once where nothing is left to do.
-
-        Args:
-            job: the input.
-            result: what is to be filled in.
-            before: the last result of this input.
-            replaceable: an existing output may be replaced.
-        """
+    def load(self, task: Task) -> Loaded | Result:
+        """Load one input; return a result at once where nothing is left to do."""
         started = time.monotonic()
         try:
-            loaded = self._load(job, result, before, replaceable)
+            loaded = self._load(task)
         except ShowfaceError as error:
-            loaded = replace(result, status="failed", error=str(error))
+            loaded = replace(task.result, status="failed", error=str(error))
         except Exception as error:  # whatever one file brings about, the others go on
-            loaded = replace(result, status="failed", error=f"{job.source}: {type(error).__name__}: {error}")
+            text = f"{task.job.source}: {type(error).__name__}: {error}"
+            loaded = replace(task.result, status="failed", error=text)
         seconds = round(time.monotonic() - started, 4)
         if isinstance(loaded, Result):
             return replace(loaded, seconds=seconds)
         return replace(loaded, result=replace(loaded.result, seconds=seconds))
 
-    def _load(self, job: Job, result: Result, before: Result | None, replaceable: bool) -> Loaded | Result:
+    def _load(self, task: Task) -> Loaded | Result:
+        job = task.job
         if job.error is not None:
             raise InputError(job.error)
         data = read_file(job.source)
         mask_file = self.options.masks.find(job.relative, self.listing)
         mask_data = None if mask_file is None else read_file(mask_file)
         recipe = self.options.describe(self.faces_digest(job.relative.as_posix()))
-        result = replace(result, key=result_key(data, mask_data, self.inpainter.bundle_digest, recipe))
+        result = replace(task.result, key=result_key(data, mask_data, self.inpainter.bundle_digest, recipe))
         with system_errors(InputError, job.output, "cannot be looked for"):
             exists = job.output.is_symlink() or job.output.exists()
         if exists:
-            if before is not None and self._is_done(job, result, before):
-                return replace(result, status="skipped", hole_ratio=before.hole_ratio)
-            if not replaceable:
+            if task.before is not None and self._is_done(job, result, task.before):
+                return replace(result, status="skipped", hole_ratio=task.before.hole_ratio)
+            if not task.replace:
                 raise InputError(f"{job.output}: exists and is not of an earlier run; add --overwrite to replace it")
         photo = self.decode(data, str(job.source))
         squares = None
@@ -138,10 +150,10 @@ class Reader:
         result = replace(result, hole_ratio=float(hole.mean()))
         if not hole.any():
             same = job.output.suffix.lower() == job.source.suffix.lower()
-            return Loaded(job, photo, hole, (), result, replaceable, data if same else None)
+            return Loaded(job, photo, hole, (), result, task.replace, data if same else None)
         squares = self._squares(photo, job) if squares is None else squares
         faces = self._prepare(photo, hole, squares, str(job.source))
-        return Loaded(job, photo, hole, faces, result, replaceable)
+        return Loaded(job, photo, hole, faces, result, task.replace)
 
     def _is_done(self, job: Job, result: Result, before: Result) -> bool:
         if before.status == "failed" or (before.output, before.key) != (result.output, result.key):

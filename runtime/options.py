@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -62,6 +62,21 @@ class Options:
         if self.alignment is not None:
             parts.append(f"align {landmarks}")
         return " ".join(parts)
+
+
+def absolute(options: Options) -> Options:
+    """Return the options with absolute paths, for processes that stand in another folder."""
+
+    def full(path: Path | None) -> Path | None:
+        return None if path is None else Path(os.path.abspath(path))
+
+    faces = options.alignment
+    return replace(
+        options,
+        masks=replace(options.masks, path=full(options.masks.path)),
+        alignment=None if faces is None else Alignment(full(faces.detector), full(faces.landmarks)),
+        save_masks=full(options.save_masks),
+    )
 
 
 def suffix_of_format(name: str | None) -> str | None:

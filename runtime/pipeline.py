@@ -1,6 +1,6 @@
 """Threads that read, complete and write at the same time, with bounded queues between them.
 
-    jobs ─► read (N threads, each with a decoder process) ─► complete (1) ─► write (N) ─► results
+    tasks ─► read (N threads, each with a decoder process) ─► complete (1) ─► write (N) ─► results
 
 Batches are filled across files. What the queues hold is bounded in number and in bytes, so that the memory of a run
 depends neither on the number of its files nor, beyond a few of them, on their size.
@@ -12,41 +12,38 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from .inference import BatchRunner
-from .loading import Loaded
+from .loading import Loaded, Task
 from .queues import Aborted, BoundedQueue
 from .results import Result
 from .storing import Finished
-
-J = TypeVar("J")
 
 QUEUE_BYTES = 128 * 2**20  # of decoded pixels in one queue, and in one batch
 
 
 @dataclass(frozen=True, slots=True)
-class Work(Generic[J]):
+class Work:
     """What the threads do.
 
     Attributes:
-        open_reader: gives each reading thread its function, which turns a job into what the networks need, or into a
+        open_reader: gives each reading thread its function, which turns a task into what the networks need, or into a
             result where nothing is left to do.
         runner: completes faces.
         write: writes one output.
         workers: number of reading and of writing threads.
     """
 
-    open_reader: Callable[[], AbstractContextManager[Callable[[J], Loaded | Result]]]
+    open_reader: Callable[[], AbstractContextManager[Callable[[Task], Loaded | Result]]]
     runner: BatchRunner
     write: Callable[[Finished], Result]
     workers: int
 
 
-class _Shared(Generic[J]):
+class _Shared:
     """The queues of one run, and its first error."""
 
-    def __init__(self, work: Work[J], next_job: Callable[[], J | None]) -> None:
+    def __init__(self, work: Work, next_task: Callable[[], Task | None]) -> None:
         lookahead = max(work.runner.limit, 2)
         self.work = work
         self.loaded = BoundedQueue[Loaded](lookahead, QUEUE_BYTES, work.workers)
@@ -54,15 +51,15 @@ class _Shared(Generic[J]):
         # Readers and writers both give results.
         self.results = BoundedQueue[Result](64, 0, 2 * work.workers)
         self.error: BaseException | None = None
-        self._next_job = next_job
+        self._next_task = next_task
         self._ended = False
         self._source = threading.Lock()
 
-    def next_job(self) -> J | None:
+    def next_task(self) -> Task | None:
         with self._source:
-            job = None if self._ended else self._next_job()
-            self._ended = job is None
-            return job
+            task = None if self._ended else self._next_task()
+            self._ended = task is None
+            return task
 
     def abort(self, error: BaseException | None) -> None:
         if self.error is None:
@@ -71,18 +68,18 @@ class _Shared(Generic[J]):
             queue.abort()
 
 
-def stream(next_job: Callable[[], J | None], work: Work[J], clock: Callable[[], float]) -> Iterator[Result]:
-    """Yield the result of every job, as it becomes final.
+def stream(next_task: Callable[[], Task | None], work: Work, clock: Callable[[], float]) -> Iterator[Result]:
+    """Yield the result of every task, as it becomes final.
 
     Args:
-        next_job: gives the next job, None at the end; called by one thread at a time.
+        next_task: gives the next task, None at the end; called by one thread at a time.
         work: what is done to it.
         clock: seconds, for the inputs' share of their batch.
 
     Raises:
         BaseException: whatever a thread raises; the others are ended first.
     """
-    shared = _Shared(work, next_job)
+    shared = _Shared(work, next_task)
     bodies = [_read] * work.workers + [lambda s: _complete(s, clock)] + [_write] * work.workers
     threads = [threading.Thread(target=_guard, args=(body, shared), daemon=True) for body in bodies]
     for thread in threads:
@@ -100,7 +97,7 @@ def stream(next_job: Callable[[], J | None], work: Work[J], clock: Callable[[], 
         raise shared.error
 
 
-def _guard(body: Callable[[_Shared[J]], None], shared: _Shared[J]) -> None:
+def _guard(body: Callable[[_Shared], None], shared: _Shared) -> None:
     try:
         body(shared)
     except Aborted:
@@ -109,10 +106,10 @@ def _guard(body: Callable[[_Shared[J]], None], shared: _Shared[J]) -> None:
         shared.abort(error)
 
 
-def _read(shared: _Shared[J]) -> None:
+def _read(shared: _Shared) -> None:
     with shared.work.open_reader() as load:
-        while (job := shared.next_job()) is not None:
-            loaded = load(job)
+        while (task := shared.next_task()) is not None:
+            loaded = load(task)
             if isinstance(loaded, Result):
                 shared.results.put(loaded)
             else:
@@ -121,7 +118,7 @@ def _read(shared: _Shared[J]) -> None:
     shared.results.producer_done()
 
 
-def _batches(shared: _Shared[J]) -> Iterator[list[Loaded]]:
+def _batches(shared: _Shared) -> Iterator[list[Loaded]]:
     """Yield inputs that together have enough faces for a batch, or fill the memory of one."""
     batch: list[Loaded] = []
     while (item := shared.loaded.get()) is not None:
@@ -134,7 +131,7 @@ def _batches(shared: _Shared[J]) -> Iterator[list[Loaded]]:
         yield batch
 
 
-def _complete(shared: _Shared[J], clock: Callable[[], float]) -> None:
+def _complete(shared: _Shared, clock: Callable[[], float]) -> None:
     for batch in _batches(shared):
         started = clock()
         faces = [(face.image, face.mask) for item in batch for face in item.faces]
@@ -146,7 +143,7 @@ def _complete(shared: _Shared[J], clock: Callable[[], float]) -> None:
     shared.finished.producer_done()
 
 
-def _write(shared: _Shared[J]) -> None:
+def _write(shared: _Shared) -> None:
     while (finished := shared.finished.get()) is not None:
         shared.results.put(shared.work.write(finished))
     shared.results.producer_done()

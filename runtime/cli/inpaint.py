@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ import typer
 
 from ..backends import Backend
 from ..errors import UsageError, system_errors
-from .common import BackendOption, BundleOption, DeviceOption, MasksOption, app, check_picture, errors
+from .common import BackendOption, BundleOption, DeviceOption, MasksOption, app, check_picture, errors, load_extra
 
 if TYPE_CHECKING:
     from .progress import Tally
@@ -50,12 +51,13 @@ def inpaint(
 ) -> None:
     """Complete the holes of faces: aligned squares, or with --align pictures of any kind."""
     caught = _catch_signals()  # before the slow imports
+    from ..bundle import open_bundle
     from ..folder import process
     from ..inpainter import Inpainter
     from ..jobs import plan_jobs
     from ..landmarks import find_detector
     from ..masks import mask_source
-    from ..options import Alignment, Options, suffix_of_format, workers
+    from ..options import Alignment, Options, absolute, suffix_of_format, workers
     from ..results import RESULTS_FILE, Result
     from .progress import Tally, printable, show_progress
 
@@ -66,24 +68,41 @@ def inpaint(
     if sheet is not None and mask_origin.kind == "class" and save_masks is None:
         raise UsageError("--sheet of class: masks needs --save-masks DIR, from which it takes them")
     _check_save_masks(save_masks, source, output)
-    jobs = plan_jobs(source, output, masks, suffix_of_format(output_format), save_masks is not None)
+    suffix = suffix_of_format(output_format)
+    detector = find_detector(face_detector) if align and landmarks is None else None
+    options = Options(
+        mask_origin, batch_size or 0, overwrite, quality, Alignment(detector, landmarks) if align else None,
+        save_masks, workers(),
+    )  # fmt: skip
+    if cluster is not None:
+        source, output, options = Path(os.path.abspath(source)), Path(os.path.abspath(output)), absolute(options)
+    jobs = plan_jobs(source, output, masks, suffix, save_masks is not None)
     single = source.is_file() and jobs[0].output == output
     log = None if single else output / RESULTS_FILE
-    detector = find_detector(face_detector) if align and landmarks is None else None
-    alignment = Alignment(detector, landmarks) if align else None
-    inpainter = Inpainter.from_bundle(bundle, device, context.obj["threads"], backend)
-    errors.print(f"using {inpainter.chain.description}")
-    options = Options(
-        mask_origin, batch_size or inpainter.default_batch_size, overwrite, quality, alignment, save_masks, workers()
-    )
     tally, kept = Tally(len(jobs)), list[Result]()
     limit = 1 if fail_fast else max_failures
 
     def stopped() -> bool:
         return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
 
+    def say(text: str) -> None:
+        errors.print(printable(text))
+
+    threads = context.obj["threads"]
+    if cluster is None:
+        inpainter = Inpainter.from_bundle(bundle, device, threads, backend)
+        say(f"using {inpainter.chain.description}")
+        options = replace(options, batch_size=batch_size or inpainter.default_batch_size)
+        results = process(jobs, inpainter, options, log, stopped, say)
+    elif log is None:
+        raise UsageError("--cluster completes folders; give a folder as OUTPUT")
+    else:
+        ray = load_extra("showface.runtime.cluster", "cluster")
+        folder = None if bundle is None else Path(os.path.abspath(bundle))
+        setup = ray.Setup(folder, open_bundle(bundle).digest, backend, device, threads, output, options)
+        results = ray.process_on_cluster(jobs, setup, log, cluster, stopped, say)
     with show_progress(tally) as display:
-        for result in process(jobs, inpainter, options, log, stopped, lambda text: errors.print(printable(text))):
+        for result in results:
             display(result)
             if sheet is not None:
                 kept.append(result)

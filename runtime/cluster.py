@@ -1,0 +1,217 @@
+"""The same work on a Ray cluster: one model a worker, one ``results.jsonl``, dead workers' files done again.
+
+The driver holds the log and its lock, and hands out chunks of inputs; a worker runs the threads of a local run on each
+chunk and writes the outputs to the shared folder, under a journal of its own. Where a worker dies, Ray starts another
+and gives it the chunk again; what the dead one had already written is taken over from its journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import ray.exceptions
+
+from .bundle import open_bundle
+from .errors import ShowfaceError, UsageError
+from .folder import complete, open_log, reader_factory, task_of
+from .inpainter import Inpainter
+from .jobs import Job
+from .journal import Journal, discard, recover
+from .loading import Task
+from .options import Options
+from .results import Result, ResultLog
+
+CHUNK = 16  # inputs that a worker is given at once
+LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What every worker needs to know; all paths are absolute, and name the same files on every machine.
+
+    Attributes:
+        bundle: its folder; None for the one that ships with the package.
+        digest: of its manifest, so that no worker runs another one.
+        backend: a value of ``Backend``.
+        device: ``auto``, ``cpu`` or ``cuda:0``, of those that Ray gives the worker.
+        threads: CPU threads of a worker; None gives each machine one worker with all its processors.
+        output: the output folder.
+        options: of the run; a ``batch_size`` of 0 leaves it to the worker's device.
+    """
+
+    bundle: Path | None
+    digest: str
+    backend: str
+    device: str
+    threads: int | None
+    output: Path
+    options: Options
+
+
+class Worker:
+    """One model on one machine; Ray Data calls it with one chunk of tasks after the other."""
+
+    def __init__(self, setup: Setup) -> None:
+        if open_bundle(setup.bundle).digest != setup.digest:
+            raise UsageError("the bundle on a worker differs from the driver's; install the same version everywhere")
+        self.inpainter = Inpainter.from_bundle(setup.bundle, setup.device, setup.threads, setup.backend)
+        size = setup.options.batch_size or self.inpainter.default_batch_size
+        self.options = replace(setup.options, batch_size=size)
+        self.output = setup.output
+        self.readers = reader_factory(self.options)
+        self.journal = Journal(setup.output)
+
+    def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Complete the tasks of a chunk, and return their results and what is to be said."""
+        tasks = [_task(json.loads(text)) for text in chunk["task"]]
+        lines = [{"result": asdict(result)} for result in self._written_by_the_dead(tasks)]
+        known = {line["result"]["input"] for line in lines}
+        remaining = iter([task for task in tasks if task.result.input not in known])
+        said: list[str] = []
+        results = complete(
+            lambda: next(remaining, None), self.inpainter, self.options, self.readers, self.journal, said.append
+        )
+        lines += [{"result": asdict(result)} for result in results]
+        lines += [{"say": text} for text in said]
+        return {"line": np.asarray([json.dumps(line) for line in lines], object)}
+
+    def _written_by_the_dead(self, tasks: Sequence[Task]) -> list[Result]:
+        """Return the results of a worker that had this chunk before and died."""
+        unexplained = {task.result.input for task in tasks if not task.replace and os.path.lexists(task.job.output)}
+        if not unexplained:
+            return []
+        return list(recover(self.output, lambda result: result.input in unexplained))
+
+
+def process_on_cluster(
+    jobs: Sequence[Job],
+    setup: Setup,
+    log: Path,
+    address: str,
+    stopped: Callable[[], bool],
+    say: Callable[[str], None],
+) -> Iterator[Result]:
+    """Complete all jobs on a Ray cluster, as :func:`showface.runtime.folder.process` does on one machine.
+
+    Args:
+        jobs: from :func:`showface.runtime.jobs.plan_jobs`, with absolute paths.
+        setup: of the workers.
+        log: ``results.jsonl`` in the output folder.
+        address: of the cluster, or ``local`` to start one on this machine.
+        stopped: asked between results; true ends the run.
+        say: takes a line about what the user should know.
+
+    Raises:
+        UsageError: the cluster cannot be reached, or the log cannot be opened.
+        ShowfaceError: the workers cannot be kept alive, or the log cannot be written.
+    """
+    reader_factory(setup.options)  # refuses what no worker could read
+    results = open_log(log)
+    reported: set[str] = set()
+    try:
+        with _connected(address, setup.threads):
+            for result in _distribute(jobs, setup, results, stopped, say):
+                results.append(result)
+                reported.add(result.input)
+                yield result
+        # The workers are gone now: what they had finished, but not returned, counts too.
+        for owed in recover(log.parent, lambda result: result.input not in reported):
+            results.append(owed)
+            reported.add(owed.input)
+            yield owed
+        discard(log.parent)
+    finally:
+        results.close()
+
+
+@contextmanager
+def _connected(address: str, threads: int | None) -> Iterator[None]:
+    """Connect to a cluster, or start one that listens on the loopback address alone."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    start: dict[str, Any] = {"address": address}
+    if address == LOCAL:
+        start |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": os.cpu_count()}
+    try:
+        ray.init(**start, logging_level="ERROR", log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise UsageError(f"--cluster {address}: {error}; start one with: ray start --head") from error
+    for number, handler in handlers.items():  # Ray has put its own there, which would end the run at once
+        signal.signal(number, handler)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    try:
+        yield
+    finally:
+        with suppress(Exception):
+            ray.shutdown()
+
+
+def _distribute(
+    jobs: Sequence[Job], setup: Setup, results: ResultLog, stopped: Callable[[], bool], say: Callable[[str], None]
+) -> Iterator[Result]:
+    rows = [{"task": _row(task_of(job, setup.options, results))} for job in jobs]
+    threads, gpus, count = _share(setup)
+    say(f"{count} workers with {f'{gpus} GPU' if gpus else f'{threads} CPU threads'} each")
+    chunks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // CHUNK))
+    done = chunks.map_batches(
+        Worker,
+        fn_constructor_args=(replace(setup, threads=threads),),
+        batch_size=CHUNK,
+        compute=ray.data.ActorPoolStrategy(size=count),
+        num_cpus=threads,
+        num_gpus=gpus or None,
+    )
+    try:
+        for row in done.iter_rows():
+            line = json.loads(row["line"])
+            if "say" in line:
+                say(line["say"])
+            else:
+                yield Result(**line["result"])
+            if stopped():
+                return
+    except ray.exceptions.RayError as error:
+        cause = str(error).strip().splitlines()[-1]
+        raise ShowfaceError(f"--cluster: the workers failed: {cause}; run the same command again") from error
+
+
+def _share(setup: Setup) -> tuple[int, int, int]:
+    """Return CPU threads and GPUs of a worker, and how many workers the cluster has room for."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    processors = [int(node.get("CPU", 0)) for node in nodes]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if gpus and setup.device != "cpu":
+        return setup.threads or 1, 1, gpus
+    threads = setup.threads or min(count for count in processors if count)
+    return threads, 0, max(1, sum(count // threads for count in processors))
+
+
+def _row(task: Task) -> str:
+    """Return a task as JSON, which holds names of any bytes; the inverse of :func:`_task`."""
+    job = task.job
+    return json.dumps(
+        {
+            "job": [str(job.source), str(job.relative), str(job.output), job.error],
+            "result": asdict(task.result),
+            "before": None if task.before is None else asdict(task.before),
+            "replace": task.replace,
+        }
+    )
+
+
+def _task(row: dict[str, Any]) -> Task:
+    source, relative, output, error = row["job"]
+    before = None if row["before"] is None else Result(**row["before"])
+    job = Job(Path(source), Path(relative), Path(output), error)
+    return Task(job, Result(**row["result"]), before, row["replace"])
