@@ -8,8 +8,10 @@ and gives it the chunk again; what the dead one had already written is taken ove
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +35,7 @@ from .results import Result, ResultLog
 
 CHUNK = 16  # inputs that a worker is given at once
 LOCAL = "local"
+REACH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,18 +146,26 @@ def _connected(address: str, threads: int | None) -> Iterator[None]:
     if address == LOCAL:
         start |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": os.cpu_count()}
     try:
+        _knock(address)
         ray.init(**start, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise UsageError(f"--cluster {address}: {error}; start one with: ray start --head") from error
     for number, handler in handlers.items():  # Ray has put its own there, which would end the run at once
         signal.signal(number, handler)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
     finally:
         with suppress(Exception):
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Try ``host:port`` for a moment: Ray itself tries for minutes, and then ends the process."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
 
 
 def _distribute(

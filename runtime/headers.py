@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 from PIL import Image
@@ -30,6 +31,24 @@ def check_header(header: Image.Image, name: str) -> None:
     frames = 1 if header.format == "MPO" else getattr(header, "n_frames", 1)  # MPO: a JPEG with a preview
     if frames > 1:
         raise InputError(f"{name}: holds {frames} frames; give one image a file")
+
+
+def check_png(data: bytes, name: str) -> None:
+    """Refuse a PNG whose pixels are not those that were written; Pillow does not look at these checksums.
+
+    Raises:
+        InputError: the checksum of a critical chunk does not fit; the message starts with ``name``.
+    """
+    view, place = memoryview(data), 8  # after the signature: chunks of length, name, content and checksum
+    while place + 12 <= len(data):
+        size = int.from_bytes(view[place : place + 4], "big")
+        kind, end = bytes(view[place + 4 : place + 8]), place + 8 + size
+        critical = not kind[0] & 0x20  # by the case of its first letter
+        if critical and zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise InputError(f"{name}: is damaged: the checksum of its chunk {kind.decode('latin-1')} does not fit")
+        if kind == b"IEND":
+            return
+        place = end + 4
 
 
 def bits_per_channel(header: Image.Image, data: bytes, name: str) -> int:

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .errors import InputError
 from .files import read_file, write_file
-from .headers import MAX_PIXELS, bits_per_channel, check_header, is_lossy
+from .headers import MAX_PIXELS, bits_per_channel, check_header, check_png, is_lossy
 from .metadata import PREFIX, exif_of, png_with_exif
 from .profiles import png_with_profile, profile_for, tiff_with_profile
 
@@ -89,6 +89,8 @@ def decode_photo(data: bytes, name: str) -> Photo:
 def _decode(data: bytes, name: str) -> Photo:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as header:
         check_header(header, name)
+        if header.format == "PNG":
+            check_png(data, name)
         deep = bits_per_channel(header, data, name) == 16
         pixels = _decode_deep(data, name) if deep else _decode_shallow(header)
         # Pillow and OpenCV both turn a TIFF upright themselves.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import overload
 
 from .errors import UsageError, system_errors
@@ -56,15 +56,17 @@ class Jobs(Sequence[Job]):
         if isinstance(index, slice):
             return Jobs(self.source, self.output, self.names[index], self.errors, self.suffix)
         name = self.names[index]
-        output = self.output / (name if self.suffix is None else renamed(name, self.suffix))
-        return Job(self.source / name, Path(name), output, self.errors.get(name))
+        error = self.errors.get(name)
+        output = self.output / (name if self.suffix is None or error else renamed(name, self.suffix))
+        return Job(self.source / name, Path(name), output, error)
 
 
 def renamed(name: str, suffix: str) -> str:
     """Return the relative path ``name`` with another suffix; one of the same format stays (``.jpeg``, ``.JPG``)."""
-    stem, old = os.path.splitext(name)
+    path = PurePosixPath(name)
+    old = path.suffix.lower()
     same = {".jpeg": ".jpg", ".tiff": ".tif"}
-    return name if same.get(old.lower(), old.lower()) == suffix else stem + suffix
+    return name if same.get(old, old) == suffix else str(path.with_suffix(suffix))
 
 
 def saved_mask(folder: Path, job: Job) -> Path:
@@ -109,7 +111,7 @@ def _walk(source: Path, masks: Path | None, errors: dict[str, str]) -> Iterator[
         children[:] = [c for c in children if os.path.realpath(place / c) != excluded]
         prefix = "" if place == source else place.relative_to(source).as_posix() + "/"
         for name in files:
-            if os.path.splitext(name)[1].lower() not in SUFFIXES:
+            if PurePosixPath(name).suffix.lower() not in SUFFIXES:
                 continue
             if excluded is None or os.path.realpath(place / name) != excluded:
                 yield prefix + name
@@ -148,7 +150,7 @@ def plan_jobs(
     if suffix is not None:
         _refuse_same_names(names, lambda name: renamed(name, suffix), errors)
     if distinct_stems:
-        _refuse_same_names(names, lambda name: os.path.splitext(name)[0], errors)
+        _refuse_same_names(names, lambda name: str(PurePosixPath(name).with_suffix(".png")), errors)
     return Jobs(source, output, names, errors, suffix)
 
 
