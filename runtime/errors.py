@@ -15,6 +15,10 @@ class InputError(ShowfaceError):
     """One input file cannot be processed; the others can (exit code 1)."""
 
 
+class DiskFullError(ShowfaceError):
+    """Nothing can be written any more; the run ends, and goes on when it is started again (exit code 1)."""
+
+
 class UsageError(ShowfaceError):
     """The command, the set-up or a bundle is wrong, and nothing was run (exit code 2)."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from .errors import UsageError, system_errors
@@ -59,9 +59,11 @@ def process(
     try:
         with _journal(log.parent) as journal:
             tasks = _next(_tasks(jobs, options, results), stopped)
-            for result in complete(tasks, inpainter, options, readers, journal, say):
-                results.append(result)
-                yield result
+            # Closed before the journal and the log are, also where this generator is left by an error.
+            with closing(complete(tasks, inpainter, options, readers, journal, say)) as stream_of_results:
+                for result in stream_of_results:
+                    results.append(result)
+                    yield result
     finally:
         results.close()
 
@@ -157,7 +159,7 @@ def complete(
     readers: OpenReader,
     journal: Journal | None,
     say: Callable[[str], None],
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield the result of every task; see :func:`process`, which adds the log."""
 
     @contextmanager

@@ -8,6 +8,7 @@ takes over those whose file has these bytes, so that nothing needs ``--overwrite
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,12 +19,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from .errors import InputError, system_errors
+from .errors import DiskFullError, InputError
 from .files import write_flushed
 from .results import Result, parse_result
 
 WORK_FOLDER = ".showface"  # in OUTPUT
 _JOURNAL, _TEMPORARY = ".journal", ".tmp"
+_FULL = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class Journal:
@@ -49,17 +51,24 @@ class Journal:
 
         Raises:
             InputError: it cannot be written, would lie outside the output folder, or exists meanwhile.
+            DiskFullError: the disk or the quota is full, or was made read-only.
         """
         temporary = self.folder / f"{self._name}-{threading.get_ident()}{_TEMPORARY}"
-        with system_errors(InputError, path, "cannot be written"):
+        try:
             self._make_parent(path.parent)
             write_flushed(temporary, data)
-            try:
-                if not replace and os.path.lexists(path):
-                    raise InputError(f"{path}: appeared while the run went on, and is not of it; it was kept")
-                self._announce(result, data)
-                os.replace(temporary, path)
-            finally:
+            if not replace and os.path.lexists(path):
+                raise InputError(f"{path}: appeared while the run went on, and is not of it; it was kept")
+            self._announce(result, data)
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise DiskFullError(
+                    f"{self.output}: {error.strerror}; make room and run the same command again"
+                ) from error
+            raise InputError(f"{error.filename or path}: cannot be written: {error.strerror or error}") from error
+        finally:
+            with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
     def _make_parent(self, parent: Path) -> None:

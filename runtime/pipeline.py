@@ -9,7 +9,7 @@ depends neither on the number of its files nor, beyond a few of them, on their s
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -68,7 +68,9 @@ class _Shared:
             queue.abort()
 
 
-def stream(next_task: Callable[[], Task | None], work: Work, clock: Callable[[], float]) -> Iterator[Result]:
+def stream(
+    next_task: Callable[[], Task | None], work: Work, clock: Callable[[], float]
+) -> Generator[Result, None, None]:
     """Yield the result of every task, as it becomes final.
 
     Args:

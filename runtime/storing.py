@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .align import blend, owners
-from .errors import InputError, ShowfaceError, system_errors
+from .errors import DiskFullError, InputError, ShowfaceError, system_errors
 from .faces import composite
 from .files import read_file
 from .images import Pixels, encode_photo, write_file
@@ -43,6 +43,9 @@ def store(finished: Finished, options: Options, journal: Journal | None) -> Resu
 
     Returns:
         Its final result.
+
+    Raises:
+        DiskFullError: nothing can be written any more.
     """
     started = time.monotonic()
     item = finished.item
@@ -58,6 +61,8 @@ def store(finished: Finished, options: Options, journal: Journal | None) -> Resu
             with system_errors(InputError, item.job.output, "cannot be written"):
                 item.job.output.parent.mkdir(parents=True, exist_ok=True)
                 write_file(item.job.output, data)
+    except DiskFullError:
+        raise
     except ShowfaceError as error:
         return replace(done, status="failed", error=str(error))
     except Exception as error:  # whatever one file brings about, the others go on

@@ -1,6 +1,7 @@
 """A folder of faces: every input is accounted for, and one that fails does not touch the others."""
 
 import errno
+import json
 import os
 import shutil
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from showface.runtime import journal
+from showface.runtime.errors import ShowfaceError
 from showface.runtime.folder import process
 from showface.runtime.inpainter import Inpainter
 from showface.runtime.jobs import plan_jobs
@@ -131,6 +134,74 @@ def test_an_output_that_cannot_be_written_is_named(run, face_folder, tmp_path, m
     for name in ALL_DONE:
         assert results[name].status == "failed"
         assert results[name].error == f"{tmp_path / 'out' / name}: cannot be written: Input/output error"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_ends_the_run_which_then_goes_on(run, tmp_path, monkeypatch, number):
+    left = [True]
+    real = journal.write_flushed
+
+    def full(path, data):
+        if not left:
+            raise OSError(number, os.strerror(number))
+        left.pop()
+        real(path, data)
+
+    monkeypatch.setattr(journal, "write_flushed", full)
+    with pytest.raises(ShowfaceError, match=rf"out: {os.strerror(number)}; make room"):
+        run()
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["status"] == "done" for line in lines)
+    assert not [path for path in (tmp_path / "out").rglob("*.tmp")]
+    monkeypatch.undo()
+    again = statuses(run())
+    assert set(again.values()) <= {"done", "skipped"}
+    assert sorted(again) == sorted(ALL_DONE)
+
+
+def test_an_output_that_appears_during_the_run_is_kept(run, tmp_path, monkeypatch):
+    real = journal.write_flushed
+
+    def appear(path, data):
+        real(path, data)
+        (tmp_path / "out" / "b.jpg").write_bytes(b"precious")
+
+    monkeypatch.setattr(journal, "write_flushed", appear)
+    results = run()
+    assert results["b.jpg"].status == "failed"
+    assert "appeared while the run went on" in results["b.jpg"].error
+    assert (tmp_path / "out" / "b.jpg").read_bytes() == b"precious"
+
+
+def test_an_input_that_is_replaced_during_the_run_is_done_again(run, face_folder, tmp_path, monkeypatch):
+    real = journal.write_flushed
+
+    def swap(path, data):
+        real(path, data)
+        shutil.copy(face_folder[0] / "c.png", face_folder[0] / "a.png")
+
+    monkeypatch.setattr(journal, "write_flushed", swap)
+    assert statuses(run()) == ALL_DONE
+    before = (tmp_path / "out" / "a.png").read_bytes()
+    monkeypatch.undo()
+    assert statuses(run()) == {**ALL_SKIPPED, "a.png": "done"}
+    assert (tmp_path / "out" / "a.png").read_bytes() != before
+
+
+def test_an_output_folder_that_vanishes_ends_the_run(run, tmp_path, monkeypatch):
+    real = journal.write_flushed
+
+    def vanish(path, data):
+        real(path, data)
+        shutil.move(tmp_path / "out", tmp_path / "moved")
+
+    monkeypatch.setattr(journal, "write_flushed", vanish)
+    with pytest.raises(ShowfaceError, match="is gone or was replaced"):
+        run()
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    shutil.move(tmp_path / "moved", tmp_path / "out")
+    assert set(statuses(run()).values()) <= {"done", "skipped"}
 
 
 def test_an_all_white_mask_is_completed(run, face_folder, tmp_path):

@@ -1,0 +1,108 @@
+"""Throughput of a folder run against the bare chain, interleaved, and the peak memory of runs of several lengths.
+
+python benchmarks/folder.py throughput [--faces 24] [--rounds 5] [--threads 2]
+python benchmarks/folder.py memory [--faces 100 1000 5000] [--bundle DIR]
+python benchmarks/folder.py large [--bundle DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from showface.runtime import Inpainter
+from showface.runtime.faces import prepare
+from showface.runtime.folder import process
+from showface.runtime.images import encode_photo, read_photo
+from showface.runtime.jobs import plan_jobs
+from showface.runtime.masks import MaskSource
+from showface.runtime.options import Options
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "faces"
+DIFFERENT = 24  # pictures; more are links to these
+
+
+def make_folder(root: Path, count: int, side: int = 256) -> tuple[Path, Path]:
+    """Write ``count`` example faces of ``side``², shifted so that they differ, and one mask of a fifth of them."""
+    images = root / "in"
+    images.mkdir()
+    sources = [read_photo(path).pixels[..., :3] for path in sorted(EXAMPLES.iterdir())]
+    for k in range(count):
+        path = images / f"{k:06d}.jpg"
+        if k >= DIFFERENT:
+            os.link(images / f"{k % DIFFERENT:06d}.jpg", path)
+            continue
+        face = cv2.resize(sources[k % len(sources)], (side, side), interpolation=cv2.INTER_AREA)
+        path.write_bytes(encode_photo(np.roll(face, k, axis=1), ".jpg", lossy=True))
+    mask = np.zeros((side, side), np.uint8)
+    mask[side // 3 : side * 3 // 4, side // 4 : side * 3 // 4] = 255
+    (root / "mask.png").write_bytes(encode_photo(mask, ".png", lossy=False))
+    return images, root / "mask.png"
+
+
+def throughput(count: int, rounds: int, threads: int, bundle: Path | None) -> None:
+    """Print images/s of the chain alone and of whole runs, one after the other, and the ratio of each pair."""
+    inpainter = Inpainter.from_bundle(bundle, "cpu", threads)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        images, mask = make_folder(root, count)
+        hole = read_photo(mask).pixels > 0
+        prepared = [prepare(read_photo(p).pixels, hole, inpainter.image_size, p.name) for p in sorted(images.iterdir())]
+        options = Options(MaskSource("file", mask), batch_size=inpainter.default_batch_size)
+        ratios = []
+        for k in range(rounds):
+            started = time.perf_counter()
+            for image, known in prepared:
+                inpainter.run_networks(image[None], known[None])
+            bare = count / (time.perf_counter() - started)
+            output = root / f"out-{k}"
+            started = time.perf_counter()
+            results = list(process(plan_jobs(images, output, mask), inpainter, options, output / "results.jsonl"))
+            whole = count / (time.perf_counter() - started)
+            assert all(result.status == "done" for result in results)
+            ratios.append(whole / bare)
+            print(f"chain {bare:.3f} images/s, folder {whole:.3f} images/s, ratio {ratios[-1]:.3f}", flush=True)
+    print(f"median ratio {statistics.median(ratios):.3f}")
+
+
+def run(root: Path, images: Path, mask: Path, bundle: Path | None) -> str:
+    """Complete a folder in a process of its own; return its peak memory and speed."""
+    command = [sys.executable, "-m", "showface.runtime.cli", "inpaint", images, root / "out", "--masks", mask]
+    command += ["--device", "cpu", *(["--bundle", bundle] if bundle else [])]
+    started = time.perf_counter()
+    process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)  # of this process alone; its decoders are its own children
+    assert status == 0
+    seconds = time.perf_counter() - started
+    return f"peak {usage.ru_maxrss / 1024:.0f} MiB, {seconds:.1f} s"
+
+
+def main() -> None:
+    """Run the measurement that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("throughput", "memory", "large"))
+    parser.add_argument("--faces", type=int, nargs="+", default=None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bundle", type=Path, default=None)
+    given = parser.parse_args()
+    if given.what == "throughput":
+        throughput((given.faces or [24])[0], given.rounds, given.threads, given.bundle)
+        return
+    for count in given.faces or ([100, 1000, 5000] if given.what == "memory" else [8]):
+        with tempfile.TemporaryDirectory() as folder:
+            images, mask = make_folder(Path(folder), count, 256 if given.what == "memory" else 3464)
+            print(f"{count} files: {run(Path(folder), images, mask, given.bundle)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
