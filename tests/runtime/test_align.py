@@ -20,7 +20,7 @@ from showface.runtime.landmarks import read_landmarks, yunet
 DATA = Path(os.environ.get("SHOWFACE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 YUNET = DATA / "weights" / "yunet_n_dynamic.onnx"
 # Of skimage's astronaut, 512×512, by hand: right eye, left eye, nose, corners of the mouth.
-ASTRONAUT = np.asarray([(208.0, 112.0), (248.0, 106.0), (234.0, 130.0), (218.0, 152.0), (252.0, 147.0)])
+ASTRONAUT = np.asarray([(203.0, 100.5), (246.0, 103.5), (224.0, 126.0), (203.0, 140.0), (244.0, 141.0)])
 
 
 def placed(angle, scale, x, y):
@@ -66,7 +66,7 @@ def test_what_is_cut_out_has_its_landmarks_at_the_template():
         cut, _ = cut_out(pixels, np.zeros((900, 1000), np.bool_), square, 256)
         assert cut.shape == (512, 512, 3)
         rows, columns = np.nonzero(cut[..., 0] > 127)
-        assert np.abs([columns.mean() - expected[0], rows.mean() - expected[1]]).max() < 1.0
+        assert np.abs([columns.mean() - expected[0], rows.mean() - expected[1]]).max() < 1.5  # drawn at whole pixels
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -208,7 +208,7 @@ def test_yunet_finds_the_astronaut(scale):
     pixels = cv2.resize(skimage.data.astronaut(), None, fx=scale, fy=scale)
     for variant in (pixels, pixels.astype(np.uint16) * 257):
         (found,) = yunet(YUNET)(variant)
-        assert np.abs(found / scale - ASTRONAUT).max() < 12
+        assert np.abs(found / scale - ASTRONAUT).max() < 8
 
 
 @pytest.mark.skipif(not YUNET.is_file(), reason="needs the YuNet model")
