@@ -7,7 +7,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from showface.runtime.errors import UsageError
 from showface.runtime.faces import prepare
@@ -124,11 +124,11 @@ def test_the_thumbnail_of_the_face_as_it_was_is_gone():
     block = b"Exif\0\0" + directory + second + small.getvalue()
     Image.new("RGB", (64, 64), "blue").save(data, "JPEG", exif=block)
     with Image.open(io.BytesIO(data.getvalue())) as image:
-        assert IFD0_THUMBNAIL in image.getexif().get_ifd(1)
+        assert IFD0_THUMBNAIL in image.getexif().get_ifd(ExifTags.IFD.IFD1)
     exif = Image.Exif()
     exif.load(b"Exif\0\0" + decode_photo(data.getvalue(), "x").exif)
     assert exif[ORIENTATION] == 1
-    assert not exif.get_ifd(1)
+    assert not exif.get_ifd(ExifTags.IFD.IFD1)
 
 
 def test_the_region_of_a_category_is_grown_by_the_margin():
