@@ -111,8 +111,9 @@ def owners(squares: list[Square], hole: Hole) -> NDArray[np.int16]:
     deepest = np.zeros(hole.shape, np.float32)
     for index, square in enumerate(squares):
         area = reach(square, hole.shape)
-        if area is None:
+        if area is None or not hole[area].any():
             continue
+        area = _bounds(hole, area, margin=0)  # the depths of a whole photograph would need hundreds of megabytes
         inside = depth(square, *area)
         better = hole[area] & (inside > deepest[area])
         owner[area][better] = index
