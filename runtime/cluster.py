@@ -77,7 +77,7 @@ class Worker:
     def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
         """Complete the tasks of a chunk, and return their results and what is to be said."""
         tasks = [_task(json.loads(text)) for text in chunk["task"]]
-        lines = [{"result": asdict(result)} for result in self._written_by_the_dead(tasks)]
+        lines: list[dict[str, Any]] = [{"result": asdict(result)} for result in self._written_by_the_dead(tasks)]
         known = {line["result"]["input"] for line in lines}
         remaining = iter([task for task in tasks if task.result.input not in known])
         said: list[str] = []
@@ -147,7 +147,7 @@ def _connected(address: str, threads: int | None) -> Iterator[None]:
         start |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": os.cpu_count()}
     try:
         _knock(address)
-        ray.init(**start, logging_level="ERROR", log_to_driver=False)
+        ray.init(**start, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise UsageError(f"--cluster {address}: {error}; start one with: ray start --head") from error
     for number, handler in handlers.items():  # Ray has put its own there, which would end the run at once
@@ -199,7 +199,8 @@ def _distribute(
 
 def _share(setup: Setup) -> tuple[int, int, int]:
     """Return CPU threads and GPUs of a worker, and how many workers the cluster has room for."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    listed: Any = ray.nodes  # has no types
+    nodes = [node["Resources"] for node in listed() if node["Alive"]]
     processors = [int(node.get("CPU", 0)) for node in nodes]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     if gpus and setup.device != "cpu":
