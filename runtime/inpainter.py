@@ -48,7 +48,7 @@ class Inpainter:
     @property
     def default_batch_size(self) -> int:
         """Faces a batch that suit the device: on a CPU more than one only costs memory, half a gigabyte each."""
-        return 1 if "CPU" in self.chain.description else 8
+        return 1 if self.chain.device == "cpu" else 8
 
     def complete(self, pixels: Pixels, hole: Hole, opaque: bool = False) -> Pixels:
         """Complete one aligned face; see :meth:`complete_batch`."""

@@ -117,7 +117,8 @@ def open_chain(bundle: Bundle, device: str = "auto", threads: int | None = None)
     def load(cuda_index: int | None, reason: str) -> Chain:
         sessions = [open_session(bundle.model(s), s, cuda_index, threads) for s in bundle.manifest.stages]
         where = "CPU" if cuda_index is None else f"CUDA device {cuda_index}"
-        return Chain(sessions, f"ONNX Runtime {ort.__version__} on {where} ({reason})")
+        description = f"ONNX Runtime {ort.__version__} on {where} ({reason})"
+        return Chain(sessions, description, "cpu" if cuda_index is None else "cuda")
 
     if device != "auto":
         cuda_index = parse_device(device)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
 from .stages import CHAIN_INPUTS, CHAIN_OUTPUT, Stage
 
+Device = Literal["cpu", "cuda"]
 Tensors = Mapping[str, NDArray[Any]]
 
 
@@ -22,10 +23,16 @@ class Session(Protocol):
 
 
 class Chain:
-    """The stages of a bundle, run one after the other: a fold over the stage table."""
+    """The stages of a bundle, run one after the other: a fold over the stage table.
 
-    def __init__(self, sessions: Sequence[Session], description: str) -> None:
-        self.sessions, self.description = sessions, description
+    Args:
+        sessions: of the stages, in order.
+        description: what runs, where, and why, for people.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    def __init__(self, sessions: Sequence[Session], description: str, device: Device = "cpu") -> None:
+        self.sessions, self.description, self.device = sessions, description, device
 
     def run(self, inputs: Tensors, given: Tensors | None = None) -> dict[str, NDArray[Any]]:
         """Return every tensor of the chain, inputs included.

@@ -83,7 +83,7 @@ class DeviceChain(Chain):
                 sessions.append(
                     EngineSession(engine.stage, engine.context, batches, shapes, cuda, self._compute, memory)
                 )
-            super().__init__(sessions, description)
+            super().__init__(sessions, description, "cuda")
             self._engine_sessions = sessions
             stack.callback(sessions.clear)  # the contexts go before the memory that they were lent
             stack.callback(self._cuda.synchronize, self._compute)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from showface.runtime import Inpainter
 from showface.runtime import inpainter as module
+from showface.runtime.session import Chain
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +31,12 @@ def test_importing_the_package_loads_no_library():
         "assert not hasattr(showface.runtime, 'Outpainter')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(("device", "faces_a_batch"), [("cpu", 1), ("cuda", 8)])
+def test_the_batch_size_suits_the_device(device, faces_a_batch):
+    chain = Chain([], "beside a CPU, on a GPU", device)
+    assert Inpainter(chain, 256, "digest").default_batch_size == faces_a_batch
 
 
 def test_threads_share_one_inpainter(inpainter, faces):

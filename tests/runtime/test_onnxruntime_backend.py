@@ -85,6 +85,7 @@ def test_a_cuda_session_runs_on_the_device_that_was_asked_for(sessions, narrow_b
     sessions.devices = 2
     chain = backend.open_chain(open_bundle(narrow_bundle), "cuda:1")
     assert "on CUDA device 1 (as asked)" in chain.description
+    assert chain.device == "cuda"
     assert sessions.asked == [[(CUDA, {"device_id": "1", "use_tf32": "0"})]] * len(STAGES)
 
 
@@ -99,7 +100,9 @@ def test_auto_says_why_it_takes_the_cpu(sessions, narrow_bundle, monkeypatch):
     assert "CUDA device 0 (a CUDA device was found)" in backend.open_chain(bundle).description
     sessions.devices = 0
     sessions.asked.clear()
-    assert "CPU (no CUDA device found)" in backend.open_chain(bundle).description
+    chain = backend.open_chain(bundle)
+    assert "CPU (no CUDA device found)" in chain.description
+    assert chain.device == "cpu"
     assert sessions.asked == [[CPU]] * len(STAGES)
     sessions.devices, real = 1, backend.open_session
 

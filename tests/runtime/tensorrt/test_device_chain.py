@@ -55,6 +55,7 @@ def test_the_chain_equals_onnx_runtime(make_rig, chain_inputs, cuda_graph):
     with open_rig(rig, cuda_graph=cuda_graph) as chain:
         np.testing.assert_array_equal(chain.complete(image, mask), reference.complete(image, mask))
         assert chain.description == "tensorrt-rtx 1.7.1.116 on Fake GPU (its engines for sm_86 match)"
+        assert chain.device == "cuda"
         truth = reference.run({"image": image, "mask": mask})
         tensors = chain.run({"image": image, "mask": mask})
         assert set(tensors) == set(truth)
