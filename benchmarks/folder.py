@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from showface.runtime import Inpainter
+from showface.runtime.align import TEMPLATE
 from showface.runtime.faces import prepare
 from showface.runtime.folder import process
 from showface.runtime.images import encode_photo, read_photo
@@ -29,6 +30,7 @@ from showface.runtime.options import Options
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "faces"
 DIFFERENT = 24  # pictures; more are links to these
+PHOTOGRAPH = 4000, 3000
 
 
 def make_folder(root: Path, count: int, side: int = 256) -> tuple[Path, Path]:
@@ -47,6 +49,23 @@ def make_folder(root: Path, count: int, side: int = 256) -> tuple[Path, Path]:
     mask[side // 3 : side * 3 // 4, side // 4 : side * 3 // 4] = 255
     (root / "mask.png").write_bytes(encode_photo(mask, ".png", lossy=False))
     return images, root / "mask.png"
+
+
+def make_photographs(root: Path, count: int) -> tuple[Path, Path]:
+    """Write ``count`` pictures of 4000×3000 pixels, a face of 3000² with a hole in each, and their landmarks."""
+    images, mask = make_folder(root, count, PHOTOGRAPH[1])
+    left = (PHOTOGRAPH[0] - PHOTOGRAPH[1]) // 2
+    rows = []
+    for path in sorted(images.iterdir())[:DIFFERENT]:
+        wide = cv2.copyMakeBorder(read_photo(path).pixels, 0, 0, left, left, cv2.BORDER_REFLECT)
+        path.write_bytes(encode_photo(wide, ".jpg", lossy=True))  # in place: its links see it too
+    wide = cv2.copyMakeBorder(read_photo(mask).pixels, 0, 0, left, left, cv2.BORDER_CONSTANT)
+    mask.write_bytes(encode_photo(wide, ".png", lossy=False))
+    points = TEMPLATE * PHOTOGRAPH[1] + (left, 0)
+    for path in sorted(images.iterdir()):
+        rows.append(",".join([path.name, *(f"{value:.1f}" for value in points.reshape(-1))]))
+    (root / "faces.csv").write_text("\n".join(rows) + "\n")
+    return images, mask
 
 
 def throughput(count: int, rounds: int, threads: int, bundle: Path | None) -> None:
@@ -74,10 +93,10 @@ def throughput(count: int, rounds: int, threads: int, bundle: Path | None) -> No
     print(f"median ratio {statistics.median(ratios):.3f}")
 
 
-def run(root: Path, images: Path, mask: Path, bundle: Path | None) -> str:
+def run(root: Path, images: Path, mask: Path, bundle: Path | None, *options: str | Path) -> str:
     """Complete a folder in a process of its own; return its peak memory and speed."""
     command = [sys.executable, "-m", "showface.runtime.cli", "inpaint", images, root / "out", "--masks", mask]
-    command += ["--device", "cpu", *(["--bundle", bundle] if bundle else [])]
+    command += ["--device", "cpu", *(["--bundle", bundle] if bundle else []), *options]
     started = time.perf_counter()
     process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)  # of this process alone; its decoders are its own children
@@ -100,8 +119,16 @@ def main() -> None:
         return
     for count in given.faces or ([100, 1000, 5000] if given.what == "memory" else [8]):
         with tempfile.TemporaryDirectory() as folder:
-            images, mask = make_folder(Path(folder), count, 256 if given.what == "memory" else 3464)
-            print(f"{count} files: {run(Path(folder), images, mask, given.bundle)}", flush=True)
+            root = Path(folder)
+            if given.what == "memory":
+                print(f"{count} files: {run(root, *make_folder(root, count), given.bundle)}", flush=True)
+                continue
+            images, mask = make_photographs(root, count)
+            peak = run(root, images, mask, given.bundle, "--align", "--landmarks", root / "faces.csv")
+            print(f"{count} photographs: {peak}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            print(f"{count} squares: {run(root, *make_folder(root, count, 3464), given.bundle)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
+from .faces import GRAY
 from .images import Pixels
 from .landmarks import Landmarks
 from .masks import Hole
@@ -143,17 +145,26 @@ def blend(picture: Pixels, hole: Hole, mine: Hole, square: Square, completed: An
     matrix = picture_map(square, completed.shape[1])
     matrix[:, 2] -= (columns.start, rows.start)
     size = columns.stop - columns.start, rows.stop - rows.start
-    face = cv2.warpAffine(
-        np.ascontiguousarray(completed.transpose(1, 2, 0)), matrix, size,
-        flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
-    )  # fmt: skip
-    values = (np.asarray(face) + 1.0) * (top / 2.0)
-    region, inside = picture[rows, columns], mine[rows, columns]
+    region, inside, unknown = picture[rows, columns], mine[rows, columns], hole[rows, columns]
+    radius = _radius(square)
+    known = (~unknown).astype(np.float32)
+    weight = _blur(known, radius)[inside]
+    distance = np.asarray(cv2.distanceTransform(unknown.astype(np.uint8), cv2.DIST_L2, 3))[inside]
+    alpha = np.where(weight > 0, np.clip(distance / (radius + 1), 0.0, 1.0), 1.0)
+
+    def warped(plane: Any) -> Any:
+        face = cv2.warpAffine(plane, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return (np.asarray(face)[inside] + 1.0) * (top / 2.0)
+
+    # One channel at a time, and of it the hole alone: the floats of a whole photograph take hundreds of megabytes.
+    faces = map(warped, completed)
     if picture.ndim == 2:
-        values = (values @ np.asarray([0.299, 0.587, 0.114], np.float32))[..., None]
-    colors = region[..., None] if picture.ndim == 2 else region[..., :3]
-    values = _fade_in(values, colors, hole[rows, columns], _radius(square))
-    colors[inside] = np.rint(values[inside]).clip(0, top).astype(picture.dtype)
+        pairs: Iterable[tuple[Pixels, Any]] = [(region, np.stack(list(faces), axis=1) @ GRAY)]
+    else:
+        pairs = zip([region[..., k] for k in range(3)], faces, strict=True)
+    for channel, face in pairs:
+        continued = _blur(channel.astype(np.float32) * known, radius)[inside] / np.maximum(weight, 1e-6)
+        channel[inside] = np.rint(alpha * face + (1.0 - alpha) * continued).clip(0, top).astype(picture.dtype)
     if opaque and picture.ndim == 3 and picture.shape[2] == 4:
         region[..., 3][inside] = top
 
@@ -172,12 +183,5 @@ def _bounds(mine: Hole, area: tuple[slice, slice], margin: int) -> tuple[slice, 
     return bounds[0], bounds[1]
 
 
-def _fade_in(values: Any, colors: Pixels, hole: Hole, radius: int) -> Any:
-    """Mix what the known pixels continue to into ``values``, all of it at the hole's rim, none at ``radius`` inside."""
-    known = (~hole).astype(np.float32)
-    window = (2 * radius + 1,) * 2
-    weight = cv2.blur(known, window)[..., None]
-    continued = cv2.blur(colors.astype(np.float32) * known[..., None], window).reshape(colors.shape)
-    distance = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 3)[..., None]
-    alpha = np.where(weight > 0, np.clip(distance / (radius + 1), 0.0, 1.0), 1.0)
-    return alpha * values + (1.0 - alpha) * (continued / np.maximum(weight, 1e-6))
+def _blur(plane: Any, radius: int) -> Any:
+    return np.asarray(cv2.blur(plane, (2 * radius + 1,) * 2))

@@ -14,6 +14,9 @@ from .masks import Hole
 
 Array = NDArray[np.float32]
 
+GRAY = np.asarray([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue (ITU-R BT.601)
+ROWS = 256  # that are computed at a time, so that memory for intermediate values does not grow with the picture
+
 
 def _resize(array: Any, side: int) -> Any:
     """Resize (H, W[, C]) to a square: by area when shrinking, bilinearly when growing."""
@@ -56,13 +59,15 @@ def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[Array, Ar
         raise InputError(
             f"{name}: the hole is {hole.dtype} {hole.shape}; give bool {pixels.shape[:2]}, True = hole"
         )
-    rgb = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
-    # The occluder is blanked before the resize, or its brightness would ring over the hole's border.
-    known = np.where(hole[..., None], 0, rgb).astype(np.float32)
     small_hole = _resize(hole.astype(np.float32), size) > 0
-    image = _resize(known, size) * (2.0 / np.iinfo(pixels.dtype).max) - 1.0
-    image = np.where(small_hole[..., None], 0.0, image).astype(np.float32)
-    return np.ascontiguousarray(image.transpose(2, 0, 1)), small_hole[None].astype(np.float32)
+    channels = [pixels] if pixels.ndim == 2 else [pixels[..., channel] for channel in range(3)]
+    image = np.empty((3, size, size), np.float32)
+    for index, channel in enumerate(channels):  # one at a time: a photograph's floats take 50 megabytes a channel
+        # The occluder is blanked before the resize, or its brightness would ring over the hole's border.
+        known = np.where(hole, 0, channel).astype(np.float32)
+        image[index:] = _resize(known, size) * (2.0 / np.iinfo(pixels.dtype).max) - 1.0  # a gray one fills all three
+    image[:, small_hole] = 0.0
+    return image, small_hole[None].astype(np.float32)
 
 
 def composite(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False) -> Pixels:
@@ -79,14 +84,15 @@ def composite(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False
     """
     top = int(np.iinfo(pixels.dtype).max)
     full = _resize(np.ascontiguousarray(completed.transpose(1, 2, 0)), pixels.shape[0])
-    values = np.rint((full + 1.0) * (top / 2.0)).clip(0, top)
-    if pixels.ndim == 2:
-        values = np.rint(values @ np.asarray([0.299, 0.587, 0.114], np.float32))
     result = pixels.copy()
-    if pixels.ndim == 2:
-        result[hole] = values[hole].astype(pixels.dtype)
-        return result
-    result[..., :3][hole] = values[hole].astype(pixels.dtype)
-    if opaque and pixels.shape[2] == 4:
+    for first in range(0, len(full), ROWS):
+        rows = slice(first, first + ROWS)
+        inside = hole[rows]
+        values = np.rint((full[rows][inside] + 1.0) * (top / 2.0)).clip(0, top)
+        if pixels.ndim == 2:
+            result[rows][inside] = np.rint(values @ GRAY).astype(pixels.dtype)
+        else:
+            result[rows][..., :3][inside] = values.astype(pixels.dtype)
+    if opaque and pixels.ndim == 3 and pixels.shape[2] == 4:
         result[..., 3][hole] = top
     return result

@@ -137,10 +137,12 @@ def hole_of(photo: Photo, source: MaskSource, mask_file: Path | None, name: str)
         if pixels.ndim != 3 or pixels.shape[2] != 4:
             raise InputError(f"{name}: has no alpha channel to take the hole from")
         return np.asarray(pixels[..., 3] <= top // 255 * THRESHOLD)
-    color = np.asarray(source.color, np.int32) * (top // 255)
-    rgb = pixels[..., :3] if pixels.ndim == 3 else pixels[..., None]
+    assert source.color is not None
     tolerance = LOSSY_COLOR_TOLERANCE if photo.lossy else 0
-    found = np.asarray((np.abs(rgb.astype(np.int32) - color) <= tolerance * (top // 255)).all(axis=2))
+    found: Hole = np.ones(pixels.shape[:2], np.bool_)
+    for index, value in enumerate(source.color):  # one channel at a time: a photograph's integers are large
+        channel = pixels if pixels.ndim == 2 else pixels[..., index]
+        found &= np.abs(channel.astype(np.int32) - value * (top // 255)) <= tolerance * (top // 255)
     if not photo.lossy:
         return found
     square = np.ones((2 * LOSSY_COLOR_MARGIN + 1,) * 2, np.uint8)

@@ -13,7 +13,7 @@ import skimage.data
 from PIL import Image
 from skimage.transform import SimilarityTransform
 
-from showface.runtime.align import TEMPLATE, blend, cut_out, owners, square_of
+from showface.runtime.align import TEMPLATE, blend, cut_out, owners, picture_map, square_of
 from showface.runtime.errors import InputError, UsageError
 from showface.runtime.landmarks import read_landmarks, yunet
 
@@ -91,6 +91,46 @@ def test_there_and_back_again(dtype, channels):
     assert error.mean() < 1.5
     if channels == 4:
         np.testing.assert_array_equal(result[..., 3], before[..., 3])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channel_by_channel_is_bit_identical_to_all_at_once(dtype, channels):
+    """In little memory comes out what the formulas over whole arrays give."""
+    random = np.random.default_rng(channels)
+    pixels = random.integers(0, np.iinfo(dtype).max, (500, 600, channels), dtype, endpoint=True)
+    pixels = pixels[..., 0] if channels == 1 else pixels
+    hole = random.random((500, 600)) < 0.001
+    hole[150:330, 200:380] = True
+    square = square_of(placed(-20, 400, 300, 250), "x")
+    mine = owners([square], hole) == 0
+    completed = random.uniform(-1.1, 1.1, (3, 256, 256)).astype(np.float32)
+
+    top, radius = np.iinfo(dtype).max, round(2.5 / 256 * square.side)
+    ys, xs = np.nonzero(mine)
+    y, x = max(0, ys.min() - 2 * radius), max(0, xs.min() - 2 * radius)
+    part = slice(y, ys.max() + 2 * radius + 1), slice(x, xs.max() + 2 * radius + 1)
+    unknown = hole[part]
+    matrix = picture_map(square, 256)
+    matrix[:, 2] -= (x, y)
+    face = np.ascontiguousarray(completed.transpose(1, 2, 0))
+    flags = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
+    values = (cv2.warpAffine(face, matrix, unknown.shape[::-1], **flags) + 1.0) * (top / 2.0)
+    colors = (pixels[..., None] if channels == 1 else pixels[..., :3])[part]
+    if channels == 1:
+        values = (values @ np.asarray([0.299, 0.587, 0.114], np.float32))[..., None]
+    known, window = (~unknown).astype(np.float32), (2 * radius + 1,) * 2
+    weight = cv2.blur(known, window)[..., None]
+    continued = cv2.blur(colors.astype(np.float32) * known[..., None], window).reshape(colors.shape)
+    distance = cv2.distanceTransform(unknown.astype(np.uint8), cv2.DIST_L2, 3)[..., None]
+    alpha = np.where(weight > 0, np.clip(distance / (radius + 1), 0.0, 1.0), 1.0)
+    mixed = np.rint(alpha * values + (1.0 - alpha) * (continued / np.maximum(weight, 1e-6))).clip(0, top)
+
+    result = pixels.copy()
+    blend(result, hole, mine, square, completed, opaque=False)
+    written = (result[..., None] if channels == 1 else result[..., :3])[part]
+    np.testing.assert_array_equal(written[mine[part]], mixed[mine[part]])
+    np.testing.assert_array_equal(result[~mine], pixels[~mine])
 
 
 def test_the_seam_fades_from_the_known_pixels_and_never_from_the_occluder():

@@ -1,5 +1,6 @@
 """The way into the networks' square and back: no occluder leaks in, no known pixel changes."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -90,6 +91,33 @@ def test_known_pixels_are_as_without_a_hole(side):
     known = mask[0] == 0
     np.testing.assert_allclose(image[:, known], whole[:, known], atol=1e-5)
     assert np.abs(image).max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("channels", [None, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("side", [100, 256, 300, 512, 1000])
+def test_channel_by_channel_is_bit_identical_to_all_at_once(side, dtype, channels):
+    """In little memory comes out what the formulas over whole arrays give."""
+    pixels = noise((side, side) if channels is None else (side, side, channels), dtype)
+    hole, top = some_hole(side), np.iinfo(dtype).max
+    rgb = np.stack([pixels] * 3, axis=2) if channels is None else pixels[..., :3]
+
+    def resized(array, to):
+        kind = cv2.INTER_AREA if len(array) > to else cv2.INTER_LINEAR
+        return cv2.resize(array, (to, to), interpolation=kind) if len(array) != to else array
+
+    small = resized(hole.astype(np.float32), SIZE) > 0
+    known = resized(np.where(hole[..., None], 0, rgb).astype(np.float32), SIZE) * (2.0 / top) - 1.0
+    image, mask = prepare(pixels, hole, SIZE, "x")
+    np.testing.assert_array_equal(image, np.where(small[..., None], 0.0, known).astype(np.float32).transpose(2, 0, 1))
+    np.testing.assert_array_equal(mask[0], small)
+
+    face = some_face()
+    values = np.rint((resized(np.ascontiguousarray(face.transpose(1, 2, 0)), side) + 1.0) * (top / 2.0)).clip(0, top)
+    if channels is None:
+        values = np.rint(values @ np.asarray([0.299, 0.587, 0.114], np.float32))
+    written = composite(pixels, hole, face)[hole]
+    np.testing.assert_array_equal(written if channels is None else written[:, :3], values[hole])
 
 
 @pytest.mark.parametrize("shape", [(64, 65), (65, 64, 3)])
