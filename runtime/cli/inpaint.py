@@ -123,7 +123,8 @@ def _end(caught: list[int], tally: Tally, limit: int | None) -> None:
         raise typer.Exit(128 + caught[0])
     if tally.count["failed"]:
         if limit is not None and tally.finished < tally.total:
-            errors.print(f"stopped by {tally.count['failed']} failures {progress}")
+            failures = "1 failure" if tally.count["failed"] == 1 else f"{tally.count['failed']} failures"
+            errors.print(f"stopped by {failures} {progress}")
         raise typer.Exit(1)
 
 

@@ -115,7 +115,8 @@ def test_a_missing_extra_is_answered_with_the_command_that_mends_it(narrow_bundl
     assert "pip install 'showface[export]'" in result.stderr
 
 
-def test_a_signal_ends_the_run_after_the_work_in_flight(narrow_bundle, face_folder, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_after_the_work_in_flight(narrow_bundle, face_folder, tmp_path, number, code):
     images, masks = face_folder
     for k in range(60):
         shutil.copy(images / "a.png", images / f"a{k}.png")
@@ -128,11 +129,11 @@ def test_a_signal_ends_the_run_after_the_work_in_flight(narrow_bundle, face_fold
     deadline = time.monotonic() + 120
     while not (log.is_file() and log.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, messages = process.communicate(timeout=120)
-    assert process.returncode == 143
+    assert process.returncode == code
     results = [json.loads(line) for line in log.read_text().splitlines()]
     assert 2 <= len(results) < 63
-    assert f"stopped by SIGTERM after {len(results)} of 63; run the same command again" in messages
+    assert f"stopped by {number.name} after {len(results)} of 63; run the same command again" in messages
     assert all(result["status"] == "done" and (out / result["output"]).is_file() for result in results)
     assert len(list(out.glob("*.*"))) == len(results) + 1  # the results and nothing temporary
