@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,13 @@ class Manifest:
         image_size: side of the networks' input.
         code_channels: length of a memory code.
         categories: names of the parser's labels.
-        precision: of each stage's arithmetic, ``float32`` or ``float16``.
+        precision: of each stage's arithmetic, ``float32``, ``float16`` or ``int8``.
         weights_dtype: in which the weights are stored.
         opset: of the ONNX files.
         sha256: digest of each file, by file name.
         checkpoint_sha256: digest of the weights that were exported.
         versions: of the packages that wrote the bundle.
+        calibration: how the stages in ``int8`` were calibrated and judged; None for a float bundle.
     """
 
     schema_version: int
@@ -50,6 +51,7 @@ class Manifest:
     sha256: dict[str, str]
     checkpoint_sha256: str
     versions: dict[str, str]
+    calibration: dict[str, Any] | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -59,7 +61,10 @@ class Manifest:
     def to_json(self) -> str:
         """Return the text of ``manifest.json``; it repeats the stage table for other readers."""
         table = [asdict(stage) for stage in self.stages]
-        return json.dumps({**asdict(self), "stages": table}, indent=2) + "\n"
+        document = {**asdict(self), "stages": table}
+        if self.calibration is None:
+            del document["calibration"]  # so that older versions read a float bundle
+        return json.dumps(document, indent=2) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ def _fault(manifest: Any) -> str | None:
     if not isinstance(manifest, dict):
         return "it is no JSON object"
     names = [field.name for field in fields(Manifest)]
-    for name in names:
+    for name in (field.name for field in fields(Manifest) if field.default is MISSING):
         if name not in manifest:
             return f"{name!r} is missing"
     for name in sorted(set(manifest) - {*names, "stages"}):
@@ -121,6 +126,8 @@ def _fault(manifest: Any) -> str | None:
         value = manifest[name]
         if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
             return f"{name!r} must be an object of texts, not {value!r}"
+    if not isinstance(manifest.get("calibration"), dict | None):
+        return f"'calibration' must be an object, not {manifest['calibration']!r}"
     if not isinstance(manifest["categories"], list):
         return f"'categories' must be a list, not {manifest['categories']!r}"
     if manifest["variant"] not in VARIANTS:

@@ -12,7 +12,7 @@ def main(arguments: list[str] | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)  # before the slow imports below
     from ..errors import ShowfaceError, UsageError
-    from . import benchmark, engines, export, info, inpaint, training, validate  # noqa: F401 - each registers its verbs
+    from . import benchmark, calibrate, engines, export, info, inpaint, training, validate  # noqa: F401 - each registers its verbs
     from .common import app, errors
 
     arguments = sys.argv[1:] if arguments is None else [*arguments, *sys.argv[1:]]

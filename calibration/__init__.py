@@ -1,0 +1,1 @@
+"""INT8 variants of a bundle: measured, gated and explained."""

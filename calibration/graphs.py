@@ -1,0 +1,76 @@
+"""Float graphs, made ready for quantisation: constants folded, every node named by its torch module."""
+
+from __future__ import annotations
+
+import ast
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from showface.runtime.errors import UsageError
+
+SCOPES = "pkg.torch.onnx.name_scopes"  # what the exporter writes on every node
+QUANTIZED_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul")
+# Module levels that make one layer group; the parser's stage wraps it in a module of its own.
+GROUP_DEPTH = {"coarse": 2, "parser": 4, "memory": 2, "mrem": 2, "refiner": 2}
+
+
+def float_graph(data: bytes, stage: str) -> ModelProto:
+    """Parse a stage and fold the casts that turn stored float16 weights into float32.
+
+    A quantiser that meets a weight behind a cast takes it for an activation and quantises none.
+
+    Raises:
+        UsageError: the graph is quantised already, or a convolution's weight is no constant.
+    """
+    model = onnx.load_from_string(data)
+    if any(node.op_type in QUANTIZED_OPS for node in model.graph.node):
+        raise UsageError(f"stage {stage}: is quantised already; calibrate the float bundle that it came from")
+    _fold_casts(model)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[1] not in constants:
+            raise UsageError(f"stage {stage}: the weight of {node.name} is no constant; export the bundle again")
+    return model
+
+
+def _fold_casts(model: ModelProto) -> None:
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    kept = []
+    for node in model.graph.node:
+        if node.op_type != "Cast" or node.input[0] not in constants:
+            kept.append(node)
+            continue
+        to = helper.tensor_dtype_to_np_dtype(helper.get_node_attr_value(node, "to"))
+        value = numpy_helper.to_array(constants[node.input[0]]).astype(to)
+        constants[node.output[0]] = numpy_helper.from_array(value, node.output[0])
+    used = {name for node in kept for name in node.input} | {output.name for output in model.graph.output}
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(tensor for name, tensor in constants.items() if name in used)
+
+
+def layer_of(node: NodeProto) -> str:
+    """Return the torch module that a node came from, such as ``decode4.spade1.shared``; empty for the stage itself."""
+    if len(node.input) > 1 and node.input[1].endswith(".weight"):
+        return node.input[1].removesuffix(".weight")  # a folded normalisation overwrites the scopes
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
+    path = ast.literal_eval(scopes)
+    return str(path[-2]) if len(path) > 1 else ""
+
+
+def group_of(node: NodeProto, stage: str) -> str:
+    """Return the layer group of a node: the first levels of its module's name."""
+    return ".".join(layer_of(node).split(".")[: GROUP_DEPTH[stage]])
+
+
+def producers(model: ModelProto) -> dict[str, NodeProto]:
+    """Return the node that writes each tensor."""
+    return {output: node for node in model.graph.node for output in node.output}
+
+
+def float_bytes(model: ModelProto) -> int:
+    """Return how many bytes the constants take as float32."""
+    return int(sum(4 * np.prod(tensor.dims, dtype=np.int64) for tensor in model.graph.initializer))

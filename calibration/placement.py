@@ -1,0 +1,143 @@
+"""Where Q and DQ go: the rules as data, and the nodes that they select."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatch
+from types import MappingProxyType
+
+from onnx import ModelProto, NodeProto
+
+from .graphs import group_of, layer_of, producers
+
+
+class Target(StrEnum):
+    """Who runs the quantised graph."""
+
+    CPU = "cpu"
+    TENSORRT = "tensorrt"
+
+
+@dataclass(frozen=True, slots=True)
+class FloatRule:
+    """Layers that stay in float unless a plan says otherwise.
+
+    Attributes:
+        stage: of the stage table.
+        layer: pattern of torch module names, as in ``fnmatch``.
+        reason: stands in the plan.
+    """
+
+    stage: str
+    layer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a target wants its graph.
+
+    Attributes:
+        operators: that compute in 8 bits.
+        followers: that pass 8 bits on where all activations that they read are quantised.
+        merges: of two activations; both inputs are quantised where one of them is.
+        quantized_outputs: whether the outputs of these nodes get Q and DQ.
+        symmetric: zero points are 0 and activations signed.
+        reduced_range: weights have 7 bits; AVX2 adds pairs of u8·s8 products in saturating 16 bits.
+    """
+
+    operators: tuple[str, ...]
+    followers: tuple[str, ...]
+    merges: tuple[str, ...]
+    quantized_outputs: bool
+    symmetric: bool
+    reduced_range: bool
+
+
+# ONNX Runtime turns DQ → Conv → Q into one QLinearConv, so outputs are quantised as well; without a Q
+# behind it a convolution runs in float, and each change between float and 8 bits costs a pass over memory.
+# TensorRT fuses what follows a convolution itself and wants Q/DQ at inputs alone, at both of a residual
+# add (NVIDIA, "Working with Quantized Types", Q/DQ placement recommendations).
+RULES: Mapping[Target, Rules] = MappingProxyType(
+    {
+        Target.CPU: Rules(
+            operators=("Conv",),
+            followers=("Relu", "Clip", "LeakyRelu", "Sigmoid", "Split", "Resize", "Concat"),
+            merges=("Add", "Mul"),
+            quantized_outputs=True,
+            symmetric=False,
+            reduced_range=True,
+        ),
+        Target.TENSORRT: Rules(
+            operators=("Conv", "MatMul"),
+            followers=(),
+            merges=("Add",),
+            quantized_outputs=False,
+            symmetric=True,
+            reduced_range=False,
+        ),
+    }
+)
+
+# Partial convolutions are renormalised by k² / count, from 1 to 25: a step of 0.1 would be seen.
+FLOAT_MERGES = ("coarse",)
+
+# Softmax, argmax, cosines and normalisations are no operators of ``RULES`` and never quantised; their
+# matrix products are named here.
+FLOAT_RULES = (
+    FloatRule("coarse", "to_rgb", "last convolution: its error is seen as it is"),
+    FloatRule("refiner", "to_rgb", "last convolution: its error is seen as it is"),
+    FloatRule("parser", "parser.classifier", "logits: the argmax decides on their small differences"),
+    FloatRule("memory", "", "region pooling, cosine and memory constant"),
+    FloatRule("memory", "bank*", "cosine and memory constant"),
+    FloatRule("mrem", "", "codes spread over regions: a product with 0 and 1"),
+)
+
+
+def quantizable(model: ModelProto, stage: str, target: Target) -> dict[str, tuple[NodeProto, ...]]:
+    """Return the nodes that can be quantised by layer group, in the order of the graph."""
+    groups: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        if node.op_type in RULES[target].operators:
+            groups.setdefault(group_of(node, stage) or "(stage)", []).append(node)
+    return {name: tuple(nodes) for name, nodes in groups.items()}
+
+
+def default_float(model: ModelProto, stage: str, target: Target) -> dict[str, str]:
+    """Return the groups that ``FLOAT_RULES`` keep in float, with the reason."""
+    kept = {}
+    for name, nodes in quantizable(model, stage, target).items():
+        for rule in FLOAT_RULES:
+            if rule.stage == stage and all(fnmatch(layer_of(node), rule.layer) for node in nodes):
+                kept[name] = rule.reason
+    return kept
+
+
+def placed_nodes(model: ModelProto, stage: str, target: Target, groups: Iterable[str]) -> list[NodeProto]:
+    """Return the nodes around which Q and DQ go when ``groups`` are quantised: theirs, and what follows and merges."""
+    available = quantizable(model, stage, target)
+    placed = {node.name: node for group in groups for node in available[group]}
+    kept = {node.name for nodes in available.values() for node in nodes} - set(placed)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    source, rules = producers(model), RULES[target]
+    for node in model.graph.node:  # in topological order, so that one pass follows whole islands
+        reads = [name for name in node.input if name and name not in constants]
+        quantized = [name in source and source[name].name in placed for name in reads]
+        if node.name in kept or not any(quantized):
+            continue
+        merges = node.op_type in rules.merges and len(reads) == 2 and stage not in FLOAT_MERGES
+        if (node.op_type in rules.followers and all(quantized)) or merges:
+            placed[node.name] = node
+    return list(placed.values())
+
+
+def placed_tensors(model: ModelProto, stage: str, target: Target) -> list[str]:
+    """Return every activation that could get Q and DQ: those whose ranges are needed."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    names: dict[str, None] = {}
+    for node in placed_nodes(model, stage, target, quantizable(model, stage, target)):
+        reads = [name for name in node.input if name and name not in constants]
+        names.update(dict.fromkeys([*reads, *node.output]))
+    return list(names)

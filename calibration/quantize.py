@@ -1,0 +1,75 @@
+"""From ranges and chosen nodes to a graph with Q and DQ, through ONNX Runtime's quantiser."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from showface.runtime.errors import ShowfaceError
+
+from .placement import RULES, Target, placed_nodes
+
+Range = tuple[float, float]  # lowest and highest value that is not clipped
+
+
+def quantize(
+    model: ModelProto, stage: str, target: Target, groups: Collection[str], ranges: Mapping[str, Range]
+) -> ModelProto:
+    """Return ``model`` with the layer groups ``groups`` in 8 bits.
+
+    Args:
+        model: float graph of the stage, from :func:`showface.calibration.graphs.float_graph`.
+        stage: its name.
+        target: who runs it.
+        groups: names from :func:`showface.calibration.placement.quantizable`; at least one.
+        ranges: of all tensors that :func:`showface.calibration.placement.placed_tensors` names.
+
+    Raises:
+        ShowfaceError: a weight of a chosen layer was not quantised.
+    """
+    rules = RULES[target]
+    nodes = placed_nodes(model, stage, target, groups)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    data = {name: tuple(np.float32(value) for value in pair) for name, pair in ranges.items()}
+    quantizer = QDQQuantizer(
+        copy,
+        per_channel=True,
+        reduce_range=rules.reduced_range,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8 if rules.symmetric else QuantType.QUInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, data),
+        nodes_to_quantize=[node.name for node in nodes],
+        nodes_to_exclude=[],
+        op_types_to_quantize=sorted({node.op_type for node in nodes}),
+        extra_options={
+            "ActivationSymmetric": rules.symmetric,
+            "WeightSymmetric": True,
+            "QuantizeBias": rules.quantized_outputs,
+            "OpTypesToExcludeOutputQuantization": [] if rules.quantized_outputs else ["Conv", "MatMul", "Add"],
+        },
+    )
+    logging.getLogger().debug("stage %s: %d nodes get Q and DQ", stage, len(nodes))
+    quantizer.quantize_model()
+    result: ModelProto = quantizer.model.model
+    _assert_quantized(result, stage, [node.name for node in nodes if node.op_type == "Conv"])
+    return result
+
+
+def _assert_quantized(model: ModelProto, stage: str, convolutions: Collection[str]) -> None:
+    """Refuse a graph in which a chosen convolution still reads float weights."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    sources = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    for node in model.graph.node:
+        if node.name not in convolutions:
+            continue
+        source = sources.get(node.input[1])
+        if source is None or constants[source.input[0]].data_type != TensorProto.INT8:
+            raise ShowfaceError(f"stage {stage}: the weight of {node.name} is not stored in 8 bits; this is a fault")

@@ -1,0 +1,149 @@
+"""Record what each stage really sees: every tensor of the float chain over real faces, in shards on disk."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from showface.runtime.bundle import Bundle
+from showface.runtime.errors import UsageError, system_errors
+from showface.runtime.faces import prepare
+from showface.runtime.images import write_file
+from showface.runtime.onnxruntime_backend import open_chain
+from showface.runtime.session import Chain
+from showface.runtime.stages import CATEGORIES
+from showface.training.pairs import Face, Pair, read_pair
+
+SHARD_FACES = 4
+INDEX_FILE = "recording.json"
+FACE_SHARE = 0.02  # of the pixels; with less skin the parser has seen no face
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One face with every tensor of the float chain, each with a batch of 1."""
+
+    face: Face
+    tensors: dict[str, NDArray[Any]]
+
+    @property
+    def shows_face(self) -> bool:
+        """Whether the parser sees skin; true where the variant has no parser."""
+        labels = self.tensors.get("semantic_map")
+        return labels is None or float((labels == CATEGORIES.index("skin")).mean()) >= FACE_SHARE
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The shards of one set of faces in ``folder``."""
+
+    folder: Path
+    pairs: tuple[Pair, ...]
+
+    def __iter__(self) -> Iterator[Recorded]:
+        """Read face by face; one shard is in memory at a time."""
+        for start in range(0, len(self.pairs), SHARD_FACES):
+            path = _shard(self.folder, start)
+            with system_errors(UsageError, path, "cannot be read"), np.load(path, allow_pickle=False) as file:
+                shard = {name: file[name] for name in file.files}
+            for k, pair in enumerate(self.pairs[start : start + SHARD_FACES]):
+                tensors = {name: value[k : k + 1] for name, value in shard.items() if name not in ("rgb", "hole")}
+                yield Recorded(Face(pair.image.name, pair.bucket, shard["rgb"][k], shard["hole"][k]), tensors)
+
+
+def record(
+    folder: Path, bundle: Bundle, pairs: Sequence[Pair], digest: str, threads: int | None, say: Say
+) -> Recording:
+    """Run the float chain over ``pairs``; shards that an earlier, interrupted call wrote are kept.
+
+    Args:
+        folder: for the shards; made if missing.
+        bundle: the float bundle.
+        pairs: faces and masks.
+        digest: of the files of ``pairs``.
+        threads: for ONNX Runtime.
+        say: is told what is recorded anew, and why.
+
+    Raises:
+        UsageError: a file cannot be read, or every mask is empty.
+    """
+    key = {
+        "bundle": bundle.digest,
+        "data": digest,
+        "faces": [f"{pair.bucket}/{pair.image.name}" for pair in pairs],
+        "onnxruntime": onnxruntime.__version__,
+    }
+    with system_errors(UsageError, folder, "cannot be written"):
+        folder.mkdir(parents=True, exist_ok=True)
+        _drop_stale(folder, key, say)
+        write_file(folder / INDEX_FILE, json.dumps(key, indent=1).encode())
+    starts = range(0, len(pairs), SHARD_FACES)
+    missing = [start for start in starts if not _shard(folder, start).is_file()]
+    if missing and len(missing) < len(starts):
+        say(f"{folder}: {len(starts) - len(missing)} of {len(starts)} shards were recorded before, going on")
+    chain = open_chain(bundle, "cpu", threads) if missing else None
+    for start in missing:
+        assert chain is not None
+        with system_errors(UsageError, folder, "cannot be written"):
+            write_file(_shard(folder, start), _record_shard(chain, pairs[start : start + SHARD_FACES], bundle))
+    return Recording(folder, tuple(pairs))
+
+
+def _drop_stale(folder: Path, key: dict[str, Any], say: Say) -> None:
+    """Remove shards of other faces, another bundle or another version; without an index their origin is unknown."""
+    try:
+        known = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = None
+    shards = sorted(folder.glob("shard-*.npz"))
+    if known == key or not shards:
+        return
+    changed = ", ".join(name for name in key if known is None or known.get(name) != key[name])
+    say(f"{folder}: what was recorded before differs ({changed}); recording anew")
+    for path in shards:
+        path.unlink()
+
+
+def _record_shard(chain: Chain, pairs: Sequence[Pair], bundle: Bundle) -> bytes:
+    faces = [read_pair(pair) for pair in pairs]
+    rows = []
+    for face in faces:  # one by one: the recorded values do not depend on the batch
+        image, mask = prepare(face.rgb, face.hole, bundle.manifest.image_size, face.name)
+        rows.append(chain.run({"image": image[None], "mask": mask[None]}))
+    tensors = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    rgb, hole = np.stack([face.rgb for face in faces]), np.stack([face.hole for face in faces])
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, rgb=rgb, hole=hole, **tensors)
+    return buffer.getvalue()
+
+
+def _shard(folder: Path, start: int) -> Path:
+    return folder / f"shard-{start // SHARD_FACES:04d}.npz"
+
+
+def check_recording(recording: Recording, say: Say) -> None:
+    """Name the faces that would spoil the ranges.
+
+    Raises:
+        UsageError: no mask has a hole.
+    """
+    faceless, holes = [], 0
+    for recorded in recording:
+        holes += bool(recorded.face.hole.any())
+        if not recorded.shows_face:
+            faceless.append(recorded.face.name)
+    if holes == 0:
+        raise UsageError(f"{recording.pairs[0].mask.parent}: all masks are empty; white must be the hole")
+    if holes < len(recording.pairs):
+        say(f"warning: {len(recording.pairs) - holes} of {len(recording.pairs)} masks are empty")
+    if faceless:
+        say(f"warning: the parser sees no face in {', '.join(faceless)}; give aligned faces")

@@ -1,0 +1,81 @@
+"""Ratios of time, measured in one run: the variants take turns, so that a busy machine slows all alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from showface.runtime.session import Session
+
+from .recording import Recorded
+
+BATCHES = (1, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Time of one batch, before and after.
+
+    Attributes:
+        float_ms: of the float variant, the best of the runs.
+        int8_ms: of the quantised one, the best of the runs.
+        ratio: float time / quantised time, the median over the pairs of neighbouring runs; above 1 is faster.
+    """
+
+    float_ms: float
+    int8_ms: float
+    ratio: float
+
+
+def compare(before: Callable[[], object], after: Callable[[], object], rounds: int) -> Timing:
+    """Time two variants in turns, after one run of each that warms up."""
+    before()
+    after()
+    pairs = []
+    for k in range(rounds):
+        order = (before, after) if k % 2 == 0 else (after, before)
+        seconds = [_seconds(run) for run in order]
+        pairs.append(tuple(seconds) if k % 2 == 0 else tuple(reversed(seconds)))
+    ratio = statistics.median(first / second for first, second in pairs)
+    return Timing(1e3 * min(p[0] for p in pairs), 1e3 * min(p[1] for p in pairs), ratio)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def batch_of(faces: Sequence[Recorded], size: int) -> dict[str, NDArray[Any]]:
+    """Return every recorded tensor with a batch of ``size``; faces are repeated to fill it."""
+    chosen = [faces[k % len(faces)].tensors for k in range(size)]
+    return {name: np.concatenate([tensors[name] for tensors in chosen]) for name in chosen[0]}
+
+
+def compare_stages(
+    before: Mapping[str, Session], after: Mapping[str, Session], faces: Sequence[Recorded], batch: int, rounds: int
+) -> dict[str, Timing]:
+    """Time each stage whose session differs, on the recorded inputs, and the ``chain`` of all stages.
+
+    The chain's time is that of the same sessions run one after the other on recorded inputs: the fold
+    between them costs nothing.
+    """
+    tensors = batch_of(faces, batch)
+
+    def runner(session: Session) -> Callable[[], object]:
+        inputs = {name: tensors[name] for name in session.stage.inputs}
+        return lambda: session.run(inputs)
+
+    timings = {}
+    for name, session in before.items():
+        if after[name] is not session:
+            timings[name] = compare(runner(session), runner(after[name]), rounds)
+    whole = [[runner(session) for session in variant.values()] for variant in (before, after)]
+    timings["chain"] = compare(lambda: [run() for run in whole[0]], lambda: [run() for run in whole[1]], rounds)
+    return timings
