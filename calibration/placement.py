@@ -127,7 +127,8 @@ def placed_nodes(model: ModelProto, stage: str, target: Target, groups: Iterable
         quantized = [name in source and source[name].name in placed for name in reads]
         if node.name in kept or not any(quantized):
             continue
-        merges = node.op_type in rules.merges and len(reads) == 2 and stage not in FLOAT_MERGES
+        merges = node.op_type in rules.merges and stage not in FLOAT_MERGES
+        merges = merges and (len(reads) == 2 or rules.quantized_outputs)  # a constant is no residual
         if (node.op_type in rules.followers and all(quantized)) or merges:
             placed[node.name] = node
     return list(placed.values())

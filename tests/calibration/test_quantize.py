@@ -1,0 +1,178 @@
+"""Q/DQ graphs: where the pairs stand, what the weights are, and how far quantise-dequantise is from numpy."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from showface.calibration.graphs import float_graph, layer_of, producers
+from showface.calibration.placement import RULES, Target, default_float, placed_nodes, placed_tensors, quantizable
+from showface.calibration.quantize import quantize
+from showface.calibration.ranges import Method, find_ranges
+from showface.runtime.errors import UsageError
+from showface.runtime.stages import STAGES
+
+STAGE = {stage.name: stage for stage in STAGES}
+
+
+@pytest.fixture(scope="module")
+def made(graphs, recorded):
+    """Return a function that gives the default Q/DQ graph of a stage for a target, and its ranges; cached."""
+    cache = {}
+
+    def make(name, target):
+        if (name, target) not in cache:
+            graph = graphs[name]
+            kept = default_float(graph, name, target)
+            groups = [group for group in quantizable(graph, name, target) if group not in kept]
+            inputs = ({tensor: face.tensors[tensor] for tensor in STAGE[name].inputs} for face in recorded)
+            tensors = placed_tensors(graph, name, target)
+            ranges = find_ranges(graph, tensors, inputs, Method.MINMAX, RULES[target].symmetric, 1)
+            cache[name, target] = quantize(graph, name, target, groups, ranges), ranges
+        return cache[name, target]
+
+    return make
+
+
+def scale_and_zero(graph, dequantize):
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    return constants[dequantize.input[1]], constants[dequantize.input[2]]
+
+
+def test_casts_are_folded(graphs):
+    for graph in graphs.values():
+        constants = {tensor.name for tensor in graph.graph.initializer}
+        assert not [n for n in graph.graph.node if n.op_type == "Cast" and n.input[0] in constants]
+        assert all(t.data_type != TensorProto.FLOAT16 for t in graph.graph.initializer)
+
+
+@pytest.mark.parametrize("target", Target)
+@pytest.mark.parametrize("name", list(STAGE))
+def test_edges_that_carry_qdq(name, target, made, graphs):
+    graph, _ = made(name, target)
+    source = producers(graph)
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    kept = default_float(graphs[name], name, target)
+    floats = {n.name for group in kept for n in quantizable(graphs[name], name, target)[group]}
+    for node in graph.graph.node:
+        if node.op_type == "Conv":
+            pair = [source.get(edge) for edge in node.input[:2]]
+            quantized = [p is not None and p.op_type == "DequantizeLinear" for p in pair]
+            assert quantized == [node.name not in floats] * 2, node.name
+            if node.name in floats:
+                continue
+            weight = constants[pair[1].input[0]]
+            scales, zeros = scale_and_zero(graph, pair[1])
+            assert weight.data_type == TensorProto.INT8
+            assert scales.shape == (weight.dims[0],)  # one a channel
+            assert not zeros.any()
+            limit = 64 if RULES[target].reduced_range else 127
+            assert np.abs(numpy_helper.to_array(weight).astype(int)).max() <= limit
+            if len(node.input) > 2:
+                bias = source.get(node.input[2])
+                assert (bias is not None) == (target is Target.CPU)  # the engine keeps biases in float
+            _, zero = scale_and_zero(graph, pair[0])
+            assert zero.dtype == (np.uint8 if target is Target.CPU else np.int8)
+            assert target is Target.CPU or zero == 0
+        if node.op_type in ("Softmax", "ArgMax", "InstanceNormalization", "ReduceL2", "BatchNormalization"):
+            assert target is Target.CPU or source.get(node.input[0]).op_type != "DequantizeLinear", node.name
+
+
+def test_residual_adds_read_two_pairs_for_tensorrt(made):
+    graph, _ = made("refiner", Target.TENSORRT)
+    source = producers(graph)
+    adds = [node for node in graph.graph.node if node.op_type == "Add" and layer_of(node).startswith("body")]
+    assert adds
+    for node in adds:
+        assert [source[edge].op_type for edge in node.input] == ["DequantizeLinear"] * 2
+
+
+def test_no_output_is_quantized_for_tensorrt(made):
+    graph, _ = made("refiner", Target.TENSORRT)
+    readers = {}
+    for node in graph.graph.node:
+        for edge in node.input:
+            readers.setdefault(edge, []).append(node)
+    modulation = [n for n in graph.graph.node if n.op_type == "Conv" and layer_of(n).endswith("modulation")]
+    assert modulation
+    assert all(r.op_type != "QuantizeLinear" for node in modulation for r in readers[node.output[0]])
+
+
+def test_last_convolutions_and_the_memory_stay_in_float(graphs):
+    assert set(default_float(graphs["coarse"], "coarse", Target.CPU)) == {"to_rgb"}
+    assert set(default_float(graphs["refiner"], "refiner", Target.CPU)) == {"to_rgb"}
+    products = quantizable(graphs["memory"], "memory", Target.TENSORRT)
+    kept = default_float(graphs["memory"], "memory", Target.TENSORRT)
+    matmuls = {n.name for n in graphs["memory"].graph.node if n.op_type == "MatMul"}
+    assert matmuls == {n.name for group in kept for n in products[group] if n.op_type == "MatMul"}
+
+
+def test_partial_convolutions_are_renormalised_in_float(graphs):
+    nodes = placed_nodes(graphs["coarse"], "coarse", Target.CPU, quantizable(graphs["coarse"], "coarse", Target.CPU))
+    assert {node.op_type for node in nodes} == {"Conv"}
+
+
+@pytest.mark.parametrize("target", Target)
+def test_activation_error_against_numpy(target, made, graphs, recorded):
+    """A Q/DQ pair of the graph, run by ONNX Runtime, equals rounding and clipping in numpy."""
+    graph, ranges = made("refiner", target)
+    source = producers(graph)
+    first = next(node for node in graph.graph.node if node.op_type == "Conv")
+    dequantize = source[first.input[0]]
+    scale, zero = scale_and_zero(graph, dequantize)
+    tensor = source[dequantize.input[0]].input[0]
+    low, high = (min(ranges[tensor][0], 0.0), max(ranges[tensor][1], 0.0))
+    expected = (high - low) / 255 if target is Target.CPU else max(-low, high) / 127
+    assert float(scale) == pytest.approx(expected, rel=1e-2)
+    values = np.linspace(1.2 * low, 1.2 * high, 1001, dtype=np.float32)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
+    constants = [numpy_helper.from_array(scale, "scale"), numpy_helper.from_array(zero, "zero")]
+    edges = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1001]) for name in ("x", "y")]
+    pair = helper.make_graph(nodes, "pair", edges[:1], edges[1:], constants)
+    model = helper.make_model(pair, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    limits = np.iinfo(zero.dtype)
+    steps = np.clip(np.rint(values / scale) + int(zero), limits.min, limits.max)
+    reference = (steps - int(zero)).astype(np.float32) * scale
+    np.testing.assert_allclose(session.run(None, {"x": values})[0], reference, rtol=1e-6)
+    inside = (values >= low) & (values <= high)
+    assert np.abs(reference - values)[inside].max() <= 0.51 * float(scale) + 1e-6
+
+
+def test_weight_error_against_numpy(made, graphs):
+    graph, _ = made("coarse", Target.CPU)
+    source = producers(graph)
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graphs["coarse"].graph.initializer}
+    name = "encoder.1.conv.conv.weight"
+    node = next(n for n in graph.graph.node if n.op_type == "Conv" and n.input[1].startswith(name))
+    pair = source[node.input[1]]
+    scales, _ = scale_and_zero(graph, pair)
+    found = stored[pair.input[0]].astype(np.float32) * scales[:, None, None, None]
+    np.testing.assert_allclose(scales, np.abs(weights[name]).max(axis=(1, 2, 3)) / 64, rtol=0.03)
+    assert (np.abs(found - weights[name]) <= 0.51 * scales[:, None, None, None]).all()
+
+
+@pytest.mark.parametrize("target", Target)
+@pytest.mark.parametrize("name", list(STAGE))
+def test_runs_and_stays_near_the_float_stage(name, target, made, recorded):
+    graph, _ = made(name, target)
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    face = next(iter(recorded))
+    outputs = session.run(list(STAGE[name].outputs), {k: face.tensors[k] for k in STAGE[name].inputs})
+    for key, value in zip(STAGE[name].outputs, outputs, strict=True):
+        reference = face.tensors[key]
+        if reference.dtype == np.int32:
+            assert (value == reference).mean() > 0.5  # random weights have no clear labels
+        else:
+            spread = reference.std() + 1e-3
+            assert 0 < np.abs(value - reference).mean() < 0.5 * spread
+
+
+def test_quantized_graph_is_refused(made):
+    graph, _ = made("mrem", Target.CPU)
+    with pytest.raises(UsageError, match="stage mrem: is quantised already; calibrate the float bundle"):
+        float_graph(graph.SerializeToString(), "mrem")

@@ -1,0 +1,110 @@
+"""Each calibrator against a direct computation on the recorded values; the cache and its key."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from showface.calibration.ranges import Method, cached_ranges, collapsed, find_ranges
+
+STAGE = ("image", "mask")  # the coarse stage's inputs
+
+
+def values_of(graph, name, recorded):
+    """Return all recorded values of a tensor inside the coarse stage, computed by a session of our own."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    copy.graph.output.append(next(value for value in graph.graph.value_info if value.name == name))
+    session = ort.InferenceSession(copy.SerializeToString(), providers=["CPUExecutionProvider"])
+    runs = [session.run([name], {k: face.tensors[k] for k in STAGE})[0].ravel() for face in recorded]
+    return np.concatenate(runs)
+
+
+@pytest.fixture(scope="module")
+def tensor(graphs):
+    """Return the output of the second convolution, which has both signs."""
+    return [node.output[0] for node in graphs["coarse"].graph.node if node.op_type == "Conv"][1]
+
+
+@pytest.fixture(scope="module")
+def values(graphs, tensor, recorded):
+    return values_of(graphs["coarse"], tensor, recorded)
+
+
+def found(graphs, tensor, recorded, method, symmetric=False):
+    inputs = ({name: face.tensors[name] for name in STAGE} for face in recorded)
+    return find_ranges(graphs["coarse"], [tensor], inputs, method, symmetric, 1)[tensor]
+
+
+def test_minmax(graphs, tensor, recorded, values):
+    assert found(graphs, tensor, recorded, Method.MINMAX) == pytest.approx((values.min(), values.max()), rel=1e-5)
+    bound = np.abs(values).max()
+    assert found(graphs, tensor, recorded, Method.MINMAX, True) == pytest.approx((-bound, bound), rel=1e-5)
+
+
+def test_percentile(graphs, tensor, recorded, values):
+    low, high = found(graphs, tensor, recorded, Method.PERCENTILE)
+    bin_width = 2 * np.abs(values).max() / 1000
+    expected = np.percentile(values, (0.0005, 99.9995))
+    assert np.abs(np.asarray((low, high)) - expected).max() <= 2 * bin_width
+    low, high = found(graphs, tensor, recorded, Method.PERCENTILE, True)
+    assert low == -high or low == pytest.approx(values.min(), rel=1e-5)
+    assert abs(high - np.percentile(np.abs(values), 99.999)) <= 2 * bin_width
+
+
+def smooth(counts):
+    """Give empty bins a little of what the others hold, as the calibrator's paper does for its logarithms."""
+    empty = counts == 0
+    taken = 1e-4 * empty.sum() / (~empty).sum()
+    return np.where(empty, 1e-4, counts - taken)
+
+
+def divergence(histogram, half, levels=128):
+    """Return the Kullback-Leibler divergence when the middle 2·half + 1 bins are kept and quantised to ``levels``."""
+    middle = len(histogram) // 2
+    start, end = middle - half, min(middle + half + 1, len(histogram))
+    kept = histogram[start:end]
+    clipped = kept.copy()
+    clipped[0] += histogram[:start].sum()
+    clipped[-1] += histogram[end:].sum()
+    merged = len(kept) // levels
+    level = np.minimum(np.arange(len(kept)) // merged, levels - 1)
+    total = np.bincount(level, kept, levels)
+    counted = np.arange(len(kept)) < merged * levels  # the rest of an uneven split is in no level's width
+    occupied = np.bincount(level[counted], clipped[counted] > 0, levels)
+    spread = np.where(counted & (occupied[level] > 0), (total // np.maximum(occupied, 1))[level], 0)
+    p, q = (smooth(part) / smooth(part).sum() for part in (clipped, spread))
+    return float((p * np.log(p / q)).sum())
+
+
+def test_entropy(graphs, tensor, recorded):
+    first = [next(iter(recorded))]
+    values = values_of(graphs["coarse"], tensor, first)
+    bound = np.abs(values).max()
+    histogram, edges = np.histogram(values, 256, (-bound, bound))
+    costs = [divergence(histogram, half) for half in range(64, 129)]
+    half = 64 + int(np.argmin(costs))
+    expected = max(edges[128 - half], values.min()), min(edges[min(129 + half, 256)], values.max())
+    assert found(graphs, tensor, first, Method.ENTROPY) == pytest.approx(expected, rel=1e-4)
+    assert np.ptp(costs) > 0  # there was something to choose
+
+
+def test_collapsed_ranges_are_named():
+    assert collapsed({"a": (0.0, 1.0), "b": (0.5, 0.5), "c": (0.0, 0.0)}) == ["b", "c"]
+
+
+def test_cache_is_reused_under_its_key_only(tmp_path):
+    path, said, runs = tmp_path / "ranges.json", [], []
+
+    def compute():
+        runs.append(1)
+        return {"x": (-1.0, float(len(runs)))}
+
+    key = {"onnx": "1", "data": "2", "method": "minmax", "versions": {"onnxruntime": "1"}}
+    assert cached_ranges(path, key, compute, said.append) == {"x": (-1.0, 1.0)}
+    assert cached_ranges(path, key, compute, said.append) == {"x": (-1.0, 1.0)}
+    assert not said
+    assert cached_ranges(path, {**key, "data": "3"}, compute, said.append) == {"x": (-1.0, 2.0)}
+    assert said == [f"{path}: ranges are stale (data changed); computing them anew"]
+    path.write_text("{")
+    assert cached_ranges(path, key, compute, said.append) == {"x": (-1.0, 3.0)}
