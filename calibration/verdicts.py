@@ -9,10 +9,11 @@ from typing import Any
 from showface.runtime.session import Session
 
 from .plan import Plan
+from .planning import Budget
 from .quality import FaceScores, Quality, run_from, score_face, summarise
 from .recording import Recorded
-from .sensitivity import Budget, Workshop
 from .speed import BATCHES, Timing, compare_stages
+from .workshop import Workshop
 
 ROUNDS = {1: 9, 8: 3}  # timed pairs by batch
 Say = Callable[[str], None]

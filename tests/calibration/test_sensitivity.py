@@ -5,14 +5,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, load_from_string, numpy_helper
 
-from showface.calibration.calibrate import _find
 from showface.calibration.graphs import float_graph
 from showface.calibration.placement import Target
 from showface.calibration.plan import INT8, Plan
+from showface.calibration.planning import Budget, make_plan
 from showface.calibration.ranges import Method
-from showface.calibration.sensitivity import Budget, Workshop, make_plan, probe_all
+from showface.calibration.sensitivity import probe_all
 from showface.calibration.speed import Timing
 from showface.calibration.verdicts import gate_quality, judge_quality, judge_speed, speed_text
+from showface.calibration.workshop import Workshop, stage_ranges
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.onnxruntime_backend import open_session
@@ -21,7 +22,7 @@ OUTLIER = "decode2.spade1"  # a layer group of the refiner
 
 
 def shop_of(graphs, recorded, stages, ranges=None):
-    found = ranges or {s.name: _find(graphs[s.name], s, recorded, Method.MINMAX, Target.CPU, 1) for s in stages}
+    found = ranges or {s.name: stage_ranges(graphs[s.name], s, recorded, Target.CPU, Method.MINMAX, 1) for s in stages}
     sessions = {s.name: open_session(graphs[s.name].SerializeToString(), s, None, 1) for s in stages}
     return Workshop(tuple(stages), graphs, found, Target.CPU, sessions, 1)
 
@@ -58,7 +59,7 @@ def planted(graphs, recorded, shop, narrow_bundle):
     scaled(graph, "shared.bias", 0, 1000.0)
     scaled(graph, "modulation.weight", (slice(None), 0), 1e-3)
     stages = open_bundle(narrow_bundle).manifest.stages
-    found = _find(graph, stages[-1], recorded, Method.MINMAX, Target.CPU, 1)
+    found = stage_ranges(graph, stages[-1], recorded, Target.CPU, Method.MINMAX, 1)
     return shop_of({**graphs, "refiner": graph}, recorded, stages, {**shop.ranges, "refiner": found})
 
 
