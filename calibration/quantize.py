@@ -14,6 +14,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from showface.runtime.errors import ShowfaceError
 
+from .graphs import producers
 from .placement import RULES, Target, placed_nodes
 
 Range = tuple[float, float]  # lowest and highest value that is not clipped
@@ -58,9 +59,30 @@ def quantize(
     )
     logging.getLogger().debug("stage %s: %d nodes get Q and DQ", stage, len(nodes))
     quantizer.quantize_model()
+    quantizer.model.topological_sort()
     result: ModelProto = quantizer.model.model
+    _read_float_where_it_is(result, {node.name for node in nodes}, rules.quantized_outputs)
     _assert_quantized(result, stage, [node.name for node in nodes if node.op_type == "Conv"])
     return result
+
+
+def _read_float_where_it_is(model: ModelProto, placed: Collection[str], quantized_outputs: bool) -> None:
+    """Let float nodes read the tensor before its Q and DQ; the quantiser leads every reader behind them.
+
+    A normalisation or a sum in float would lose precision for nothing. Only what comes out of a node whose output is
+    quantised exists in 8 bits alone.
+    """
+    source = producers(model)
+    for node in model.graph.node:
+        if node.name in placed or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        for k, name in enumerate(node.input):
+            dequantize = source.get(name)
+            if dequantize is None or dequantize.op_type != "DequantizeLinear" or dequantize.input[0] not in source:
+                continue
+            before = source[dequantize.input[0]].input[0]
+            if not (quantized_outputs and before in source and source[before].name in placed):
+                node.input[k] = before
 
 
 def _assert_quantized(model: ModelProto, stage: str, convolutions: Collection[str]) -> None:

@@ -75,8 +75,19 @@ def test_edges_that_carry_qdq(name, target, made, graphs):
             _, zero = scale_and_zero(graph, pair[0])
             assert zero.dtype == (np.uint8 if target is Target.CPU else np.int8)
             assert target is Target.CPU or zero == 0
-        if node.op_type in ("Softmax", "ArgMax", "InstanceNormalization", "ReduceL2", "BatchNormalization"):
-            assert target is Target.CPU or source.get(node.input[0]).op_type != "DequantizeLinear", node.name
+        if node.op_type in ("Softmax", "ArgMax", "InstanceNormalization", "ReduceL2") and target is Target.TENSORRT:
+            assert source[node.input[0]].op_type != "DequantizeLinear", node.name
+
+
+@pytest.mark.parametrize("target", Target)
+def test_float_nodes_read_float_values_where_there_are_any(target, made, graphs):
+    graph, _ = made("coarse", target)
+    source, before = producers(graph), {node.name: node for node in graphs["coarse"].graph.node}
+    concatenations = [node for node in graph.graph.node if node.op_type == "Concat"]
+    assert concatenations
+    for node in concatenations:  # of features that a quantised convolution reads as well
+        assert list(node.input) == list(before[node.name].input)
+        assert all(source[edge].op_type != "DequantizeLinear" for edge in node.input)
 
 
 def test_residual_adds_read_two_pairs_for_tensorrt(made):

@@ -42,14 +42,20 @@ def test_minmax(graphs, tensor, recorded, values):
     assert found(graphs, tensor, recorded, Method.MINMAX, True) == pytest.approx((-bound, bound), rel=1e-5)
 
 
+def share_above(values, bound):
+    return float((values > bound).mean())
+
+
 def test_percentile(graphs, tensor, recorded, values):
+    """Of all values 0.0005 % lie beyond each end, and 0.001 % beyond a symmetric one, to the width of a bin."""
+    width = 2 * np.abs(values).max() / 1000
     low, high = found(graphs, tensor, recorded, Method.PERCENTILE)
-    bin_width = 2 * np.abs(values).max() / 1000
-    expected = np.percentile(values, (0.0005, 99.9995))
-    assert np.abs(np.asarray((low, high)) - expected).max() <= 2 * bin_width
+    for signed, end in ((values, high), (-values, -low)):
+        assert share_above(signed, end + width) <= 5e-6 <= share_above(signed, end - width)
+    assert (low, high) != pytest.approx((values.min(), values.max()), rel=1e-6)
     low, high = found(graphs, tensor, recorded, Method.PERCENTILE, True)
+    assert share_above(np.abs(values), high + width) <= 1e-5 <= share_above(np.abs(values), high - width)
     assert low == -high or low == pytest.approx(values.min(), rel=1e-5)
-    assert abs(high - np.percentile(np.abs(values), 99.999)) <= 2 * bin_width
 
 
 def smooth(counts):
