@@ -52,7 +52,7 @@ class Settings:
     images: Path
     masks: Path
     work: Path
-    method: Method = Method.MINMAX
+    method: Method = Method.PERCENTILE
     target: Target = Target.CPU
     faces: int = 256
     check_faces: int = 24

@@ -55,7 +55,7 @@ def _fold_casts(model: ModelProto) -> None:
 def layer_of(node: NodeProto) -> str:
     """Return the torch module that a node came from, such as ``decode4.spade1.shared``; empty for the stage itself."""
     if len(node.input) > 1 and node.input[1].endswith(".weight"):
-        return node.input[1].removesuffix(".weight")  # a folded normalisation overwrites the scopes
+        return str(node.input[1]).removesuffix(".weight")  # a folded normalisation overwrites the scopes
     scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
     path = ast.literal_eval(scopes)
     return str(path[-2]) if len(path) > 1 else ""

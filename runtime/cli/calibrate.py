@@ -35,7 +35,7 @@ def calibrate(
     out: Annotated[Path, typer.Argument(help="Folder to create.")],
     images: Annotated[Path, typer.Option(help="Folder of aligned faces, without occlusions.")],
     masks: Annotated[Path, typer.Option(help="Folder of ratio bins (00-10 …), or of masks by stem; white = hole.")],
-    method: Annotated[CalibrationMethod, typer.Option(help="Calibrator.")] = CalibrationMethod.MINMAX,
+    method: Annotated[CalibrationMethod, typer.Option(help="Calibrator.")] = CalibrationMethod.PERCENTILE,
     target: Annotated[CalibrationTarget, typer.Option(help="Who will run it.")] = CalibrationTarget.CPU,
     faces: Annotated[int, typer.Option(min=6, help="Faces that set the ranges.")] = 256,
     check_faces: Annotated[int, typer.Option(min=3, help="Other faces, that judge the result.")] = 24,
@@ -73,7 +73,7 @@ def calibrate(
 
 def _print_outcome(figures: dict[str, Any], plan: Any) -> None:
     """Print the plan by stage, the figures by bucket, and the two verdicts."""
-    console = Console(markup=False)
+    console = Console(markup=False, soft_wrap=True)
     stages = Table("stage", "layer groups in INT8", "left in float", "× FP32, batch 1", "batch 8")
     for stage, groups in plan.stages.items():
         quantized = plan.quantized(stage)

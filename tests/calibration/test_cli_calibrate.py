@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from showface.calibration.calibrate import Settings, calibrate
+from showface.calibration.planning import Budget
 from showface.runtime.bundle import open_bundle
+from showface.runtime.errors import ShowfaceError
 from showface.runtime.inpainter import Inpainter
 
 
@@ -68,16 +71,21 @@ def test_report_is_one_page(calibrated):
     assert "Activation ranges" in page
 
 
+def times_of(work):
+    """Return when each shard and each file of ranges was written."""
+    return {path: path.stat().st_mtime_ns for pattern in ("shard-*", "ranges-*") for path in work.rglob(pattern)}
+
+
 def test_ranges_and_recording_are_used_again(calibrated, narrow_bundle, folders):
     root, _ = calibrated
     work = root / "int8.work"
-    before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.name != "recording.json"}
+    before = times_of(work)
     run = showface(
         "calibrate", narrow_bundle, root / "again", "--images", folders[0], "--masks", folders[1], "--faces", "6",
         "--check-faces", "3", "--plan", root / "int8/plan.toml", "--work", work,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert before == {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.name != "recording.json"}
+    assert before == times_of(work)
     assert (root / "again/mrem.onnx").read_bytes() == (root / "int8/mrem.onnx").read_bytes()
 
 
@@ -114,16 +122,13 @@ def test_empty_masks(narrow_bundle, folders, tmp_path):
 
 
 def test_nothing_left_to_quantise(calibrated, narrow_bundle, folders, tmp_path):
-    """Random weights have no clear labels: the parser cannot keep 98.5 % of them, and nothing else is planned."""
-    root, _ = calibrated
-    plan = tmp_path / "plan.toml"
-    groups = [f'"parser.context.features.{k}" = "int8"' for k in range(17)]
-    plan.write_text("\n".join(['target = "cpu"', 'method = "minmax"', "[parser]", *groups]))
-    run = showface(
-        "calibrate", narrow_bundle, tmp_path / "out", "--images", folders[0], "--masks", folders[1], "--faces", "6",
-        "--check-faces", "3", "--work", root / "int8.work", "--plan", plan,
+    """A budget that asks for a gain of 1 dB: no bundle, and the stage that failed is named."""
+    work, said = calibrated[0] / "int8.work", []
+    settings = Settings(
+        narrow_bundle, tmp_path / "out", *folders, work, faces=6, check_faces=3, budget=Budget(psnr_drop=-1.0),
+        plan=calibrated[0] / "edited.toml", threads=1,
     )  # fmt: skip
-    assert run.returncode == 1, run.stderr
-    assert "stage parser failed the budget, left in float: " in run.stderr
-    assert "no stage can be quantised within the budget" in run.stderr
-    assert not (tmp_path / "out").exists()
+    with pytest.raises(ShowfaceError, match="out: not written, no stage can be quantised within the budget"):
+        calibrate(settings, said.append, lambda text: None)
+    assert any(text.startswith("stage mrem failed the budget, left in float: PSNR falls by") for text in said)
+    assert not list(tmp_path.iterdir())
