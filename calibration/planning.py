@@ -57,7 +57,7 @@ def make_plan(
     budget: Budget,
     step: Callable[[str], None],
 ) -> Plan:
-    """Leave groups in float, the costliest for its time first, until the chain is within ``budget``.
+    """Leave groups in float, the costliest for the time it saves first, until the chain is within ``budget``.
 
     Raises:
         ShowfaceError: even the float chain is outside the budget, which then cannot be met.

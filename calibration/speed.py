@@ -58,6 +58,16 @@ def batch_of(faces: Sequence[Recorded], size: int) -> dict[str, NDArray[Any]]:
     return {name: np.concatenate([tensors[name] for tensors in chosen]) for name in chosen[0]}
 
 
+def compare_sessions(before: Session, after: Session, tensors: Mapping[str, NDArray[Any]], rounds: int) -> Timing:
+    """Time two sessions of one stage on the same recorded ``tensors``."""
+    return compare(_runner(before, tensors), _runner(after, tensors), rounds)
+
+
+def _runner(session: Session, tensors: Mapping[str, NDArray[Any]]) -> Callable[[], object]:
+    inputs = {name: tensors[name] for name in session.stage.inputs}
+    return lambda: session.run(inputs)
+
+
 def compare_stages(
     before: Mapping[str, Session], after: Mapping[str, Session], faces: Sequence[Recorded], batch: int, rounds: int
 ) -> dict[str, Timing]:
@@ -67,15 +77,11 @@ def compare_stages(
     between them costs nothing.
     """
     tensors = batch_of(faces, batch)
-
-    def runner(session: Session) -> Callable[[], object]:
-        inputs = {name: tensors[name] for name in session.stage.inputs}
-        return lambda: session.run(inputs)
-
-    timings = {}
-    for name, session in before.items():
-        if after[name] is not session:
-            timings[name] = compare(runner(session), runner(after[name]), rounds)
-    whole = [[runner(session) for session in variant.values()] for variant in (before, after)]
-    timings["chain"] = compare(lambda: [run() for run in whole[0]], lambda: [run() for run in whole[1]], rounds)
+    timings = {
+        name: compare_sessions(session, after[name], tensors, rounds)
+        for name, session in before.items()
+        if after[name] is not session
+    }
+    first, second = ([_runner(session, tensors) for session in variant.values()] for variant in (before, after))
+    timings["chain"] = compare(lambda: [run() for run in first], lambda: [run() for run in second], rounds)
     return timings

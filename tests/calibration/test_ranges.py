@@ -47,14 +47,14 @@ def share_above(values, bound):
 
 
 def test_percentile(graphs, tensor, recorded, values):
-    """Of all values 0.0005 % lie beyond each end, and 0.001 % beyond a symmetric one, to the width of a bin."""
+    """Of all values 0.005 % lie beyond each end, and 0.01 % beyond a symmetric one, to the width of a bin."""
     width = 2 * np.abs(values).max() / 1000
     low, high = found(graphs, tensor, recorded, Method.PERCENTILE)
     for signed, end in ((values, high), (-values, -low)):
-        assert share_above(signed, end + width) <= 5e-6 <= share_above(signed, end - width)
+        assert share_above(signed, end + width) <= 5e-5 <= share_above(signed, end - width)
     assert (low, high) != pytest.approx((values.min(), values.max()), rel=1e-6)
     bound = max(np.abs(found(graphs, tensor, recorded, Method.PERCENTILE, True)))
-    assert share_above(np.abs(values), bound + width) <= 1e-5 <= share_above(np.abs(values), bound - width)
+    assert share_above(np.abs(values), bound + width) <= 1e-4 <= share_above(np.abs(values), bound - width)
 
 
 def smooth(counts):
