@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from showface.runtime.bundle import Bundle
+from showface.runtime.errors import ShowfaceError
 from showface.runtime.parity.cases import Case
 from showface.runtime.session import Tensors
 from showface.runtime.stages import Stage
@@ -78,6 +79,7 @@ def attribute_stages(
     failed: Sequence[str],
     images: Sequence[tuple[NDArray[Any], NDArray[Any]]],
     precision: Mapping[str, str],
+    run_of: Callable[[Stage], DebugRun] | None = None,
 ) -> list[dict[str, Any]]:
     """Name the module that brings in the error of each failed stage.
 
@@ -87,20 +89,27 @@ def attribute_stages(
         failed: names of stages.
         images: (``image`` [1, 3, H, W], ``mask`` [1, 1, H, W]), worst first; the first that shows the error serves.
         precision: of each stage.
+        run_of: returns what runs the marked graph of a stage; ONNX Runtime on the CPU by default.
 
     Returns:
-        For each stage its name, the ``module``, a ``sentence``, and the figures of all ``modules`` in order.
+        For each stage its name, the ``module``, a ``sentence``, and the figures of all ``modules`` in order. Where
+        the marked graph cannot be run, the sentence says why: the figures of the stages stand without it.
     """
     found = []
     for stage in bundle.manifest.stages:
         if stage.name not in failed:
             continue
         proto = onnx.load_model_from_string(bundle.model(stage))
-        result = None
+        result, run = None, run_of(stage) if run_of else None
         for image, mask in images:
             tensors = origin.chain(Case("attribution", {"image": image, "mask": mask}))
             inputs = {name: tensors[name] for name in stage.inputs}
-            figures = compare_modules(proto, stage, origin.modules()[stage.name], inputs)
+            try:
+                figures = compare_modules(proto, stage, origin.modules()[stage.name], inputs, run)
+            except ShowfaceError as error:
+                sentence = f"not attributed to a module: {error}"
+                result = {"stage": stage.name, "module": None, "sentence": sentence, "modules": []}
+                break
             result = result or _finding(stage, figures, None)
             jump = first_jump(figures, ROUNDING[precision[stage.name]])
             if jump is not None:

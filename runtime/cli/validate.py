@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,7 +113,7 @@ def validate(
     with ExitStack() as stack:
         keep = _keeper(stack, ((save_reference, origin), (save_outputs, source)))
         result, pictures = compare_sources(origin, source, cases, tolerances, keep)
-    _attribute(result, origin, candidate, pictures)
+    _attribute(result, origin, source, candidate, pictures)
     _finish(result, pictures, json_file, report)
 
 
@@ -190,6 +191,7 @@ def _keeper(stack: ExitStack, wanted: tuple[tuple[Path | None, Source], ...]) ->
 def _attribute(
     result: dict[str, Any],
     origin: Source,
+    source: Source,
     candidate: Path | None,
     pictures: list[Picture],
 ) -> None:
@@ -198,13 +200,21 @@ def _attribute(
     if not failed or not hasattr(origin, "modules") or (candidate is not None and candidate.is_file()):
         return
     from ..parity.saved import OUTPUTS_FILE
+    from ..tensorrt.chain import DeviceChain
 
     if candidate is not None and (candidate / OUTPUTS_FILE).is_file():
         return
     attribution: Any = load_extra("showface.export.attribution", "export")
     inputs = [(picture.image[None], picture.mask[None]) for picture in pictures]
-    precision = result["candidate"]["precision"]
-    result["attribution"] = attribution.attribute_stages(open_bundle(candidate), origin, failed, inputs, precision)
+    precision, run_of = dict(result["candidate"]["precision"]), None
+    chain = getattr(source, "loaded", None)
+    if isinstance(chain, DeviceChain):
+        debug: Any = load_extra("showface.export.engines.debug", "export")
+        errors.print(f"attribution: a debug engine of {' and '.join(failed)} is built")
+        precision |= {name: debug.arithmetic(chain.folder, name) for name in failed}
+        run_of = partial(debug.debug_run, chain)
+    bundle = open_bundle(candidate)
+    result["attribution"] = attribution.attribute_stages(bundle, origin, failed, inputs, precision, run_of)
 
 
 def _rejudge(path: Path, tolerance: str | None, changes: dict[str, float | None]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from ..stages import CHAIN_INPUTS, CHAIN_OUTPUT, TENSORS
 from .device import Cuda
 from .engine import Engine
 from .session import Chunk, EngineSession, Shapes, chunks
+from .sidecar import EngineFolder
 
 SLOTS = 2
 ENDS = (*CHAIN_INPUTS, CHAIN_OUTPUT)
@@ -51,6 +52,7 @@ class DeviceChain(Chain):
         engines: of the stages, in order.
         shapes: of the bundle's tensors.
         cuda: the device.
+        folder: where the engines came from.
         description: what runs, where, and why.
         cuda_graph: capture the engines' work for the engines' best batch, and run every batch in parts of that.
 
@@ -59,9 +61,15 @@ class DeviceChain(Chain):
     """
 
     def __init__(
-        self, engines: Sequence[Engine], shapes: Shapes, cuda: Cuda, description: str, cuda_graph: bool = False
+        self,
+        engines: Sequence[Engine],
+        shapes: Shapes,
+        cuda: Cuda,
+        folder: EngineFolder,
+        description: str,
+        cuda_graph: bool = False,
     ) -> None:
-        self._shapes, self._cuda = shapes, cuda
+        self._shapes, self.cuda, self.folder = shapes, cuda, folder
         self._least, self._greatest = common_batches(engines, cuda_graph)
         with ExitStack() as stack:
             self._compute = _owned(stack, cuda.create_stream(), cuda.destroy_stream)
@@ -86,20 +94,20 @@ class DeviceChain(Chain):
             super().__init__(sessions, description, "cuda")
             self._engine_sessions = sessions
             stack.callback(sessions.clear)  # the contexts go before the memory that they were lent
-            stack.callback(self._cuda.synchronize, self._compute)
-            stack.callback(self._cuda.synchronize, self._copy)
-            stack.callback(self._cuda.activate)  # the first call of the end, in whichever thread
+            stack.callback(self.cuda.synchronize, self._compute)
+            stack.callback(self.cuda.synchronize, self._copy)
+            stack.callback(self.cuda.activate)  # the first call of the end, in whichever thread
             self._warm_up()
             if cuda_graph:
                 self._capture(stack)
-                stack.callback(self._cuda.activate)
+                stack.callback(self.cuda.activate)
             self._close = weakref.finalize(self, stack.pop_all().close)
 
     def _device_memory(self, stack: ExitStack, name: str) -> int:
-        return _owned(stack, self._cuda.allocate(self._shapes.size(name, self._greatest)), self._cuda.free)
+        return _owned(stack, self.cuda.allocate(self._shapes.size(name, self._greatest)), self.cuda.free)
 
     def _make_slot(self, stack: ExitStack, inner: dict[str, int]) -> Slot:
-        cuda, host = self._cuda, {}
+        cuda, host = self.cuda, {}
         for name in ENDS:
             size = self._shapes.size(name, self._greatest)
             address = _owned(stack, cuda.allocate_pinned(size), cuda.free_pinned)
@@ -116,12 +124,12 @@ class DeviceChain(Chain):
 
     def _capture(self, stack: ExitStack) -> None:
         for slot in self._slots:
-            self._cuda.begin_capture(self._compute)
+            self.cuda.begin_capture(self._compute)
             try:
                 self._enqueue(slot, self._greatest)
             finally:
-                graph = self._cuda.end_capture(self._compute)
-            slot.graphs.append(_owned(stack, graph, self._cuda.destroy_graph))
+                graph = self.cuda.end_capture(self._compute)
+            slot.graphs.append(_owned(stack, graph, self.cuda.destroy_graph))
 
     def complete(self, image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
         """Return ``completed_image`` [B, 3, H, W]; a batch beyond the profile is split, one below it filled up.
@@ -139,12 +147,12 @@ class DeviceChain(Chain):
         inputs = {name: self._shapes.checked(name, array) for name, array in pairs}
         if len(image) != len(mask):
             raise UsageError(f"image has a batch of {len(image)}, mask one of {len(mask)}")
-        self._cuda.activate()
+        self.cuda.activate()
         try:
             return self._complete(inputs)
         except BaseException:
-            self._cuda.synchronize(self._copy)  # no copy may be under way when its memory goes
-            self._cuda.synchronize(self._compute)
+            self.cuda.synchronize(self._copy)  # no copy may be under way when its memory goes
+            self.cuda.synchronize(self._compute)
             raise
 
     def _complete(self, inputs: Tensors) -> NDArray[Any]:
@@ -168,16 +176,16 @@ class DeviceChain(Chain):
         for name in CHAIN_INPUTS:
             chunk.cut(inputs[name], slot.host[name][: chunk.batch])
             size = self._shapes.size(name, chunk.batch)
-            self._cuda.upload(slot.addresses[name], slot.host[name].ctypes.data, size, self._copy)
-        self._cuda.record(slot.uploaded, self._copy)
+            self.cuda.upload(slot.addresses[name], slot.host[name].ctypes.data, size, self._copy)
+        self.cuda.record(slot.uploaded, self._copy)
 
     def _run(self, slot: Slot, batch: int) -> None:
-        self._cuda.wait(self._compute, slot.uploaded)
+        self.cuda.wait(self._compute, slot.uploaded)
         if slot.graphs:
-            self._cuda.launch(slot.graphs[0], self._compute)
+            self.cuda.launch(slot.graphs[0], self._compute)
         else:
             self._enqueue(slot, batch)
-        self._cuda.record(slot.computed, self._compute)
+        self.cuda.record(slot.computed, self._compute)
 
     def _enqueue(self, slot: Slot, batch: int) -> None:
         for session in self._engine_sessions:
@@ -186,13 +194,13 @@ class DeviceChain(Chain):
     def _download(self, k: int, parts: Sequence[Chunk]) -> None:
         slot = self._slots[k % SLOTS]
         size = self._shapes.size(CHAIN_OUTPUT, parts[k].batch)
-        self._cuda.wait(self._copy, slot.computed)
-        self._cuda.download(slot.host[CHAIN_OUTPUT].ctypes.data, slot.addresses[CHAIN_OUTPUT], size, self._copy)
-        self._cuda.record(slot.downloaded, self._copy)
+        self.cuda.wait(self._copy, slot.computed)
+        self.cuda.download(slot.host[CHAIN_OUTPUT].ctypes.data, slot.addresses[CHAIN_OUTPUT], size, self._copy)
+        self.cuda.record(slot.downloaded, self._copy)
 
     def _collect(self, k: int, parts: Sequence[Chunk], result: NDArray[Any]) -> None:
         slot, chunk = self._slots[k % SLOTS], parts[k]
-        self._cuda.synchronize_event(slot.downloaded)
+        self.cuda.synchronize_event(slot.downloaded)
         result[chunk.start : chunk.start + chunk.count] = slot.host[CHAIN_OUTPUT][: chunk.count]
 
     def run(self, inputs: Tensors, given: Tensors | None = None) -> dict[str, NDArray[Any]]:

@@ -88,4 +88,4 @@ def open_folder(
         for one, sidecar, stage in zip(data, sidecars, manifest.stages, strict=True)
     ]
     description = f"{folder.backend} {trt.__version__} on {device.name} (its engines for {folder.target} match)"
-    return DeviceChain(engines, shapes, cuda, description, cuda_graph)
+    return DeviceChain(engines, shapes, cuda, folder, description, cuda_graph)

@@ -13,15 +13,17 @@ import threading
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from showface.runtime.bundle import open_bundle
 from showface.runtime.devices import CudaDevice
 from showface.runtime.errors import UsageError
 from showface.runtime.onnxruntime_backend import open_session
-from showface.runtime.stages import TENSORS
+from showface.runtime.stages import TENSORS, Stage
 from showface.runtime.tensorrt.sidecar import SIDECAR_SCHEMA, EngineFolder, Sidecar
 
+DTYPES = {"float32": "FLOAT", "int32": "INT32"}  # and what the library calls them
 HOST = "host"
 SCRATCH = 4096
 
@@ -270,7 +272,7 @@ class FakeContext:
         batch = self.shapes[stage.inputs[0]][0]
 
         def view(name):
-            shape, dtype = engine.shape(name, batch), np.dtype(TENSORS[name].dtype)
+            shape, dtype = engine.shape(name, batch), np.dtype(engine.dtype(name))
             if name not in self.addresses:
                 raise MisuseError(f"{name} is not bound")
             memory = self.cuda.memory(self.addresses[name], int(np.prod(shape)) * dtype.itemsize)
@@ -304,6 +306,9 @@ class FakeEngine:
     def shape(self, name, batch):
         return TENSORS[name].resolve(batch, self.manifest.image_size, self.manifest.code_channels)
 
+    def dtype(self, name):
+        return TENSORS[name].dtype
+
     def profile(self, name):
         return [self.shape(name, batch) for batch in self.batches]
 
@@ -315,7 +320,7 @@ class FakeEngine:
         return self.names[index]
 
     def get_tensor_dtype(self, name):
-        return {"float32": "FLOAT", "int32": "INT32"}[TENSORS[name].dtype]
+        return DTYPES[self.dtype(name)]
 
     def get_tensor_profile_shape(self, name, profile_index):
         assert profile_index == 0
@@ -335,6 +340,23 @@ class FakeEngine:
         return self.contexts[-1]
 
 
+class MarkedEngine(FakeEngine):
+    """An engine that is a graph itself: it has the graph's outputs, and ONNX Runtime computes them."""
+
+    def __init__(self, cuda, data, bundle, batches):
+        session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+        inputs, outputs = (tuple(t.name for t in of) for of in (session.get_inputs(), session.get_outputs()))
+        run = lambda given: dict(zip(outputs, session.run(outputs, given), strict=True))  # noqa: E731
+        super().__init__(cuda, Stage("marked", inputs, outputs), bundle, batches, run)
+        self.sample = run({name: np.zeros(self.shape(name, 1), TENSORS[name].dtype) for name in inputs})
+
+    def shape(self, name, batch):
+        return super().shape(name, batch) if name in TENSORS else (batch, *self.sample[name].shape[1:])
+
+    def dtype(self, name):
+        return super().dtype(name) if name in TENSORS else self.sample[name].dtype.name
+
+
 class Rig:
     """A bundle with fake engines, and the library that deserialises them."""
 
@@ -344,7 +366,7 @@ class Rig:
         self.bundle, self.cuda, self.batches = open_bundle(folder), cuda, batches
         self.folder = EngineFolder(self.bundle, "tensorrt-rtx", "sm_86")
         self.device = CudaDevice(0, "Fake GPU", "sm_86")
-        self.engines, self.deserialised = {}, []
+        self.engines, self.debug_engines, self.deserialised = {}, [], []
         self.folder.path.mkdir(parents=True)
         for stage in self.bundle.manifest.stages:
             run = compute or open_session(self.bundle.model(stage), stage, None, 1).run
@@ -364,6 +386,10 @@ class Rig:
             engine_bytes=len(data), build_seconds=0.1,
         )  # fmt: skip
 
+    def debug_engine(self, data):
+        self.debug_engines.append(MarkedEngine(self.cuda, data, self.bundle, self.batches))
+        return self.debug_engines[-1]
+
     def edit_sidecar(self, of, /, **changes):
         path = self.folder.sidecar(of)
         path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -379,7 +405,9 @@ class Rig:
 
             def deserialize_cuda_engine(self, data):
                 rig.deserialised.append(data)
-                return rig.engines.get(data.decode().removeprefix("engine of "))
+                if data.startswith(b"engine of "):
+                    return rig.engines.get(data.decode().removeprefix("engine of "))
+                return rig.debug_engine(data)
 
         class Logger:
             ERROR = 1
@@ -392,7 +420,8 @@ class Rig:
         kernels = SimpleNamespace(EAGER="EAGER")
         return SimpleNamespace(
             Runtime=Runtime, Logger=Logger, ExecutionContextAllocationStrategy=strategy, DataType=dtypes,
-            DynamicShapesKernelSpecializationStrategy=kernels, __version__=self.version,
+            DynamicShapesKernelSpecializationStrategy=kernels, __version__=self.version, __name__="tensorrt_rtx",
+            nptype={value: key for key, value in DTYPES.items()}.get,
         )  # fmt: skip
 
 
