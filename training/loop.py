@@ -32,7 +32,7 @@ from .run_files import STATE_FILE, load_state, save_state
 from .tasks import TASKS
 
 PREPARE_FACES = 128  # as many as a block has slots by default: a code that fills two slots leaves one of them dead
-PREPARE_BATCH = 8
+PREPARE_BATCH = 16  # on all processes together
 VALIDATION_BATCH = 8
 SOFTWARE_BF16 = ("DEFAULT", "AVX2")  # instruction sets without products of bfloat16
 
@@ -94,11 +94,13 @@ class Trainer:
 
     @torch.no_grad()
     def _start_from_faces(self) -> None:
-        size = PREPARE_BATCH * self.fabric.world_size
-        phase = PhaseConfig(steps=1, batch_size=size, resize=self.config.network.image_size)
-        samples = (self.sample(self.feed.batch(k, size), k, phase) for k in range(-(-PREPARE_FACES // size)))
-        prepared = torch.cat([self.task.prepare(sample) for sample in samples])
-        everywhere = self.fabric.all_gather(prepared).reshape(-1, *prepared.shape[1:])
+        phase = PhaseConfig(steps=1, batch_size=PREPARE_BATCH, resize=self.config.network.image_size)
+        parts = []
+        for k in range(PREPARE_FACES // PREPARE_BATCH):  # the same faces in the same order on any number of processes
+            sample = self.sample(self.feed.batch(k, PREPARE_BATCH), k, phase)
+            part = self.task.prepare(sample)
+            parts.append(self.fabric.all_gather(part).reshape(-1, *part.shape[1:]))
+        everywhere = torch.cat(parts)
         before = {k: v.clone() for k, v in self.task.state().items()}
         self.task.start(everywhere, torch.Generator().manual_seed(self.config.seed))
         for key, value in self.task.state().items():
