@@ -7,7 +7,6 @@ fuses nodes, so the graph is run as a debug build in which these tensors are out
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,9 +24,9 @@ from showface.runtime.parity.cases import Case
 from showface.runtime.session import Tensors
 from showface.runtime.stages import Stage
 
+from .node_modules import scopes_of
 from .parity_source import TorchSource
 
-SCOPES = "pkg.torch.onnx.name_scopes"
 JUMP = 10.0  # times the error before it
 # Relative error that rounding alone brings into a tensor, a few units in the last place of each precision.
 ROUNDING = {"float32": 1e-5, "tf32": 1e-2, "float16": 1e-2, "int8": 1e-1}
@@ -76,8 +75,7 @@ class _Seen:
 def attribute_stages(
     bundle: Bundle,
     origin: TorchSource,
-    failed: Sequence[str],
-    images: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    suspects: Mapping[str, Sequence[Case]],
     precision: Mapping[str, str],
     run_of: Callable[[Stage], DebugRun] | None = None,
 ) -> list[dict[str, Any]]:
@@ -86,8 +84,7 @@ def attribute_stages(
     Args:
         bundle: the candidate.
         origin: PyTorch with the same weights.
-        failed: names of stages.
-        images: (``image`` [1, 3, H, W], ``mask`` [1, 1, H, W]), worst first; the first that shows the error serves.
+        suspects: the cases that were the worst of each failed stage; the first that shows the error serves.
         precision: of each stage.
         run_of: returns what runs the marked graph of a stage; ONNX Runtime on the CPU by default.
 
@@ -97,12 +94,12 @@ def attribute_stages(
     """
     found = []
     for stage in bundle.manifest.stages:
-        if stage.name not in failed:
+        if stage.name not in suspects:
             continue
         proto = onnx.load_model_from_string(bundle.model(stage))
         result, run = None, run_of(stage) if run_of else None
-        for image, mask in images:
-            tensors = origin.chain(Case("attribution", {"image": image, "mask": mask}))
+        for case in suspects[stage.name]:
+            tensors = origin.chain(case)
             inputs = {name: tensors[name] for name in stage.inputs}
             try:
                 figures = compare_modules(proto, stage, origin.modules()[stage.name], inputs, run)
@@ -228,16 +225,14 @@ def _scopes(proto: onnx.ModelProto) -> list[tuple[str, ...]]:
     A node that a pass of the exporter made carries none: it has what its readers have in common.
     """
     nodes = list(proto.graph.node)
-    scopes: list[tuple[str, ...]] = []
-    for node in nodes:
-        text = next((p.value for p in node.metadata_props if p.key == SCOPES), None)
-        scopes.append(() if text is None else tuple(name for name in ast.literal_eval(text)[:-1] if name))
+    traced = [scopes_of(node) for node in nodes]
+    scopes = [scope or () for scope in traced]
     readers: dict[str, list[int]] = {}
     for index, node in enumerate(nodes):
         for name in node.input:
             readers.setdefault(name, []).append(index)
     for index in reversed(range(len(nodes))):
-        if not any(p.key == SCOPES for p in nodes[index].metadata_props):
+        if traced[index] is None:
             using = [scopes[k] for name in nodes[index].output for k in readers.get(name, [])]
             shared = set.intersection(*(set(scope) for scope in using)) if using else set()
             scopes[index] = tuple(name for name in (using[0] if using else ()) if name in shared)

@@ -147,22 +147,3 @@ def bundle_parity(
         tensors = reference_outputs(model, torch.from_numpy(image[chosen]), torch.from_numpy(mask[chosen]))
         references.append(numpy_reference(tensors))
     return check_parity(chain, references)
-
-
-def checkpoint_parity(
-    bundle: Bundle,
-    checkpoint_path: Path,
-    faces: Faces,
-    threads: int | None = None,
-    device: str = "cpu",
-    backend: str = "onnxruntime",
-) -> dict[str, Any]:
-    """Compare a bundle on ``device`` with the checkpoint that it was exported from, in PyTorch on the CPU.
-
-    Raises:
-        UsageError: it was exported from another one, or the device is not to be had.
-    """
-    model, checkpoint = model_from_checkpoint(checkpoint_path)
-    if checkpoint.sha256 != bundle.manifest.checkpoint_sha256:
-        raise UsageError(f"{bundle.folder}: was exported from other weights than those in {checkpoint_path}")
-    return bundle_parity(bundle, model, faces, threads, device, backend)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from showface.runtime.parity.figures import hole_figures
+from showface.runtime.parity.tolerances import TOLERANCES
 from showface.runtime.session import Chain
 from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT
 
-MIN_PSNR = 50.0  # dB in the hole, the worst face: a root mean square of 0.8 grey values
-MIN_AGREEMENT = 0.99  # of the labels, the worst face
-VALUE_RANGE = 2.0  # of an image in [-1, 1]
+BOUNDS = TOLERANCES["float16"]  # of the worst face; 50 dB is a root mean square of 0.8 grey values
 BATCH = 4
 
 Faces = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -54,11 +54,12 @@ def float16_parity(reference: Chain, candidate: Chain, faces: Faces) -> dict[str
                 errors[name].append(np.abs(value - truth[key]).ravel().astype(np.float32))
         own = candidate.complete(image, mask)
         finite["chain"] &= bool(np.isfinite(own).all())
-        psnr += [_hole_psnr(*face) for face in zip(truth[CHAIN_OUTPUT], own, mask, strict=True) if face[2].any()]
+        psnr += [hole_figures(*face)[0] for face in zip(truth[CHAIN_OUTPUT], own, mask, strict=True) if face[2].any()]
     stages = {name: {**_figures(errors[name]), "agreement": agreement[name], "finite": finite[name]} for name in errors}
     worst = min(psnr, default=float("inf"))
     mean = float(np.mean(psnr)) if psnr else float("inf")
-    passed = all(finite.values()) and worst >= MIN_PSNR and min(agreement.values()) >= MIN_AGREEMENT
+    passed = all(finite.values()) and worst >= BOUNDS.min_psnr_db
+    passed = passed and min(agreement.values()) >= BOUNDS.min_agreement
     chain = {"psnr_mean": mean, "psnr_worst": worst, "finite": finite["chain"]}
     return {"passed": bool(passed), "faces": len(faces[0]), "stages": stages, "chain": chain}
 
@@ -73,10 +74,3 @@ def _figures(errors: list[NDArray[Any]]) -> dict[str, float]:
         return {"max_abs": 0.0, "p99_abs": 0.0}
     joined = np.concatenate(errors)
     return {"max_abs": float(joined.max()), "p99_abs": float(np.quantile(joined, 0.99))}
-
-
-def _hole_psnr(reference: NDArray[Any], candidate: NDArray[Any], mask: NDArray[Any]) -> float:
-    """Return the PSNR in dB of [3, H, W] over the pixels where mask [1, H, W] is 1."""
-    inside = np.broadcast_to(mask > 0.5, reference.shape)
-    error = float(((reference[inside].astype(np.float64) - candidate[inside]) ** 2).mean())
-    return float("inf") if error == 0 else float(10 * np.log10(VALUE_RANGE**2 / error))

@@ -18,13 +18,18 @@ class CudaDevice:
     target: str
 
 
+def cuda_device_count() -> int:
+    """Return the number of CUDA devices that the driver reports; 0 without a driver."""
+    driver, count = _driver(), ctypes.c_int(0)
+    if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
 def cuda_device(index: int) -> CudaDevice | None:
     """Return a device of the driver, or None where there is no driver or no such device."""
-    driver = _driver()
-    if driver is None:
-        return None
-    handle, count = ctypes.c_int(0), ctypes.c_int(0)
-    if driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or not 0 <= index < count.value:
+    driver, handle = _driver(), ctypes.c_int(0)
+    if driver is None or not 0 <= index < cuda_device_count():
         return None
     if driver.cuDeviceGet(ctypes.byref(handle), index) != 0:
         return None

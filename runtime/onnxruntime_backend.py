@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from .bundle import Bundle
+from .devices import cuda_device_count
 from .errors import UsageError
 from .session import Chain, Tensors
 from .stages import Stage
@@ -30,19 +30,6 @@ class OnnxRuntimeSession:
         """Map the stage's inputs to its outputs, by the names of the stage table."""
         outputs = self.session.run(list(self.stage.outputs), dict(inputs))
         return dict(zip(self.stage.outputs, outputs, strict=True))
-
-
-def cuda_device_count() -> int:
-    """Return the number of CUDA devices that the driver reports; 0 without a driver."""
-    for name in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            driver = ctypes.CDLL(name)
-        except OSError:
-            continue
-        count = ctypes.c_int(0)
-        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return count.value
-    return 0
 
 
 def parse_device(device: str) -> int | None:

@@ -55,7 +55,6 @@ class BuildOptions:
             given = {
                 "--hardware-compatible": self.target == AMPERE_PLUS,
                 "--version-compatible": self.version_compatible,
-                "--timing-cache": self.timing_cache is not None,
             }
             for option in (name for name, used in given.items() if used):
                 raise UsageError(f"{option} is for --backend tensorrt: TensorRT-RTX compiles its kernels on the device")

@@ -18,7 +18,7 @@ def info(
     """Show versions, devices, and what a bundle holds."""
     import onnxruntime
 
-    from ..onnxruntime_backend import cuda_device_count
+    from ..devices import cuda_device_count
 
     opened = open_bundle(bundle)
     manifest = opened.manifest

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ..parity.cases import Case
+    from ..parity.comparison import Outcome
     from ..parity.sources import Source
     from ..parity.tally import Picture
 
@@ -112,9 +113,9 @@ def validate(
     tolerances = plan_tolerances(source.identity.precision, tolerance, changes)
     with ExitStack() as stack:
         keep = _keeper(stack, ((save_reference, origin), (save_outputs, source)))
-        result, pictures = compare_sources(origin, source, cases, tolerances, keep)
-    _attribute(result, origin, source, candidate, pictures)
-    _finish(result, pictures, json_file, report)
+        outcome = compare_sources(origin, source, cases, tolerances, keep)
+    _attribute(outcome, origin, source, candidate)
+    _finish(outcome.result, outcome.pictures, json_file, report)
 
 
 def _open_reference(
@@ -188,14 +189,9 @@ def _keeper(stack: ExitStack, wanted: tuple[tuple[Path | None, Source], ...]) ->
     return keep
 
 
-def _attribute(
-    result: dict[str, Any],
-    origin: Source,
-    source: Source,
-    candidate: Path | None,
-    pictures: list[Picture],
-) -> None:
+def _attribute(outcome: Outcome, origin: Source, source: Source, candidate: Path | None) -> None:
     """Name the module where the error of a failed stage jumps: of a bundle, against a checkpoint."""
+    result = outcome.result
     failed = [name for name, figures in result["stages"].items() if not figures["passed"]]
     if not failed or not hasattr(origin, "modules") or (candidate is not None and candidate.is_file()):
         return
@@ -205,7 +201,7 @@ def _attribute(
     if candidate is not None and (candidate / OUTPUTS_FILE).is_file():
         return
     attribution: Any = load_extra("showface.export.attribution", "export")
-    inputs = [(picture.image[None], picture.mask[None]) for picture in pictures]
+    suspects = {name: outcome.suspects[name] for name in failed}
     precision, run_of = dict(result["candidate"]["precision"]), None
     chain = getattr(source, "loaded", None)
     if isinstance(chain, DeviceChain):
@@ -214,7 +210,7 @@ def _attribute(
         precision |= {name: debug.arithmetic(chain.folder, name) for name in failed}
         run_of = partial(debug.debug_run, chain)
     bundle = open_bundle(candidate)
-    result["attribution"] = attribution.attribute_stages(bundle, origin, failed, inputs, precision, run_of)
+    result["attribution"] = attribution.attribute_stages(bundle, origin, suspects, precision, run_of)
 
 
 def _rejudge(path: Path, tolerance: str | None, changes: dict[str, float | None]) -> dict[str, Any]:

@@ -22,6 +22,21 @@ from .tolerances import Tolerance, judge, plan_tolerances, stored_tolerances
 RESULT_SCHEMA = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a comparison found.
+
+    Attributes:
+        result: the judged figures, as JSON can hold them.
+        pictures: of the worst images, worst first.
+        suspects: for each stage alone, the cases that were the worst of one of its outputs.
+    """
+
+    result: dict[str, Any]
+    pictures: list[Picture]
+    suspects: Mapping[str, list[Case]]
+
+
 @dataclass(slots=True)
 class Comparison:
     """Two sources and what is known of their difference so far."""
@@ -33,6 +48,7 @@ class Comparison:
     chained: dict[str, TensorTally] = field(init=False)
     own: dict[str, TensorTally] = field(init=False)
     gallery: Gallery = field(default_factory=Gallery)
+    suspects: dict[str, dict[str, Case]] = field(init=False)
     psnr: float = float("inf")
     ssim: float = 1.0
     images: int = 0
@@ -42,6 +58,7 @@ class Comparison:
         check_pair(self.reference.identity, self.candidate.identity)
         self.stages = VARIANTS[self.reference.identity.variant]
         self.alone = {stage.name: {name: TensorTally(name) for name in stage.outputs} for stage in self.stages}
+        self.suspects = {stage.name: {} for stage in self.stages}
         outputs = [name for stage in self.stages for name in stage.outputs]
         self.chained = {name: TensorTally(name) for name in outputs}
         self.own = {name: TensorTally(name) for name in outputs if name in (LABELS, CHAIN_OUTPUT)}
@@ -58,7 +75,8 @@ class Comparison:
                 if name not in case.given:
                     assert pair is not None
                     margin = pair[0].get(MARGIN) if name == LABELS else None
-                    _tally(self.alone[stage.name][name], case, pair[0][name], pair[1][name], margin)
+                    if _tally(self.alone[stage.name][name], case, pair[0][name], pair[1][name], margin):
+                        self.suspects[stage.name][name] = case
         return reference, candidate
 
     def _stage_pair(self, stage: Stage, reference: Tensors, candidate: Tensors) -> tuple[Tensors, Tensors] | None:
@@ -105,6 +123,11 @@ class Comparison:
             arrays = (np.array(array) for array in (image, mask, ours, theirs))
             self.gallery.offer(badness, Picture(case.image_name(index), *arrays))
 
+    def outcome(self, tolerances: Mapping[str, Tolerance]) -> Outcome:
+        """Return what was found so far, judged by ``tolerances``."""
+        suspects = {stage: list({c.name: c for c in worst.values()}.values()) for stage, worst in self.suspects.items()}
+        return Outcome(judge(self.figures(), tolerances), self.gallery.worst_first(), suspects)
+
     def figures(self) -> dict[str, Any]:
         """Return what was measured, not yet judged, as JSON can hold it."""
         return {
@@ -144,7 +167,7 @@ def compare_sources(
     cases: Iterable[Case],
     tolerances: Mapping[str, Tolerance],
     seen: Callable[[Case, Tensors, Tensors], None] | None = None,
-) -> tuple[dict[str, Any], list[Picture]]:
+) -> Outcome:
     """Compare two sources over a stream of cases.
 
     Args:
@@ -154,9 +177,6 @@ def compare_sources(
         tolerances: of each stage and of the ``chain``.
         seen: called after each case with the tensors of both sides' own chains.
 
-    Returns:
-        The judged result, and the pictures of the worst images.
-
     Raises:
         UsageError: the two cannot be compared.
     """
@@ -165,7 +185,7 @@ def compare_sources(
         ours, theirs = comparison.add(case)
         if seen is not None:
             seen(case, ours, theirs)
-    return judge(comparison.figures(), tolerances), comparison.gallery.worst_first()
+    return comparison.outcome(tolerances)
 
 
 def check_parity(chain: Chain, references: Sequence[Tensors]) -> dict[str, Any]:
@@ -183,16 +203,19 @@ def check_parity(chain: Chain, references: Sequence[Tensors]) -> dict[str, Any]:
     cases = [Case(f"reference-{k}", {n: r[n] for n in CHAIN_INPUTS}) for k, r in enumerate(references)]
     kept = KeptSource(identity, {case.name: r for case, r in zip(cases, references, strict=True)})
     tolerances = plan_tolerances(identity.precision, None, {})
-    return compare_sources(kept, ChainSource(chain, identity), cases, tolerances)[0]
+    return compare_sources(kept, ChainSource(chain, identity), cases, tolerances).result
 
 
-def _tally(tally: TensorTally, case: Case, reference: Any, candidate: Any, margin: Any) -> None:
+def _tally(tally: TensorTally, case: Case, reference: Any, candidate: Any, margin: Any) -> bool:
+    """Add a case's images and return whether one of them is the worst so far."""
+    before = tally.worst_image, tally.mismatch
     if len(reference) != len(candidate):
         tally.mismatch = f"batch {len(candidate)} instead of {len(reference)} ({case.name})"
-        return
+        return True
     for index in range(len(reference)):
         lead = None if margin is None else margin[index]
         tally.add(case.image_name(index), reference[index], candidate[index], lead)
+    return (tally.worst_image, tally.mismatch) != before
 
 
 def _summary(tallies: Mapping[str, TensorTally]) -> dict[str, Any]:

@@ -162,16 +162,35 @@ def open_outputs(folder: Path) -> SavedSource:
             raise ValueError(f"'schema_version' is {version!r}")
         if version > OUTPUTS_SCHEMA:
             raise UsageError(f"{path}: schema {version} is newer than {OUTPUTS_SCHEMA}; pip install -U showface")
-        head = {field.name: data["source"][field.name] for field in fields(Identity)}
-        entries = [SavedCase(**{**case, "given": tuple(case["given"])}) for case in data["cases"]]
-    except (ValueError, KeyError, TypeError) as error:
+        identity = _identity(data["source"])
+        entries = [_entry(case) for case in data["cases"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path}: not a list of saved outputs: {error}; {AGAIN}") from error
-    if head["variant"] not in VARIANTS or set(head["precision"]) != {s.name for s in VARIANTS[head["variant"]]}:
-        raise UsageError(f"{path}: not a list of saved outputs: variant and stages do not fit; {AGAIN}")
-    for entry in entries:
-        if entry.file != Path(entry.file).name or not entry.file.endswith(".npz") or set(entry.given) - {LABELS}:
-            raise UsageError(f"{path}: not a list of saved outputs: case {entry.name!r} is malformed; {AGAIN}")
     by_name = {entry.name: entry for entry in entries}
     if len(by_name) != len(entries) or not entries:
         raise UsageError(f"{path}: holds no cases, or one twice; {AGAIN}")
-    return SavedSource(folder, Identity(**head), by_name)
+    return SavedSource(folder, identity, by_name)
+
+
+def _identity(data: Mapping[str, Any]) -> Identity:
+    """Return what made the outputs; raises ValueError, KeyError, TypeError or AttributeError where it is malformed."""
+    identity = Identity(**{field.name: data[field.name] for field in fields(Identity)})
+    texts = (identity.description, identity.variant, identity.weights, *identity.precision.values())
+    if not all(isinstance(text, str) for text in (*texts, *identity.environment.values())):
+        raise ValueError("a text of its source is none")
+    if type(identity.image_size) is not int:
+        raise ValueError(f"'image_size' is {identity.image_size!r}")
+    if set(identity.precision) != {stage.name for stage in VARIANTS[identity.variant]}:
+        raise ValueError("variant and stages do not fit")
+    return identity
+
+
+def _entry(data: Mapping[str, Any]) -> SavedCase:
+    """Return one case, in whose file name there is no folder; raises as :func:`_identity` does."""
+    entry = SavedCase(**{**data, "given": tuple(data["given"])})
+    texts = (entry.name, entry.digest, entry.file, entry.sha256)
+    if not all(isinstance(text, str) for text in texts) or set(entry.given) - {LABELS}:
+        raise ValueError(f"case {entry.name!r} is malformed")
+    if entry.file != Path(entry.file).name or not entry.file.endswith(".npz"):
+        raise ValueError(f"case {entry.name!r} is malformed")
+    return entry

@@ -175,11 +175,13 @@ def test_the_finding_holds_what_a_report_shows(narrow_bundle, origin, chain_inpu
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["sha256"]["mrem.onnx"] = hashlib.sha256(data).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    images = [(chain_inputs[0][:1], chain_inputs[1][:1])]
-    (finding,) = attribute_stages(open_bundle(folder), origin, ["mrem"], images, {"mrem": "float32"})
+    labels = np.ones((3, *chain_inputs[0].shape[2:]), np.int32)
+    inputs = {"image": chain_inputs[0], "mask": chain_inputs[1]}
+    suspects = {"mrem": [Case("batch", inputs, {"semantic_map": labels})]}
+    (finding,) = attribute_stages(open_bundle(folder), origin, suspects, {"mrem": "float32"})
     assert (finding["stage"], finding["module"]) == ("mrem", "mrem.mining.query")  # the first of the two
     assert "mrem.mining.query" in finding["sentence"]
     assert {"module", "error", "reference_range", "outside_half"} <= set(finding["modules"][0])
     json.dumps(finding, allow_nan=False)
-    (nothing,) = attribute_stages(open_bundle(narrow_bundle), origin, ["mrem"], images, {"mrem": "float32"})
+    (nothing,) = attribute_stages(open_bundle(narrow_bundle), origin, suspects, {"mrem": "float32"})
     assert nothing["module"] is None

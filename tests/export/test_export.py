@@ -59,21 +59,6 @@ def test_the_report_of_an_export_has_passed_in_every_stage_and_the_chain(narrow_
     assert report["chain"]["passed"]
 
 
-def test_the_bundle_is_that_of_its_checkpoint_only(
-    narrow_bundle, narrow_checkpoint, chain_inputs, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(exporter, "PARITY_BATCHES", (1,))
-    opened = open_bundle(narrow_bundle)
-    assert exporter.checkpoint_parity(opened, narrow_checkpoint, chain_inputs, 2)["passed"]
-
-    def change(weights, header):
-        weights["refiner.to_rgb.bias"] += 1.0
-
-    other = rewrite(narrow_checkpoint, tmp_path / "other.safetensors", change)
-    with pytest.raises(UsageError, match="other weights"):
-        exporter.checkpoint_parity(opened, other, chain_inputs, 2)
-
-
 def test_a_wrong_graph_is_refused_and_leaves_nothing_behind(
     narrow_bundle, narrow_checkpoint, chain_inputs, tmp_path, monkeypatch
 ):

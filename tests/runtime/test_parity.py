@@ -15,7 +15,7 @@ from showface.runtime.parity.saved import OUTPUTS_FILE, OutputsWriter, open_outp
 from showface.runtime.parity.sources import ChainSource, Identity, golden_source, source_of_bundle
 from showface.runtime.parity.tolerances import TOLERANCES, plan_tolerances
 from showface.runtime.session import Chain
-from showface.runtime.stages import CATEGORIES, STAGES, VARIANTS, Stage
+from showface.runtime.stages import CATEGORIES, CHAIN_INPUTS, STAGES, VARIANTS, Stage
 
 SIDE = 256
 TIE_MARGIN = TOLERANCES["float32"].tie_margin
@@ -41,7 +41,8 @@ def one_face(narrow_bundle):
 
 def test_the_golden_file_proves_the_bundle(narrow_source, narrow_bundle):
     reference, case = golden_source(open_bundle(narrow_bundle))
-    result, pictures = compare_sources(reference, narrow_source, [case], TABLE)
+    outcome = compare_sources(reference, narrow_source, [case], TABLE)
+    result, pictures = outcome.result, outcome.pictures
     assert result["passed"] is True
     assert list(result["stages"]) == [stage.name for stage in STAGES]
     assert result["images"] == 3
@@ -201,11 +202,11 @@ def test_saved_outputs_serve_as_either_side(saved, narrow_source):
     opened = open_outputs(saved)
     assert [case.name for case in opened.cases()] == ["face-0", "face-1", "category-absent"]
     for pair in ((opened, narrow_source), (narrow_source, opened)):
-        result, _ = compare_sources(*pair, opened.cases(), TABLE)
+        result = compare_sources(*pair, opened.cases(), TABLE).result
         assert result["passed"]
         assert set(result["stages"]) == set(PRECISION)
         assert result["chain"]["max_abs"] == 0.0
-    alone, _ = compare_sources(opened, open_outputs(saved), opened.cases(), TABLE)
+    alone = compare_sources(opened, open_outputs(saved), opened.cases(), TABLE).result
     assert alone["passed"]
     assert alone["stages"] == {}  # nobody can run them
 
@@ -220,8 +221,30 @@ def test_a_difference_to_saved_outputs_is_found_in_its_stage(saved, narrow_sourc
     shifted = ChainSource(Chain([*narrow_chain.sessions[:-1], Shifted()], "shifted"), narrow_source.identity)
     opened = open_outputs(saved)
     for pair in ((opened, shifted), (shifted, opened)):
-        result, _ = compare_sources(*pair, opened.cases(), TABLE)
+        result = compare_sources(*pair, opened.cases(), TABLE).result
         assert [name for name, figures in result["stages"].items() if not figures["passed"]] == ["refiner"]
+
+
+def test_the_case_that_shows_a_fault_is_kept_for_attribution(narrow_source, narrow_chain, chain_inputs):
+    """Its batch and its given labels with it: neither need be among the worst images of the chain."""
+    mrem = narrow_chain.sessions[-2]
+
+    class Faulty:
+        stage = mrem.stage
+
+        def run(self, inputs):
+            guidance = mrem.run(inputs)["guidance"]
+            return {"guidance": guidance + np.float32(1e-3) if inputs["semantic_map"].all() else guidance}
+
+    sessions = [*narrow_chain.sessions[:-2], Faulty(), narrow_chain.sessions[-1]]
+    faulty = ChainSource(Chain(sessions, "faulty"), narrow_source.identity)
+    faces = [*array_cases(*chain_inputs, "face")]
+    pair = {name: np.concatenate([face.inputs[name] for face in faces[:2]]) for name in CHAIN_INPUTS}
+    case = Case("skin-only", pair, {"semantic_map": np.ones((2, SIDE, SIDE), np.int32)})
+    background = [Case(f.name, f.inputs, {"semantic_map": np.zeros((1, SIDE, SIDE), np.int32)}) for f in faces]
+    outcome = compare_sources(narrow_source, faulty, [background[0], case, *background[1:]], TABLE)
+    assert [name for name, figures in outcome.result["stages"].items() if not figures["passed"]] == ["mrem"]
+    assert outcome.suspects["mrem"] == [case]
 
 
 def edit_list(folder, edit):
@@ -258,7 +281,15 @@ def test_broken_or_foreign_saved_outputs_are_refused(saved, narrow_source, tmp_p
         (lambda d: d.update(schema_version=9), "newer"),
         (lambda d: d.update(schema_version="1"), "schema_version"),
         (lambda d: d.pop("source"), "source"),
-        (lambda d: d["source"].update(variant="other"), "do not fit"),
+        (lambda d: d["source"].update(variant="other"), "other"),
+        (lambda d: d["source"].update(variant="no-memory"), "do not fit"),
+        (lambda d: d["source"].update(variant=["full"]), "not a list of saved outputs"),
+        (lambda d: d["source"].update(precision="float32"), "not a list of saved outputs"),
+        (lambda d: d["source"].update(image_size="256"), "image_size"),
+        (lambda d: d["source"]["environment"].update(python=3), "not a list of saved outputs"),
+        (lambda d: d.update(cases=[7]), "not a list of saved outputs"),
+        (lambda d: d["cases"][0].update(name=None), "malformed"),
+        (lambda d: d["cases"][0].update(sha256=0), "malformed"),
         (lambda d: d["cases"][0].update(file="../secret.npz"), "malformed"),
         (lambda d: d["cases"].clear(), "no cases"),
         (lambda d: d["cases"].append(d["cases"][0]), "one twice"),

@@ -57,7 +57,8 @@ def failed(narrow_bundle, chain_inputs, tmp_path_factory):
     candidate = ChainSource(Chain([*chain.sessions[:-1], Wrong()], "wrong"), reference.identity)
     cases = array_cases(chain_inputs[0], chain_inputs[1], "<b>face & co</b>")
     tolerances = plan_tolerances(reference.identity.precision, None, {})
-    result, pictures = compare_sources(reference, candidate, cases, tolerances)
+    outcome = compare_sources(reference, candidate, cases, tolerances)
+    result, pictures = outcome.result, outcome.pictures
     row = {
         "module": "refiner.to_rgb", "folded": "", "tensor": "t", "error": 0.1, "max_abs": None,
         "reference_range": (-1.0, 1.0), "candidate_range": (-1.0, 1.2), "outside_half": 0.01, "not_finite": 0,

@@ -24,6 +24,7 @@ from showface.runtime.bundle import open_bundle
 from showface.runtime.cli import main
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.onnxruntime_backend import open_chain, open_session
+from showface.runtime.parity.cases import Case
 from showface.runtime.stages import STAGES
 from showface.runtime.tensorrt import loader
 from showface.runtime.tensorrt.debug import run_once
@@ -170,9 +171,9 @@ def test_a_debug_engine_that_is_not_built_leaves_the_verdict_standing(
 ):
     find = debug.importlib.util.find_spec
     monkeypatch.setattr(debug.importlib.util, "find_spec", lambda name: find(name) if installed else None)
-    origin, images = source_of_checkpoint(narrow_checkpoint), [(tensors["image"], tensors["mask"])] * 2
+    origin, case = source_of_checkpoint(narrow_checkpoint), Case("face", {n: tensors[n] for n in ("image", "mask")})
     run_of = partial(debug.debug_run, chain, command=command)
-    found = attribute_stages(rig.bundle, origin, ["mrem"], images, {"mrem": "float32"}, run_of)
+    found = attribute_stages(rig.bundle, origin, {"mrem": [case, case]}, {"mrem": "float32"}, run_of)
     assert [(entry["stage"], entry["module"], entry["modules"]) for entry in found] == [("mrem", None, [])]
     assert found[0]["sentence"].startswith("not attributed to a module: ")
     assert re.search(said, found[0]["sentence"])
