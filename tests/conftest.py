@@ -13,14 +13,21 @@ from PIL import Image
 from showface.export.bundle import export_bundle
 from showface.runtime.faces import prepare
 from showface.training.checkpoint import save_checkpoint
-from showface.training.config import CoarseConfig, MemoryConfig, NetworkConfig, ParserConfig, RefinerConfig
+from showface.training.config import (
+    CoarseConfig,
+    LayoutConfig,
+    MemoryConfig,
+    NetworkConfig,
+    ParserConfig,
+    RefinerConfig,
+)
 from showface.training.networks.mdrnets import MDRNets
 
 SIZE = 256  # of the networks
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 NARROW = NetworkConfig(
     image_size=SIZE,
-    coarse=CoarseConfig(widths=(8, 8, 8, 8), full_width=8),
+    coarse=CoarseConfig(widths=(8, 8, 8, 8), full_width=8, layout=LayoutConfig(widths=(8, 8, 8), full_width=8)),
     parser=ParserConfig(width=16),
     memory=MemoryConfig(channels=16, slots=8, encoder_width=8),
     refiner=RefinerConfig(width=8, spade_hidden=8, dilations=(2,)),
@@ -63,6 +70,7 @@ def build_narrow(**changes):
     with torch.no_grad():
         model.refiner.to_rgb.weight.normal_(0.0, 0.05)
         model.refiner.to_rgb.bias.normal_(0.0, 0.05)
+        model.coarse.layout.features.weight.normal_(0.0, 0.2)
     return model.eval()
 
 

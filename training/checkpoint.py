@@ -50,6 +50,11 @@ class Checkpoint:
         return digest.hexdigest()
 
 
+def belongs(key: str, networks: Iterable[str]) -> bool:
+    """Return whether ``key`` of a state dict lies in one of ``networks``, such as ``coarse`` or ``coarse.layout``."""
+    return any(key.startswith(f"{name}.") for name in networks)
+
+
 def _stages_of(model: MDRNets) -> tuple[str, ...]:
     return tuple(name for name, _ in model.named_children())
 
@@ -69,7 +74,7 @@ def save_checkpoint(
     stages = tuple(stages)
     weights = {}
     for key, value in model.state_dict().items():
-        if key.split(".")[0] in stages:
+        if belongs(key, stages):
             weights[key] = value.half().contiguous() if value.dtype.is_floating_point else value.contiguous()
             if value.dtype.is_floating_point and not torch.isfinite(weights[key]).all():
                 raise UsageError(f"{path}: {key!r} does not fit float16")
@@ -121,10 +126,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def load_weights(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
     """Copy the stages of ``checkpoint`` into ``model``.
 
+    A coarse network that was trained without a layout network leaves that of ``model`` as it is.
+
     Raises:
         UsageError: a key is missing, unknown or has another shape; the message names it.
     """
-    expected = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in checkpoint.stages}
+    left = ("coarse.layout",) if checkpoint.config.coarse.layout is None else ()
+    state = model.state_dict()
+    expected = {k: v for k, v in state.items() if belongs(k, checkpoint.stages) and not belongs(k, left)}
     for key in sorted(set(expected) | set(checkpoint.weights)):
         if key not in checkpoint.weights:
             raise UsageError(f"{path}: missing key {key!r}")

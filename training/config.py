@@ -12,11 +12,23 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
+class LayoutConfig:
+    """The layout network: the coarse network's kind at a quarter of the resolution; not in the paper."""
+
+    widths: tuple[int, ...] = (48, 96, 192, 256, 256)
+    full_width: int = 32
+
+
+@dataclass(frozen=True, slots=True)
 class CoarseConfig:
-    """U-Net of partial convolutions; one width per halving of the resolution, one at full size."""
+    """U-Net of partial convolutions; one width per halving of the resolution, one at full size.
+
+    With ``layout`` a small network lays the face out at a quarter of the resolution first.
+    """
 
     widths: tuple[int, ...] = (32, 64, 128, 256, 256, 256)
     full_width: int = 16
+    layout: LayoutConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from showface.runtime.errors import UsageError
 from showface.runtime.stages import CATEGORIES
 
 from . import losses
-from .checkpoint import load_weights, read_checkpoint, reconstruction_from_checkpoint
+from .checkpoint import belongs, load_weights, read_checkpoint, reconstruction_from_checkpoint
 from .config import TrainConfig
 from .data.augment import Sample
 from .networks.backbone import load_backbone
@@ -57,11 +57,14 @@ class Task(nn.Module):
             checkpoint = read_checkpoint(output / name)
             load_weights(self.model, checkpoint, output / name)
             self.loaded.update(checkpoint.stages)
-        missing = sorted(set(self.needed) - self.loaded)
+            if "coarse" in checkpoint.stages and checkpoint.config.coarse.layout is not None:
+                self.loaded.add("coarse.layout")
+        needed = {"coarse.layout"} if "coarse" in self.needed and config.network.coarse.layout is not None else set()
+        missing = sorted({*self.needed, *needed} - self.loaded)
         if missing:
             raise UsageError(
                 f"init: {self.name} needs the trained {' and '.join(missing)}; "
-                f"train it first (showface train {missing[0]}) and name its checkpoint in 'init'"
+                f"train it first (showface train {missing[0].split('.')[-1]}) and name its checkpoint in 'init'"
             )
         self.features = self._features(data)
 
@@ -80,7 +83,8 @@ class Task(nn.Module):
     def learn(self) -> list[nn.Parameter]:
         """Freeze everything but the trained networks and return their parameters."""
         self.requires_grad_(False).eval()
-        networks = [getattr(self.model, name) for name in self.trained if getattr(self.model, name) is not None]
+        named = dict(self.model.named_modules())  # an ablation leaves networks out
+        networks = [named[name] for name in self.trained if name in named]
         for network in networks:
             network.requires_grad_(True).train()
             if self.config.compile:
@@ -89,7 +93,7 @@ class Task(nn.Module):
 
     def state(self) -> dict[str, Tensor]:
         """Return weights and buffers of the trained networks, by their key in the model."""
-        return {k: v for k, v in self.model.state_dict().items() if k.split(".")[0] in self.trained}
+        return {k: v for k, v in self.model.state_dict().items() if belongs(k, self.trained)}
 
     @property
     def starts_from_faces(self) -> bool:
@@ -119,7 +123,7 @@ class Task(nn.Module):
             found = self.features(completed)
             terms["perceptual"] = losses.perceptual_loss(found, wanted)
             terms["style"] = losses.style_loss(found, wanted)
-        if self.weights["total_variation"]:
+        if self.weights.get("total_variation"):
             terms["total_variation"] = losses.total_variation_loss(completed)
         return {name: value for name, value in terms.items() if self.weights[name]}
 
@@ -144,6 +148,30 @@ class ParserTask(Task):
         logits = self.model.parser(image)
         terms = {"parsing": losses.parsing_loss(logits, labels, self.dice_weight)}
         return terms, paint(logits.argmax(dim=1)), paint(labels)
+
+
+class LayoutTask(Task):
+    """The network inside the coarse one that lays the face out: on faces of its own resolution."""
+
+    name = "layout"
+    trained = ("coarse.layout",)
+    terms: ClassVar[Mapping[str, float]] = {"reconstruction": 5.0, "squared_error": 0.0}
+
+    def __init__(self, config: TrainConfig, data: Path, output: Path) -> None:
+        if config.network.coarse.layout is None:
+            raise UsageError("network.coarse.layout: the stage layout trains this network; add the table to the config")
+        super().__init__(config, data, output)
+
+    def learn(self) -> list[nn.Parameter]:
+        """Leave out the features, which learn with the coarse network."""
+        super().learn()
+        self.model.coarse.layout.features.requires_grad_(False)
+        return list(self.model.coarse.layout.unet.parameters())
+
+    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, crop: tuple[int, int, int] | None) -> Outcome:
+        """Complete small faces roughly."""
+        completed = self.model.coarse.layout.unet(image, mask)
+        return self.pixel_terms(completed, image), completed, image
 
 
 class CoarseTask(Task):
@@ -284,4 +312,5 @@ def paint(labels: Tensor) -> Tensor:
     return torch.sin(phase)
 
 
-TASKS: Mapping[str, type[Task]] = {t.name: t for t in (ParserTask, CoarseTask, ReconstructionTask, MdrnetTask)}
+STAGES = (ParserTask, LayoutTask, CoarseTask, ReconstructionTask, MdrnetTask)
+TASKS: Mapping[str, type[Task]] = {task.name: task for task in STAGES}

@@ -35,7 +35,7 @@ def _open_run(context: typer.Context, config: Path, device: str, devices: int) -
 @app.command()
 def train(
     context: typer.Context,
-    stage: Annotated[str, typer.Argument(help="parser, coarse, reconstruction or mdrnet.")],
+    stage: Annotated[str, typer.Argument(help="parser, layout, coarse, reconstruction or mdrnet.")],
     config: ConfigOption,
     data: DataOption = Path(),
     output: Annotated[Path | None, typer.Option(help="Default: runs/STAGE.")] = None,

@@ -95,6 +95,8 @@ def test_without_a_fault_no_module_stands_out_and_most_are_compared(compare, ori
         ("coarse", replace_node(["encoder.2.conv"], "Reciprocal", "Neg"), "coarse.encoder.2.conv"),
         ("coarse", disturb("decoder.1.conv.conv.weight"), "coarse.decoder.1.conv.conv"),
         ("coarse", disturb("to_rgb.bias"), "coarse.to_rgb"),
+        ("coarse", disturb("layout.unet.encoder.1.conv.conv.weight"), "coarse.layout.unet.encoder.1.conv.conv"),
+        ("coarse", disturb("layout.features.weight"), "coarse.layout.features"),
         ("coarse", replace_node(["decoder.3"], "LeakyRelu", "Relu"), "coarse.decoder.3"),
         ("parser", disturb("parser.context.features.3.conv.1.0.weight"), "parser.context.features.3.conv.1.0"),
         ("parser", disturb("parser.fusion.squeeze.bias"), "parser.fusion.squeeze"),

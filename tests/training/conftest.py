@@ -10,6 +10,7 @@ from showface.training.ablation import EvaluationSet
 from showface.training.config import (
     AugmentConfig,
     CoarseConfig,
+    LayoutConfig,
     MaskConfig,
     MemoryConfig,
     NetworkConfig,
@@ -27,7 +28,7 @@ from showface.training.pairs import BINS
 SIZE = 64
 NETWORK = NetworkConfig(
     SIZE,
-    CoarseConfig((8, 8, 8), 8),
+    CoarseConfig((8, 8, 8), 8, LayoutConfig((8, 8), 8)),
     ParserConfig(8),
     MemoryConfig(channels=8, slots=4, encoder_width=8),
     refiner=RefinerConfig(8, (2,), 8),

@@ -47,7 +47,7 @@ def state_of(output):
     return torch.load(output / STATE_FILE, weights_only=True)
 
 
-@pytest.mark.parametrize("stage", ["coarse", "parser", "mdrnet"])
+@pytest.mark.parametrize("stage", ["layout", "coarse", "parser", "mdrnet"])
 def test_resumed_run_equals_an_uninterrupted_one(stage, data, stages, monkeypatch, config):
     run = config(init=INIT if stage == "mdrnet" else ())
     whole, parts = stages / f"{stage}-whole", stages / f"{stage}-parts"
@@ -206,6 +206,41 @@ def test_best_and_every_nth_checkpoint_are_kept(data, tmp_path, config):
     kept = [read_checkpoint(tmp_path / f"coarse-step000000{n}.safetensors") for n in (2, 4)]
     assert [c.training["coarse"]["steps"] for c in kept] == [2, 4]
     assert kept[1].sha256 == read_checkpoint(tmp_path / "coarse.safetensors").sha256
+
+
+def test_the_layout_network_learns_alone_and_a_coarse_network_starts_from_it(data, stages, config):
+    whole = config()
+    trainer = Trainer("layout", whole, data, stages / "layout", FABRIC)
+    before = {k: v.clone() for k, v in trainer.task.model.state_dict().items()}
+    trainer.run(Console(quiet=True))
+    after = trainer.task.model.state_dict()
+    changed = {k for k, v in after.items() if not torch.equal(v, before[k])}
+    assert changed
+    assert all(key.startswith("coarse.layout.unet.") for key in changed)
+    saved = read_checkpoint(stages / "layout/layout.safetensors")
+    assert saved.stages == ("coarse.layout",)
+
+    plain = replace(whole, network=replace(whole.network, coarse=replace(whole.network.coarse, layout=None)))
+    train("coarse", plain, data, stages / "plain", False, FABRIC)
+    init = ("../plain/coarse.safetensors", "../layout/layout.safetensors")
+    start = Trainer("coarse", config(init=init), data, stages / "joint", FABRIC).task.model.coarse.eval()
+    alone = Trainer("coarse", replace(plain, init=init[:1]), data, stages / "alone", FABRIC).task.model.coarse.eval()
+    image, mask = torch.rand(2, 3, SIZE, SIZE), (torch.rand(2, 1, SIZE, SIZE) > 0.5).float()
+    with torch.no_grad():
+        assert torch.equal(start(image, mask), alone(image, mask))
+    for key, value in saved.weights.items():
+        assert torch.equal(start.state_dict()[key.removeprefix("coarse.")].to(value.dtype), value)
+
+
+def test_a_layout_network_that_was_not_trained_is_missed(data, stages, config):
+    plain = config()
+    plain = replace(plain, network=replace(plain.network, coarse=replace(plain.network.coarse, layout=None)))
+    with pytest.raises(UsageError, match=r"layout: the stage layout trains this network"):
+        Trainer("layout", plain, data, stages / "no-layout", FABRIC)
+    train("coarse", plain, data, stages / "without", False, FABRIC)
+    init = ("../without/coarse.safetensors", "../parser/parser.safetensors")
+    with pytest.raises(UsageError, match=r"needs the trained coarse\.layout; .*showface train layout"):
+        Trainer("mdrnet", config(init=init), data, stages / "no-layout", FABRIC)
 
 
 def test_validation_changes_nothing(data, stages, config):

@@ -1,12 +1,22 @@
 """The networks: cost, exactness of known pixels, and single layers against plain loops in numpy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from showface.runtime.stages import CATEGORIES
-from showface.training.config import CoarseConfig, MemoryConfig, MremConfig, NetworkConfig, ParserConfig, RefinerConfig
+from showface.training.config import (
+    CoarseConfig,
+    LayoutConfig,
+    MemoryConfig,
+    MremConfig,
+    NetworkConfig,
+    ParserConfig,
+    RefinerConfig,
+)
 from showface.training.networks.layers import PartialConv2d
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.networks.mrem import MaskedCorrelationMining, Mrem
@@ -17,7 +27,7 @@ SIZE = 64
 def narrow(kind="disentangled", mining=True):
     return NetworkConfig(
         SIZE,
-        CoarseConfig((8, 8, 8), 8),
+        CoarseConfig((8, 8, 8), 8, LayoutConfig((8, 8), 8)),
         ParserConfig(8),
         MemoryConfig(kind, channels=8, slots=4, encoder_width=8),
         MremConfig(mining),
@@ -26,11 +36,12 @@ def narrow(kind="disentangled", mining=True):
 
 
 def build(config, scramble=False):
-    """Return the model in evaluation mode; ``scramble`` gives the refiner's last layer random weights."""
+    """Return the model in evaluation mode; ``scramble`` gives the layers that start at zero random weights."""
     torch.manual_seed(0)
     model = MDRNets(config).eval().requires_grad_(False)
     if scramble:
         torch.nn.init.normal_(model.refiner.to_rgb.weight)
+        torch.nn.init.normal_(model.coarse.layout.features.weight)
     return model
 
 
@@ -43,7 +54,7 @@ def face_and_mask(batch=2, size=SIZE):
 
 
 def test_default_chain_stays_within_its_budget():
-    model = build(NetworkConfig())
+    model = build(NetworkConfig(coarse=CoarseConfig(layout=LayoutConfig())))
     image, mask = face_and_mask(1, 256)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         completed = model(image, mask)
@@ -78,6 +89,32 @@ def test_known_pixels_are_copied():
     assert torch.equal(completed[known], image[known])
     assert not torch.equal(completed, coarse)
     assert completed.abs().max() <= 1
+
+
+def test_the_layout_is_drawn_from_the_means_of_what_is_known():
+    layout = build(narrow()).coarse.layout
+    image, mask = face_and_mask()
+    mask = mask.clone()
+    mask[:, :, :13, :] = 1  # rows of which one in four is known
+    known = image * (1 - mask)
+    sketch = layout.sketch(known, mask)
+    assert sketch.shape == (2, 3, SIZE // 4, SIZE // 4)
+    pixels = known.numpy().reshape(2, 3, 16, 4, 16, 4)
+    counts = (1 - mask).numpy().reshape(2, 1, 16, 4, 16, 4).sum(axis=(3, 5))
+    means = pixels.sum(axis=(3, 5)) / np.maximum(counts, 1)
+    seen = np.broadcast_to(counts > 0, means.shape)
+    assert 0 < (counts == 4).sum() < seen.size
+    np.testing.assert_allclose(sketch.numpy()[seen], means[seen], atol=1e-6)
+
+
+def test_the_layout_matters_once_its_features_are_not_zero():
+    image, mask = face_and_mask()
+    plain = build(replace(narrow(), coarse=CoarseConfig((8, 8, 8), 8)))
+    start, trained = build(narrow()), build(narrow(), scramble=True)
+    for model in (start, trained):
+        model.coarse.load_state_dict(plain.coarse.state_dict(), strict=False)
+    assert torch.equal(start.coarse(image, mask), plain.coarse(image, mask))
+    assert not torch.equal(trained.coarse(image, mask), plain.coarse(image, mask))
 
 
 def test_hole_content_never_matters():
