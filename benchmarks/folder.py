@@ -2,7 +2,7 @@
 
 python benchmarks/folder.py throughput [--faces 24] [--rounds 5] [--threads 2]
 python benchmarks/folder.py memory [--faces 100 1000 5000] [--bundle DIR]
-python benchmarks/folder.py large [--bundle DIR]
+python benchmarks/folder.py large [--bundle DIR] [--face-detector FILE]
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bundle", type=Path, default=None)
+    parser.add_argument("--face-detector", type=Path, default=None, help="find the faces, do not read landmarks")
     given = parser.parse_args()
     if given.what == "throughput":
         throughput((given.faces or [24])[0], given.rounds, given.threads, given.bundle)
@@ -124,7 +125,10 @@ def main() -> None:
                 print(f"{count} files: {run(root, *make_folder(root, count), given.bundle)}", flush=True)
                 continue
             images, mask = make_photographs(root, count)
-            peak = run(root, images, mask, given.bundle, "--align", "--landmarks", root / "faces.csv")
+            found = ("--landmarks", root / "faces.csv")
+            if given.face_detector is not None:
+                found = ("--face-detector", given.face_detector)
+            peak = run(root, images, mask, given.bundle, "--align", *found)
             print(f"{count} photographs: {peak}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)

@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from scipy import ndimage
 
 from showface.runtime.errors import InputError, UsageError
 from showface.runtime.faces import composite, prepare
 from showface.runtime.images import Photo, decode_photo, encode_photo
-from showface.runtime.masks import MaskSource, hole_from_mask, hole_of, mask_source
+from showface.runtime.masks import (
+    LOSSY_COLOR_MARGIN,
+    LOSSY_COLOR_TOLERANCE,
+    MaskSource,
+    hole_from_mask,
+    hole_of,
+    mask_source,
+)
 
 GREEN = (0, 255, 0)
 
@@ -99,6 +107,23 @@ def test_color_source_tolerates_lossy_compression(suffix):
     found = hole_of(photo, MaskSource("color", color=GREEN), None, "x")
     assert found[square((64, 64), 15, 49)].all()
     assert not found[~square((64, 64), 11, 53)].any()
+
+
+@pytest.mark.parametrize("lossy", [False, True])
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3), (40, 50, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_color_source_is_the_distance_of_all_channels(dtype, shape, lossy):
+    rng, color = np.random.default_rng(3), (100, 100, 100) if len(shape) == 2 else (90, 120, 60)
+    scale, tolerance = np.iinfo(dtype).max // 255, LOSSY_COLOR_TOLERANCE if lossy else 0
+    near = np.asarray((*color, 0)[: shape[2]] if len(shape) == 3 else 100)
+    pixels = ((near + rng.integers(-tolerance - 1, tolerance + 2, shape)) * scale).clip(0, None).astype(dtype)
+    sample = np.atleast_3d(pixels)[..., :3].astype(np.int64)
+    expected = (np.abs(sample - np.asarray(color)[: sample.shape[2]] * scale) <= tolerance * scale).all(axis=2)
+    assert 0 < expected.sum() < expected.size
+    if lossy:
+        expected = ndimage.binary_dilation(expected, np.ones((2 * LOSSY_COLOR_MARGIN + 1,) * 2))
+    found = hole_of(Photo(pixels, lossy=lossy), MaskSource("color", color=color), None, "x")
+    np.testing.assert_array_equal(found, expected)
 
 
 def towards(color, pixels, clean):
