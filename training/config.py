@@ -205,7 +205,8 @@ class TrainConfig:
     reconstruction network of the InCo² loss. ``loss`` gives the weights λ of the stage's terms;
     a term with weight zero is not computed. Before each of the steps ``memory_restarts`` the memory is
     filled anew from codes of real faces: while the style encoder learns, its codes move away from the
-    slots, and only the one slot of a block that wins follows them.
+    slots, and only the one slot of a block that wins follows them. ``coarse_faces`` is the share of the parser's
+    samples that a coarse network from ``init`` completes first: it is such faces that the chain parses.
     """
 
     sources: dict[str, SourceConfig]
@@ -221,6 +222,7 @@ class TrainConfig:
     checkpoint_every: int = 100
     keep_every: int | None = None
     memory_restarts: tuple[int, ...] = ()
+    coarse_faces: float = 0.0
     log_every: int = 10
     grid_every: int = 500
     loss: dict[str, float] = field(default_factory=dict)

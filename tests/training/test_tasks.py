@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from showface.runtime.errors import UsageError
 from showface.training.config import TrainConfig
-from showface.training.tasks import TASKS, MdrnetTask
+from showface.training.tasks import TASKS, MdrnetTask, ParserTask
 
 CROP = (64, 32, 128)
 
@@ -78,6 +78,41 @@ def test_memory_moves_in_training_only(make_task):
     task.model.memory.train()
     task(face(256, 1), hole(256, 1), None, None)
     assert not torch.equal(task.model.memory.bank.slots, before)
+
+
+@pytest.fixture
+def parser_task(narrow_model, narrow_checkpoint):
+    """Return a function that builds the stage parser on the narrow coarse network."""
+
+    def make(share, init=True):
+        names = (narrow_checkpoint.name,) if init else ()
+        config = TrainConfig({}, {}, network=narrow_model.config, coarse_faces=share, init=names)
+        task = ParserTask(config, Path(), narrow_checkpoint.parent)
+        task.learn()
+        return task
+
+    return make
+
+
+def test_the_parser_learns_on_a_share_of_coarse_faces(parser_task):
+    image, mask = face(64, 200), (torch.rand(200, 1, 64, 64, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    task = parser_task(0.3)
+    with torch.no_grad():
+        shown, coarse = task.with_coarse_faces(image, mask), task.model.coarse(image, mask)
+        halves = [task.with_coarse_faces(image[part], mask[part]) for part in (slice(0, 77), slice(77, 200))]
+    completed = [torch.equal(a, b) for a, b in zip(shown, coarse, strict=True)]
+    untouched = [torch.equal(a, b) for a, b in zip(shown, image, strict=True)]
+    assert all(a != b for a, b in zip(completed, untouched, strict=True))
+    assert 0.2 < sum(completed) / 200 < 0.4
+    assert [torch.equal(a, b) for a, b in zip(torch.cat(halves), image, strict=True)] == untouched
+    assert torch.equal(parser_task(0.0).with_coarse_faces(image, mask), image)
+
+
+def test_coarse_faces_need_a_coarse_network_and_a_share(parser_task):
+    with pytest.raises(UsageError, match="init: parser needs the trained coarse"):
+        parser_task(0.5, init=False)
+    with pytest.raises(UsageError, match=r"coarse_faces 1\.5: give a share from 0 to 1"):
+        parser_task(1.5)
 
 
 @pytest.mark.parametrize("stage", TASKS)
