@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from showface.runtime.bundle import Bundle
-from showface.runtime.errors import ShowfaceError
 from showface.runtime.parity.cases import Case
 from showface.runtime.session import Tensors
 from showface.runtime.stages import Stage
@@ -44,12 +43,12 @@ class ModuleFigures:
         folded: a module that the graph computes together with it, such as a batch normalisation.
         tensor: name of its output in the graph.
         error: largest absolute error over the largest absolute value of the reference; for integers the
-            share of values that differ; None where the candidate is not finite.
+            share of values that differ; None where one side alone is not finite.
         max_abs: largest absolute error.
-        reference_range: smallest and largest value in PyTorch.
+        reference_range: smallest and largest value in PyTorch, of what is finite.
         candidate_range: the same of the candidate, of what is finite.
         outside_half: share of the reference's values that float16 cannot hold: too large, or flushed to zero.
-        not_finite: number of values that are NaN or infinite in the candidate.
+        not_finite: number of values that are NaN or infinite on one side and not equal on the other.
     """
 
     module: str
@@ -96,25 +95,39 @@ def attribute_stages(
     for stage in bundle.manifest.stages:
         if stage.name not in suspects:
             continue
-        proto = onnx.load_model_from_string(bundle.model(stage))
-        result, run = None, run_of(stage) if run_of else None
-        for case in suspects[stage.name]:
-            tensors = origin.chain(case)
-            inputs = {name: tensors[name] for name in stage.inputs}
-            try:
-                figures = compare_modules(proto, stage, origin.modules()[stage.name], inputs, run)
-            except ShowfaceError as error:
-                sentence = f"not attributed to a module: {error}"
-                result = {"stage": stage.name, "module": None, "sentence": sentence, "modules": []}
-                break
-            result = result or _finding(stage, figures, None)
-            jump = first_jump(figures, ROUNDING[precision[stage.name]])
-            if jump is not None:
-                result = _finding(stage, figures, jump)
-                break
-        if result is not None:
-            found.append(result)
+        try:
+            finding = _attribute(bundle, origin, stage, suspects[stage.name], ROUNDING[precision[stage.name]], run_of)
+        except Exception as error:  # whatever it is: the verdict stands without it
+            finding = _unknown(stage, error)
+        if finding is not None:
+            found.append(finding)
     return found
+
+
+def _attribute(
+    bundle: Bundle,
+    origin: TorchSource,
+    stage: Stage,
+    cases: Sequence[Case],
+    rounding: float,
+    run_of: Callable[[Stage], DebugRun] | None,
+) -> dict[str, Any] | None:
+    """Return the finding of the first case in which an error jumps, else that of the first that could be run."""
+    proto, run, result = onnx.load_model_from_string(bundle.model(stage)), run_of(stage) if run_of else None, None
+    for case in cases:
+        tensors = origin.chain(case)
+        inputs = {name: tensors[name] for name in stage.inputs}
+        try:
+            figures = compare_modules(proto, stage, origin.modules()[stage.name], inputs, run)
+        except Exception as error:  # of a runtime's own types; an engine may refuse a batch that the chain splits
+            result = result or _unknown(stage, error)
+            continue
+        jump = first_jump(figures, rounding)
+        if jump is not None:
+            return _finding(stage, figures, jump, rounding)
+        if result is None or not result["modules"]:
+            result = _finding(stage, figures, None, rounding)
+    return result
 
 
 def compare_modules(
@@ -255,26 +268,27 @@ def _figures(
     module: str, folded: str, tensor: str, reference: NDArray[Any], candidate: NDArray[Any]
 ) -> ModuleFigures:
     a, b = reference.astype(np.float64), candidate.astype(np.float64)
-    finite = np.isfinite(b)
-    difference = float(np.abs(a - b)[finite].max(initial=0.0))
-    largest = float(np.abs(a).max())
+    finite = np.isfinite(a) & np.isfinite(b)
+    alike = finite | (a == b) | (np.isnan(a) & np.isnan(b))
+    difference = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+    largest = float(np.abs(a[finite]).max(initial=0.0))
     if np.issubdtype(reference.dtype, np.integer):
         error = float((a != b).mean())
     else:
         error = difference / largest if largest else float(difference > 0)
-    magnitude = np.abs(a)
+    magnitude = np.abs(a[np.isfinite(a)])
     outside = (magnitude > HALF_MAX) | ((magnitude > 0) & (magnitude < HALF_TINY))
-    shown = b[finite] if finite.any() else np.zeros(1)
+    known, shown = (side[finite] if finite.any() else np.zeros(1) for side in (a, b))
     return ModuleFigures(
         module=module,
         folded=folded,
         tensor=tensor,
-        error=error if finite.all() else None,
-        max_abs=difference if finite.all() else None,
-        reference_range=(float(a.min()), float(a.max())),
+        error=error if alike.all() else None,
+        max_abs=difference if alike.all() else None,
+        reference_range=(float(known.min()), float(known.max())),
         candidate_range=(float(shown.min()), float(shown.max())),
-        outside_half=float(outside.mean()),
-        not_finite=int((~finite).sum()),
+        outside_half=float(outside.mean()) if outside.size else 1.0,
+        not_finite=int((~alike).sum()),
     )
 
 
@@ -285,10 +299,19 @@ def _full(stage: Stage, module: str) -> str:
     return f"{stage.name}.{module}"
 
 
-def _finding(stage: Stage, figures: Sequence[ModuleFigures], jump: ModuleFigures | None) -> dict[str, Any]:
+def _unknown(stage: Stage, error: BaseException) -> dict[str, Any]:
+    sentence = f"not attributed to a module: {error}"
+    return {"stage": stage.name, "module": None, "sentence": sentence, "modules": []}
+
+
+def _finding(
+    stage: Stage, figures: Sequence[ModuleFigures], jump: ModuleFigures | None, rounding: float
+) -> dict[str, Any]:
     rows = [asdict(entry) for entry in figures]
     if jump is None:
         sentence = "no module's error stands out; each adds a little"
+        if all(entry.error is not None and entry.error <= rounding for entry in figures):
+            sentence = "the failure does not show where the marked graph is run: no module's error is above rounding"
         return {"stage": stage.name, "module": None, "sentence": sentence, "modules": rows}
     low, high = jump.reference_range
     where = f"{jump.module} (with {jump.folded})" if jump.folded else jump.module

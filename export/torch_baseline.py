@@ -47,7 +47,7 @@ class TorchSubject:
         self.modules[stage.name](*(torch.from_numpy(inputs[name]) for name in stage.inputs))
 
 
-def torch_subjects(path: Path, compiled: bool, threads: int) -> tuple[list[TorchSubject], dict[str, float]]:
+def torch_subjects(path: Path, compiled: bool, threads: int) -> tuple[list[TorchSubject], dict[str, float], str]:
     """Load a checkpoint as baseline.
 
     Args:
@@ -56,20 +56,21 @@ def torch_subjects(path: Path, compiled: bool, threads: int) -> tuple[list[Torch
         threads: for the CPU.
 
     Returns:
-        The subjects, and the GFLOP of each stage and of the ``chain`` for one face (2 per multiply–add).
+        The subjects, the GFLOP of each stage and of the ``chain`` for one face (2 per multiply–add), and the digest
+        of the weights.
 
     Raises:
         UsageError: the checkpoint is broken, or not of an assembled model.
     """
     torch.set_num_threads(threads)
-    model, _ = model_from_checkpoint(path)
+    model, checkpoint = model_from_checkpoint(path)
     modules, stages = stage_modules(model), VARIANTS[variant_of(model.config)]
     version = f"PyTorch {torch.__version__}"
     subjects = [TorchSubject("torch-eager", f"{version}, eager, CPU", stages, dict(modules))]
     if compiled:
         inductor = {name: torch.compile(module) for name, module in modules.items()}
         subjects.append(TorchSubject("torch-compile", f"{version}, torch.compile, CPU", stages, inductor))
-    return subjects, gflop_of(modules, stages, model.config)
+    return subjects, gflop_of(modules, stages, model.config), checkpoint.sha256
 
 
 def gflop_of(modules: dict[str, nn.Module], stages: tuple[Stage, ...], config: NetworkConfig) -> dict[str, float]:

@@ -34,6 +34,11 @@ class Chain:
     def __init__(self, sessions: Sequence[Session], description: str, device: Device = "cpu") -> None:
         self.sessions, self.description, self.device = sessions, description, device
 
+    @property
+    def arithmetic(self) -> Mapping[str, str]:
+        """The precision of the stages that round otherwise than the bundle's manifest promises."""
+        return {}
+
     def run(self, inputs: Tensors, given: Tensors | None = None) -> dict[str, NDArray[Any]]:
         """Return every tensor of the chain, inputs included.
 

@@ -178,9 +178,10 @@ class LayoutTask(Task):
         super().__init__(config, data, output)
 
     def learn(self) -> list[nn.Parameter]:
-        """Leave out the features, which learn with the coarse network."""
+        """Leave out what joins the layout to the coarse network, which learns with that."""
         super().learn()
-        self.model.coarse.layout.features.requires_grad_(False)
+        for layer in (self.model.coarse.layout.features, self.model.coarse.layout.weight):
+            layer.requires_grad_(False)
         return list(self.model.coarse.layout.unet.parameters())
 
     def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, crop: tuple[int, int, int] | None) -> Outcome:

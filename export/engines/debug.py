@@ -15,7 +15,7 @@ from showface.runtime.stages import Stage
 from showface.runtime.tensorrt.chain import DeviceChain
 from showface.runtime.tensorrt.debug import run_once
 from showface.runtime.tensorrt.library import LIBRARIES, load_library
-from showface.runtime.tensorrt.sidecar import EngineFolder, Sidecar, read_sidecar
+from showface.runtime.tensorrt.sidecar import Sidecar, read_sidecar
 
 from .process import WORKER, run_request
 from .refusals import explain
@@ -84,9 +84,3 @@ def build_debug_engine(graph: bytes, sidecar: Sidecar, command: Sequence[str] = 
         if not outcome.good:
             raise ShowfaceError(f"the debug engine was not built: {explain(sidecar.stage, graph, outcome)}")
         return engine.read_bytes()
-
-
-def arithmetic(folder: EngineFolder, stage: str) -> str:
-    """Return the precision that an engine rounds in: ``tf32`` where its float32 products may use that."""
-    sidecar = read_sidecar(folder, stage)
-    return "tf32" if sidecar.tf32 and sidecar.precision == "float32" else sidecar.precision

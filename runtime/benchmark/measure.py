@@ -94,7 +94,8 @@ def measure_phases(subject: Subject, faces: Tensors, stages: Sequence[Stage], ch
     """Time what a face of the networks' size goes through, in milliseconds: file to pixels to file.
 
     Returns:
-        Latency of ``decode`` (PNG), ``pre``, each stage, ``post`` and ``encode`` (PNG), at batch 1.
+        Latency of ``decode`` (PNG), ``pre``, each stage, ``post`` and ``encode`` (PNG) alone, and of all in one call
+        (``end to end``), at batch 1.
     """
     pixels = np.rint((faces["image"][0].transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).astype(np.uint8)
     hole = faces["mask"][0, 0] > 0
@@ -102,12 +103,20 @@ def measure_phases(subject: Subject, faces: Tensors, stages: Sequence[Stage], ch
     image, mask = prepare(pixels, hole, len(hole), "face")
     tensors = chain.run({"image": image[None], "mask": mask[None]})
     completed = subject.complete(image[None], mask[None])[0]
+
+    def end_to_end() -> bytes:
+        face = decode_photo(data, "face.png").pixels
+        blanked, known = prepare(face, hole, len(hole), "face")
+        result = subject.complete(blanked[None], known[None])[0]
+        return encode_photo(composite(face, hole, result), ".png", lossy=False)
+
     tasks: dict[str, Callable[[], Any]] = {
         "decode": lambda: decode_photo(data, "face.png"),
         "pre": lambda: prepare(pixels, hole, len(hole), "face"),
         **{stage.name: _stage(subject, stage, tensors) for stage in stages},
         "post": lambda: composite(pixels, hole, completed),
         "encode": lambda: encode_photo(pixels, ".png", lossy=False),
+        "end to end": end_to_end,
     }
     return {name: figures(latency_of(s)) for name, s in interleave(tasks, plan.rounds, plan.warm_up).items()}
 

@@ -74,14 +74,16 @@ def benchmark(
     yardstick = None
     if checkpoint is not None:
         baseline: Any = load_extra("showface.export.torch_baseline", "export")
-        extra, flops = baseline.torch_subjects(checkpoint, compiled, threads)
+        extra, flops, weights = baseline.torch_subjects(checkpoint, compiled, threads)
+        if weights != subjects[0].bundle.manifest.checkpoint_sha256:
+            raise UsageError(
+                f"{checkpoint}: {subjects[0].bundle.folder} was exported from other weights; export it from this file, "
+                "or give the checkpoint that it came from"
+            )
         subjects += extra
         yardstick = "matmul", baseline.matmul_task()
     first: ChainSubject = subjects[0]
     stages = first.bundle.manifest.stages
-    for subject in extra if checkpoint is not None else ():
-        if subject.stages != stages:
-            raise UsageError(f"{checkpoint}: has other stages than {first.bundle.folder}; export it first")
     faces = first.bundle.golden()
     for subject in subjects:
         errors.print(f"{subject.name}: {subject.description}")

@@ -68,6 +68,8 @@ def print_parity(report: dict[str, Any]) -> None:
     for name, figures in (*report["stages"].items(), ("chain", report["chain"])):
         for failure in figures["failures"]:
             console.print(f"{name}: {failure}", soft_wrap=True)
+    if not report["stages"]:
+        console.print("the stages were not compared alone: neither side can run them")
     for found in report.get("attribution", []):
         console.print(f"{found['stage']}: {found['sentence']}", soft_wrap=True)
     console.print("passed" if report["passed"] else "FAILED")

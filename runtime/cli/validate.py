@@ -95,6 +95,8 @@ def validate(
     if reference is not None and checkpoint is not None:
         raise UsageError("--checkpoint and --reference name the same side; give one")
     threads = context.obj["threads"]
+    _check_sides(candidate, backend, device, "")
+    _check_sides(reference or checkpoint, reference_backend, reference_device, "reference-")
     source = open_source(candidate, backend, device, threads)
     origin, golden = _open_reference(
         candidate, reference or checkpoint, source, reference_backend, reference_device, threads
@@ -105,9 +107,10 @@ def validate(
 
     check_pair(origin.identity, source.identity)
     errors.print(f"candidate: {source.identity.description}\nreference: {origin.identity.description}")
-    if golden is not None and (images is not None or masks is not None):
+    if golden is not None and (images is not None or masks is not None or limit is not None):
         raise UsageError(
-            "--images and --masks need --checkpoint or --reference: only golden inputs have outputs of their own"
+            "--images, --masks and --limit need --checkpoint or --reference: only golden inputs have outputs of "
+            "their own"
         )
     cases = iter([golden]) if golden else _cases(source, origin, images, masks, limit, max_batch if generated else 0)
     tolerances = plan_tolerances(source.identity.precision, tolerance, changes)
@@ -116,6 +119,15 @@ def validate(
         outcome = compare_sources(origin, source, cases, tolerances, keep)
     _attribute(outcome, origin, source, candidate)
     _finish(outcome.result, outcome.pictures, json_file, report)
+
+
+def _check_sides(path: Path | None, backend: str, device: str, prefix: str) -> None:
+    """Refuse a backend or a device for a side that is no bundle: PyTorch runs on the CPU, saved outputs nowhere."""
+    from ..parity.saved import OUTPUTS_FILE
+
+    bundle = path is None or not (path.is_file() or (path / OUTPUTS_FILE).is_file())
+    if not bundle and (backend != Backend.AUTO or device not in ("auto", "cpu")):
+        raise UsageError(f"--{prefix}backend and --{prefix}device are for a bundle; {path} is none")
 
 
 def _open_reference(
@@ -202,12 +214,11 @@ def _attribute(outcome: Outcome, origin: Source, source: Source, candidate: Path
         return
     attribution: Any = load_extra("showface.export.attribution", "export")
     suspects = {name: outcome.suspects[name] for name in failed}
-    precision, run_of = dict(result["candidate"]["precision"]), None
+    precision, run_of = result["candidate"]["precision"], None
     chain = getattr(source, "loaded", None)
     if isinstance(chain, DeviceChain):
         debug: Any = load_extra("showface.export.engines.debug", "export")
         errors.print(f"attribution: a debug engine of {' and '.join(failed)} is built")
-        precision |= {name: debug.arithmetic(chain.folder, name) for name in failed}
         run_of = partial(debug.debug_run, chain)
     bundle = open_bundle(candidate)
     result["attribution"] = attribution.attribute_stages(bundle, origin, suspects, precision, run_of)
@@ -222,7 +233,11 @@ def _rejudge(path: Path, tolerance: str | None, changes: dict[str, float | None]
         tolerances = plan_tolerances(result["candidate"]["precision"], tolerance, changes)
     else:
         tolerances = {name: override(row, changes) for name, row in stored_tolerances(result).items()}
-    return judge(result, tolerances)
+    judged = judge(result, tolerances)
+    if "attribution" in judged:
+        failed = {name for name, figures in judged["stages"].items() if not figures["passed"]}
+        judged["attribution"] = [found for found in judged["attribution"] if found["stage"] in failed]
+    return judged
 
 
 def _check_report(folder: Path | None) -> None:

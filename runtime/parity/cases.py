@@ -121,7 +121,8 @@ def generated_cases(image: Array, mask: Array, max_batch: int = MAX_BATCH) -> It
         mask: [N, 1, H, W], 1 = hole.
         max_batch: the largest batch to compare, beside 1 and 2.
     """
-    face, hole = image[:1], mask[:1]
+    first = next((k for k in range(len(mask)) if mask[k].any()), 0)
+    face, hole = image[first : first + 1], mask[first : first + 1]
 
     def case(name: str, pixels: Array, holes: Array, **given: Array) -> Case:
         blanked = np.where(holes > 0, np.float32(0), pixels).astype(np.float32)

@@ -16,7 +16,7 @@ from ..stages import CHAIN_INPUTS, CHAIN_OUTPUT, VARIANTS, Stage
 from .cases import Case
 from .figures import float_figures, hole_figures
 from .sources import LABELS, MARGIN, Identity, KeptSource, Source, check_pair
-from .tally import Gallery, Picture, TensorTally, finite
+from .tally import PERFECT, Gallery, Picture, TensorTally, finite
 from .tolerances import Tolerance, judge, plan_tolerances, stored_tolerances
 
 RESULT_SCHEMA = 1
@@ -29,7 +29,7 @@ class Outcome:
     Attributes:
         result: the judged figures, as JSON can hold them.
         pictures: of the worst images, worst first.
-        suspects: for each stage alone, the cases that were the worst of one of its outputs.
+        suspects: for each stage alone, the cases that were the worst in one of its outputs' figures.
     """
 
     result: dict[str, Any]
@@ -50,6 +50,7 @@ class Comparison:
     gallery: Gallery = field(default_factory=Gallery)
     suspects: dict[str, dict[str, Case]] = field(init=False)
     psnr: float = float("inf")
+    psnr_image: str = ""
     ssim: float = 1.0
     images: int = 0
     cases: int = 0
@@ -75,8 +76,8 @@ class Comparison:
                 if name not in case.given:
                     assert pair is not None
                     margin = pair[0].get(MARGIN) if name == LABELS else None
-                    if _tally(self.alone[stage.name][name], case, pair[0][name], pair[1][name], margin):
-                        self.suspects[stage.name][name] = case
+                    led = _tally(self.alone[stage.name][name], case, pair[0][name], pair[1][name], margin)
+                    self.suspects[stage.name].update({f"{name} {figure}": case for figure in led})
         return reference, candidate
 
     def _stage_pair(self, stage: Stage, reference: Tensors, candidate: Tensors) -> tuple[Tensors, Tensors] | None:
@@ -116,7 +117,9 @@ class Comparison:
         for index, (ours, theirs) in enumerate(zip(reference[CHAIN_OUTPUT], candidate[CHAIN_OUTPUT], strict=True)):
             image, mask = case.inputs["image"][index], case.inputs["mask"][index]
             psnr, ssim = hole_figures(ours, theirs, mask)
-            self.psnr, self.ssim = min(self.psnr, _or(psnr, np.inf)), min(self.ssim, _or(ssim, 1.0))
+            if psnr < self.psnr or not self.psnr_image:
+                self.psnr, self.psnr_image = min(self.psnr, _or(psnr, np.inf)), case.image_name(index)
+            self.ssim = min(self.ssim, _or(ssim, 1.0))
             figures = float_figures(ours, theirs)
             badness = np.inf if figures.nan + figures.inf else figures.max_abs
             # Copies: a view would keep its whole batch alive.
@@ -152,9 +155,11 @@ class Comparison:
             **_worst(tensors),
             "own_labels_max_abs": result["max_abs"],
             "own_labels_mean_abs": result["mean_abs"],
+            "own_labels_not_finite": result["nan"] + result["inf"],
             "flips": labels["flips"] if labels else 0,
             "largest_flipped_margin": labels["largest_flipped_margin"] if labels else 0.0,
             "psnr_db": finite(self.psnr),
+            "psnr_image": self.psnr_image,
             "ssim": finite(self.ssim),
             "worst_image": tensors[CHAIN_OUTPUT]["worst_image"],
             "tensors": tensors,
@@ -178,13 +183,15 @@ def compare_sources(
         seen: called after each case with the tensors of both sides' own chains.
 
     Raises:
-        UsageError: the two cannot be compared.
+        UsageError: the two cannot be compared, or there are no cases.
     """
     comparison = Comparison(reference, candidate)
     for case in cases:
         ours, theirs = comparison.add(case)
         if seen is not None:
             seen(case, ours, theirs)
+    if not comparison.cases:
+        raise UsageError("there is no image to compare; name a folder of faces with --images and --masks")
     return comparison.outcome(tolerances)
 
 
@@ -206,16 +213,16 @@ def check_parity(chain: Chain, references: Sequence[Tensors]) -> dict[str, Any]:
     return compare_sources(kept, ChainSource(chain, identity), cases, tolerances).result
 
 
-def _tally(tally: TensorTally, case: Case, reference: Any, candidate: Any, margin: Any) -> bool:
-    """Add a case's images and return whether one of them is the worst so far."""
-    before = tally.worst_image, tally.mismatch
+def _tally(tally: TensorTally, case: Case, reference: Any, candidate: Any, margin: Any) -> list[str]:
+    """Add a case's images and return the figures of which one of them is the worst so far."""
+    before = dict(tally.leaders)
     if len(reference) != len(candidate):
         tally.mismatch = f"batch {len(candidate)} instead of {len(reference)} ({case.name})"
-        return True
+        return ["mismatch"]
     for index in range(len(reference)):
         lead = None if margin is None else margin[index]
         tally.add(case.image_name(index), reference[index], candidate[index], lead)
-    return (tally.worst_image, tally.mismatch) != before
+    return [name for name, leader in tally.leaders.items() if before.get(name) != leader and leader[0] > PERFECT[name]]
 
 
 def _summary(tallies: Mapping[str, TensorTally]) -> dict[str, Any]:
@@ -262,6 +269,7 @@ def read_result(path: Path) -> dict[str, Any]:
             raise ValueError(f"'schema_version' is {version!r}")
         if version > RESULT_SCHEMA:
             raise UsageError(f"{path}: schema {version} is newer than {RESULT_SCHEMA}; pip install -U showface")
+        plan_tolerances(result["candidate"]["precision"], None, {})
         judge(result, stored_tolerances(result))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path}: not the result of a comparison: {error!r}; {mend}") from error

@@ -14,7 +14,8 @@ from ..stages import CATEGORIES
 Array = NDArray[Any]
 HIGHER_IS_BETTER = frozenset({"cosine", "snr_db", "psnr_db", "ssim"})
 VALUE_RANGE = 2.0  # of an image in [-1, 1]
-MARGIN_EDGES = np.logspace(-8, 3, 45)  # of the histogram of flipped margins, a quarter decade each
+# Of the histogram of flipped margins: a quarter decade each, and the tie margins of the tolerances.
+MARGIN_EDGES = np.sort(np.append(np.logspace(-8, 3, 45), (5e-2, 2.0)))
 ERROR_EDGES = np.logspace(-10, 3, 53)  # of the histogram of absolute errors, a quarter decade each
 
 

@@ -93,12 +93,14 @@ def _fail(case: ET.Element, failures: Sequence[str]) -> None:
         ET.SubElement(case, "failure", message=failures[0]).text = "\n".join(failures)
 
 
-def _number(value: float | int | None, digits: int = 3) -> str:
+def _number(value: float | int | None, digits: int | None = None) -> str:
     """Write a figure briefly; None is a value that is infinite or unknown."""
     if value is None:
         return "–"
     if isinstance(value, int):
         return f"{value:,}"
+    if digits is None:
+        return f"{value:.3g}"
     return f"{value:.2e}" if value and abs(value) < 10**-digits else f"{value:.{digits}f}"
 
 

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -137,8 +138,11 @@ class SavedSource:
             data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise UsageError(f"{path}: its hash differs from {OUTPUTS_FILE}; copy the folder again")
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            tensors = {name: file[name] for name in file.files}
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                tensors = {name: file[name] for name in file.files}
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UsageError(f"{path}: holds no arrays: {error}; {AGAIN}") from error
         outputs = (name for stage in VARIANTS[self.identity.variant] for name in stage.outputs)
         missing = [name for name in (*CHAIN_INPUTS, *outputs) if name not in tensors]
         if missing:

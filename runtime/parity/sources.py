@@ -135,7 +135,7 @@ def source_of_bundle(bundle: Bundle, chain: Chain) -> ChainSource:
             manifest.variant,
             manifest.image_size,
             manifest.checkpoint_sha256,
-            manifest.precision,
+            {**manifest.precision, **chain.arithmetic},
             environment_of(chain.description),
         ),
     )

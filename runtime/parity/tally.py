@@ -22,6 +22,7 @@ from .figures import (
     label_figures,
 )
 
+PERFECT = {"not_finite": 0.0, "max_abs": 0.0, "p99_abs": 0.0, "agreement": -1.0, "alien": 0.0, "margin": 0.0}
 WORST_KEPT = 4  # images whose pictures a report shows
 
 
@@ -32,7 +33,7 @@ class TensorTally:
     name: str
     images: int = 0
     worst: FloatFigures = field(default_factory=FloatFigures)
-    worst_image: str = ""
+    leaders: dict[str, tuple[float, str]] = field(default_factory=dict)  # of each figure: its worst, and the image
     histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(ERROR_EDGES) - 1, np.int64))
     agreement: float = 1.0
     flips: int = 0
@@ -65,17 +66,28 @@ class TensorTally:
             self._add_floats(image, float_figures(reference, candidate))
             self.histogram += error_histogram(reference, candidate)
 
+    @property
+    def worst_image(self) -> str:
+        """The image of the largest error, NaN and Inf before any; of labels that of the least agreement."""
+        for figure in ("not_finite", "max_abs", "agreement"):
+            value, image = self.leaders.get(figure, (0.0, ""))
+            if image and (value or figure != "not_finite"):
+                return image
+        return ""
+
+    def _lead(self, image: str, **badness: float) -> None:
+        """Keep ``image`` for each figure of which it is the worst so far."""
+        for figure, value in badness.items():
+            if figure not in self.leaders or value > self.leaders[figure][0]:
+                self.leaders[figure] = value, image
+
     def _add_floats(self, image: str, figures: FloatFigures) -> None:
-        """NaN and Inf make an image the worst, before any error of its other values."""
-        key, old = ((f.nan + f.inf, f.max_abs) for f in (figures, self.worst))
-        if not self.worst_image or key > old:
-            self.worst_image = image
+        self._lead(image, not_finite=figures.nan + figures.inf, max_abs=figures.max_abs, p99_abs=figures.p99_abs)
         self.worst = self.worst.worst(figures)
 
     def _add_labels(self, image: str, figures: LabelFigures) -> None:
         agreement = 1.0 - figures.flips / figures.pixels
-        if not self.worst_image or agreement < self.agreement:
-            self.worst_image = image
+        self._lead(image, agreement=-agreement, alien=figures.alien, margin=figures.largest_flipped_margin)
         self.agreement = min(self.agreement, agreement)
         self.flips += figures.flips
         self.alien += figures.alien
@@ -85,7 +97,9 @@ class TensorTally:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON can hold them: what is infinite or unknown is None."""
-        common = {"images": self.images, "worst_image": self.worst_image, "mismatch": self.mismatch}
+        images = {figure: image for figure, (_, image) in self.leaders.items()}
+        common = {"images": self.images, "worst_image": self.worst_image, "worst_images": images}
+        common["mismatch"] = self.mismatch
         if not self.labels:
             figures = {name: finite(value) for name, value in asdict(self.worst).items()}
             return {"kind": "float", **common, **figures, "histogram": self.histogram.tolist()}

@@ -92,17 +92,20 @@ def failures_of(figures: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
             found += [f"{name}: {text}" for text in _float_failures(tensor, tolerance)]
     psnr = figures.get("psnr_db")
     if psnr is not None and psnr < tolerance.min_psnr_db:
-        found.append(f"PSNR in the hole is {psnr:.1f} dB, at least {tolerance.min_psnr_db:g} is asked for")
+        bound = f"at least {tolerance.min_psnr_db:g} is asked for"
+        found.append(f"PSNR in the hole is {psnr:.1f} dB, {bound} ({figures['psnr_image']})")
+    if figures.get("own_labels_not_finite"):
+        found.append(f"on its own labels {figures['own_labels_not_finite']} values of the result are not finite")
     return found
 
 
 def _float_failures(tensor: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
     counts = [f"{tensor[kind]} {kind}" for kind in ("nan", "inf") if tensor[kind]]
     if counts:
-        return [f"{' and '.join(counts)} values ({tensor['worst_image']})"]
+        return [f"{' and '.join(counts)} values ({tensor['worst_images']['not_finite']})"]
     bounds = {"max_abs": tolerance.max_abs, "p99_abs": tolerance.p99_abs}
     return [
-        f"{name} is {tensor[name]:.2e}, at most {bound:g} is allowed ({tensor['worst_image']})"
+        f"{name} is {tensor[name]:.2e}, at most {bound:g} is allowed ({tensor['worst_images'][name]})"
         for name, bound in bounds.items()
         if not tensor[name] <= bound
     ]
@@ -111,16 +114,17 @@ def _float_failures(tensor: Mapping[str, Any], tolerance: Tolerance) -> list[str
 def _label_failures(tensor: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
     found = []
     if tensor["alien"]:
-        found.append(f"{tensor['alien']} labels are no category ({tensor['worst_image']})")
+        found.append(f"{tensor['alien']} labels are no category ({tensor['worst_images']['alien']})")
     if tensor["agreement"] < tolerance.min_agreement:
         found.append(
             f"agreement is {tensor['agreement']:.4%}, at least {tolerance.min_agreement:.2%} is asked for "
-            f"({tensor['worst_image']})"
+            f"({tensor['worst_images']['agreement']})"
         )
     largest = tensor["largest_flipped_margin"]
     if tensor["flips"] and (largest is None or largest > tolerance.tie_margin):
         lead = "unknown" if largest is None else f"{largest:.3g}"
-        found.append(f"a label flipped with a lead of {lead}, ties end at {tolerance.tie_margin:g}")
+        where = tensor["worst_images"]["margin"]
+        found.append(f"a label flipped with a lead of {lead}, ties end at {tolerance.tie_margin:g} ({where})")
     return found
 
 

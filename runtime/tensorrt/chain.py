@@ -26,7 +26,7 @@ from ..stages import CHAIN_INPUTS, CHAIN_OUTPUT, TENSORS
 from .device import Cuda
 from .engine import Engine
 from .session import Chunk, EngineSession, Shapes, chunks
-from .sidecar import EngineFolder
+from .sidecar import EngineFolder, read_sidecar
 
 SLOTS = 2
 ENDS = (*CHAIN_INPUTS, CHAIN_OUTPUT)
@@ -102,6 +102,12 @@ class DeviceChain(Chain):
                 self._capture(stack)
                 stack.callback(self.cuda.activate)
             self._close = weakref.finalize(self, stack.pop_all().close)
+
+    @property
+    def arithmetic(self) -> dict[str, str]:
+        """The precision that each engine rounds in, by its sidecar."""
+        names = (stage.name for stage in self.folder.bundle.manifest.stages)
+        return {name: read_sidecar(self.folder, name).arithmetic for name in names}
 
     def _device_memory(self, stack: ExitStack, name: str) -> int:
         return _owned(stack, self.cuda.allocate(self._shapes.size(name, self._greatest)), self.cuda.free)

@@ -62,6 +62,11 @@ class Sidecar:
     engine_bytes: int
     build_seconds: float
 
+    @property
+    def arithmetic(self) -> str:
+        """The precision that the engine rounds in: ``tf32`` where its float32 products may use that."""
+        return "tf32" if self.tf32 and self.precision == "float32" else self.precision
+
     def to_json(self) -> str:
         """Return the text of the file."""
         return json.dumps(asdict(self), indent=2) + "\n"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from onnx import numpy_helper
 from showface.export.attribution import (
     ROUNDING,
     ModuleFigures,
+    _figures,
     attribute_stages,
     compare_modules,
     first_jump,
@@ -136,6 +138,32 @@ def test_the_figures_of_a_module_are_those_of_numpy(compare, origin, tensors):
     assert entry.error == pytest.approx(0.5 / np.abs(seen[0]).max(), rel=1e-2)
     magnitude = np.abs(seen[0])
     assert entry.outside_half == np.mean((magnitude > 65504) | ((magnitude > 0) & (magnitude < 2.0**-24)))
+
+
+def test_what_is_not_finite_in_pytorch_too_is_no_fault():
+    a = np.array([[np.nan, np.inf, 2.0]], np.float32)
+    same, other = _figures("m", "", "t", a, a.copy()), _figures("m", "", "t", a, np.ones_like(a))
+    assert (same.error, same.not_finite, same.reference_range) == (0.0, 0, (2.0, 2.0))
+    assert (other.error, other.not_finite) == (None, 2)
+    json.dumps([asdict(same), asdict(other)], allow_nan=False)
+    nothing = _figures("m", "", "t", np.full((1, 2), np.nan), np.zeros((1, 2)))
+    json.dumps(asdict(nothing), allow_nan=False)
+
+
+def test_whatever_fails_while_attributing_the_verdict_stands(narrow_bundle, origin, chain_inputs):
+    case = Case("face", {"image": chain_inputs[0][:1], "mask": chain_inputs[1][:1]})
+
+    def run_of(stage):
+        def run(proto, inputs, names):
+            raise RuntimeError("the device fell off the bus")
+
+        return run
+
+    bundle, suspects, precision = open_bundle(narrow_bundle), {"mrem": [case]}, {"mrem": "float32"}
+    (finding,) = attribute_stages(bundle, origin, suspects, precision, run_of)
+    assert finding["sentence"] == "not attributed to a module: the device fell off the bus"
+    (finding,) = attribute_stages(bundle, origin, suspects, precision)
+    assert "does not show" in finding["sentence"]
 
 
 def entry(error):

@@ -13,11 +13,12 @@ import pytest
 from showface.runtime.benchmark.clock import interleave, latency_of, ratio_of
 from showface.runtime.benchmark.fresh import measure_fresh
 from showface.runtime.benchmark.kernels import kernel_times
-from showface.runtime.benchmark.tables import to_csv
+from showface.runtime.benchmark.tables import to_csv, to_markdown
 from showface.runtime.bundle import open_bundle
 from showface.runtime.cli import main
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.stages import STAGES
+from showface.training.config import RefinerConfig
 
 NAMES = [stage.name for stage in STAGES]
 
@@ -98,7 +99,7 @@ def test_a_run_against_pytorch_and_itself_writes_all_tables(
         for row in batch["subjects"]:
             assert list(row["stages"]) == NAMES
             assert row["faces_per_second"] == pytest.approx(batch["batch"] * 1e3 / row["chain"]["p50_ms"])
-    assert list(result["phases"]) == ["decode", "pre", *NAMES, "post", "encode"]
+    assert list(result["phases"]) == ["decode", "pre", *NAMES, "post", "encode", "end to end"]
     assert result["flops"]["chain"] == pytest.approx(sum(result["flops"][name] for name in NAMES))
     assert result["matmul_gflops"] > 0
     rows = list(csv.DictReader(io.StringIO(files["csv"].read_text())))
@@ -108,3 +109,22 @@ def test_a_run_against_pytorch_and_itself_writes_all_tables(
     assert files["markdown"].read_text() == text
     assert all(word in text for word in ("p99 ms", "torch-eager", "share of the matrix product", "Conv", "decode"))
     assert files["plot"].read_bytes().startswith(b"\x89PNG")
+    larger = to_markdown({**result, "batches": result["batches"][1:]})
+    (row,) = [line for line in larger.splitlines() if line.startswith("| chain |")]
+    _, gflop, milliseconds, rate, _ = (cell.strip() for cell in row.strip("|").split("|"))
+    assert float(gflop) == pytest.approx(2 * result["flops"]["chain"], abs=0.01)
+    assert float(rate) == pytest.approx(2 * result["flops"]["chain"] / float(milliseconds) * 1e3, rel=0.2)
+
+
+def test_a_checkpoint_of_other_weights_is_refused(narrow_bundle, make_checkpoint, tmp_path, monkeypatch, capsys):
+    other = make_checkpoint(tmp_path / "other.safetensors", refiner=RefinerConfig(width=16, dilations=(2,)))
+    arguments = ("--threads", "1", "benchmark", narrow_bundle, "--device", "cpu", "--checkpoint", other)
+    monkeypatch.setattr(sys, "argv", ["showface", *map(str, arguments)])
+    processors = os.sched_getaffinity(0)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    finally:
+        os.sched_setaffinity(0, processors)
+    assert stopped.value.code == 2
+    assert "was exported from other weights" in " ".join(capsys.readouterr().err.split())

@@ -1,5 +1,6 @@
 """The comparison catches what it should and lets ties pass; saved outputs are a side like any other."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -273,6 +274,27 @@ def test_broken_or_foreign_saved_outputs_are_refused(saved, narrow_source, tmp_p
         open_outputs(tmp_path)
     with pytest.raises(UsageError, match="exists already"):
         OutputsWriter(saved, narrow_source.identity)
+
+
+def test_a_saved_file_without_arrays_is_refused(saved):
+    (saved / "00000.npz").write_bytes(b"PK no archive")
+    digest = hashlib.sha256(b"PK no archive").hexdigest()
+    edit_list(saved, lambda data: data["cases"][0].update(sha256=digest))
+    with pytest.raises(UsageError, match=r"00000\.npz: holds no arrays"):
+        list(open_outputs(saved).cases())
+
+
+def test_no_case_at_all_is_refused(narrow_source):
+    with pytest.raises(UsageError, match="there is no image to compare"):
+        compare_sources(narrow_source, narrow_source, [], TABLE)
+
+
+def test_cases_are_made_from_the_first_face_that_has_a_hole(chain_inputs):
+    image, mask = chain_inputs[0], chain_inputs[1].copy()
+    mask[0] = 0
+    cases = {case.name: case for case in generated_cases(image, mask, 1)}
+    assert (cases["category-hidden"].given["semantic_map"] != cases["category-absent"].given["semantic_map"]).any()
+    np.testing.assert_array_equal(cases["empty-mask"].inputs["image"], image[1:2])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from showface.runtime.parity.figures import (
     label_figures,
 )
 from showface.runtime.parity.tally import Gallery, Picture, TensorTally
+from showface.runtime.parity.tolerances import TOLERANCES, real_flips
 
 
 @pytest.fixture
@@ -131,6 +132,37 @@ def test_a_tally_names_the_worst_image_and_puts_what_is_not_finite_first():
     tally.add("d", zeros, broken)
     tally.add("e", zeros, zeros + 1)
     assert (tally.to_dict()["worst_image"], tally.to_dict()["nan"]) == ("d", 1)
+
+
+def test_each_figure_names_the_image_that_is_the_worst_of_it():
+    tally, zeros = TensorTally("coarse_image"), np.zeros((3, 8, 8), np.float32)
+    spike, broad = zeros.copy(), zeros + np.float32(0.1)
+    spike[0, 0, 0] = 1.0
+    tally.add("spike", zeros, spike)
+    tally.add("broad", zeros, broad)
+    for name, count in (("3", 3), ("also 3", 3), ("5", 5), ("4", 4)):
+        broken = zeros.copy()
+        broken.flat[:count] = np.nan
+        tally.add(name, zeros, broken)
+    figures = tally.to_dict()
+    assert figures["worst_images"] == {"not_finite": "5", "max_abs": "spike", "p99_abs": "broad"}
+    assert (figures["worst_image"], figures["nan"]) == ("5", 15)
+
+    tally, labels = TensorTally("semantic_map"), np.zeros((8, 8), np.int32)
+    ties, fault = labels.copy(), labels.copy()
+    ties[:4], fault[0, 0] = 1, 1
+    tally.add("ties", labels, ties, np.full((8, 8), 1e-6))
+    tally.add("fault", labels, fault, np.full((8, 8), 0.5))
+    assert tally.to_dict()["worst_images"] == {"agreement": "ties", "alien": "ties", "margin": "fault"}
+
+
+def test_flips_at_the_tie_margins_of_the_table_are_counted_exactly():
+    for tolerance in TOLERANCES.values():
+        tally, labels = TensorTally("semantic_map"), np.zeros((1, 50), np.int32)
+        margin = np.full((1, 50), 0.8 * tolerance.tie_margin)
+        margin[0, 7] = 1.1 * tolerance.tie_margin
+        tally.add("face", labels, labels + 1, margin)
+        assert real_flips(tally.to_dict(), tolerance.tie_margin) == 1
 
 
 def test_the_iou_of_labels_adds_up_over_images_and_is_unknown_where_a_category_is_absent():

@@ -20,11 +20,12 @@ from showface.runtime.parity.tolerances import (
 FLOAT = {
     "kind": "float", "images": 2, "worst_image": "b", "mismatch": "", "nan": 0, "inf": 0, "max_abs": 5e-5,
     "p999_abs": 1e-5, "p99_abs": 1e-5, "mean_abs": 1e-6, "relative": 1e-6, "cosine": 1.0, "snr_db": 100.0,
-    "histogram": [],
+    "histogram": [], "worst_images": {"not_finite": "n", "max_abs": "b", "p99_abs": "p"},
 }  # fmt: skip
 LABELS = {
     "kind": "labels", "images": 2, "worst_image": "a", "mismatch": "", "agreement": 1.0, "flips": 0, "alien": 0,
-    "largest_flipped_margin": 0.0, "flipped_margins": [0] * 44, "iou": {},
+    "largest_flipped_margin": 0.0, "flipped_margins": [0] * 46, "iou": {},
+    "worst_images": {"agreement": "a", "alien": "x", "margin": "m"},
 }  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def test_each_stage_has_the_row_of_its_precision_and_the_chain_the_loosest():
         ({"max_abs": 1.01e-4}, "max_abs is 1.01e-04, at most 0.0001 is allowed (b)"),
         ({"p99_abs": 6e-5}, "p99_abs"),
         ({"max_abs": float("nan")}, "max_abs"),
-        ({"nan": 1, "max_abs": 0.0}, "1 nan values (b)"),
+        ({"nan": 1, "max_abs": 0.0}, "1 nan values (n)"),
         ({"inf": 2, "nan": 1}, "1 nan and 2 inf"),
         ({"mismatch": "float64 (1,)"}, "float64 (1,)"),
     ],
@@ -96,13 +97,13 @@ def test_what_fails_labels_is_said_in_words(changes, words):
 
 
 def test_a_low_psnr_in_the_hole_fails_the_chain():
-    figures = {"tensors": {}, "psnr_db": 89.9}
+    figures = {"tensors": {}, "psnr_db": 89.9, "psnr_image": "face"}
     assert "89.9 dB" in failures_of(figures, TOLERANCES["float32"])[0]
     assert failures_of({**figures, "psnr_db": None}, TOLERANCES["float32"]) == []
 
 
 def test_real_flips_are_those_above_the_tie_margin():
-    labels = {**LABELS, "flips": 5, "flipped_margins": [0] * 44, "largest_flipped_margin": 0.5}
+    labels = {**LABELS, "flips": 5, "flipped_margins": [0] * 46, "largest_flipped_margin": 0.5}
     labels["flipped_margins"][2], labels["flipped_margins"][20], labels["flipped_margins"][30] = 2, 1, 2
     assert real_flips(labels, 1e-3) == 3  # bins 20 and above start at 1e-3
     assert real_flips(labels, 0.5) == 0
@@ -135,7 +136,7 @@ def test_a_comparison_of_no_image_proves_nothing():
         ("[]", "not the result"),
         ('{"schema_version": "1"}', "schema_version"),
         ('{"schema_version": 99}', "newer"),
-        ('{"schema_version": 1}', "tolerances"),
+        ('{"schema_version": 1}', "candidate"),
     ],
 )
 def test_a_file_that_is_no_result_is_refused_by_name(text, words, tmp_path):

@@ -224,11 +224,7 @@ def test_the_layout_network_learns_alone_and_a_coarse_network_starts_from_it(dat
     train("coarse", plain, data, stages / "plain", False, FABRIC)
     init = ("../plain/coarse.safetensors", "../layout/layout.safetensors")
     start = Trainer("coarse", config(init=init), data, stages / "joint", FABRIC).task.model.coarse.eval()
-    alone = Trainer("coarse", replace(plain, init=init[:1]), data, stages / "alone", FABRIC).task.model.coarse.eval()
-    image, mask = torch.rand(2, 3, SIZE, SIZE), (torch.rand(2, 1, SIZE, SIZE) > 0.5).float()
-    with torch.no_grad():
-        assert torch.equal(start(image, mask), alone(image, mask))
-    for key, value in saved.weights.items():
+    for key, value in {**read_checkpoint(stages / "plain/coarse.safetensors").weights, **saved.weights}.items():
         assert torch.equal(start.state_dict()[key.removeprefix("coarse.")].to(value.dtype), value)
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import skimage.transform
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -97,24 +98,38 @@ def test_the_layout_is_drawn_from_the_means_of_what_is_known():
     mask = mask.clone()
     mask[:, :, :13, :] = 1  # rows of which one in four is known
     known = image * (1 - mask)
-    sketch = layout.sketch(known, mask)
+    sketch, hidden = layout(known, mask)
     assert sketch.shape == (2, 3, SIZE // 4, SIZE // 4)
     pixels = known.numpy().reshape(2, 3, 16, 4, 16, 4)
     counts = (1 - mask).numpy().reshape(2, 1, 16, 4, 16, 4).sum(axis=(3, 5))
     means = pixels.sum(axis=(3, 5)) / np.maximum(counts, 1)
     seen = np.broadcast_to(counts > 0, means.shape)
     assert 0 < (counts == 4).sum() < seen.size
+    np.testing.assert_array_equal(hidden.numpy(), counts == 0)
     np.testing.assert_allclose(sketch.numpy()[seen], means[seen], atol=1e-6)
 
 
-def test_the_layout_matters_once_its_features_are_not_zero():
-    image, mask = face_and_mask()
-    plain = build(replace(narrow(), coarse=CoarseConfig((8, 8, 8), 8)))
-    start, trained = build(narrow()), build(narrow(), scramble=True)
-    for model in (start, trained):
-        model.coarse.load_state_dict(plain.coarse.state_dict(), strict=False)
-    assert torch.equal(start.coarse(image, mask), plain.coarse(image, mask))
-    assert not torch.equal(trained.coarse(image, mask), plain.coarse(image, mask))
+def test_the_layout_changes_the_colours_of_what_is_wholly_hidden():
+    image, mask = face_and_mask(size=128)[0], torch.zeros(2, 1, 128, 128)
+    mask[:, :, 41:70, 50:81] = 1
+    plain = build(replace(narrow(), coarse=CoarseConfig((8, 8, 8), 8))).coarse
+    joint = build(narrow()).coarse
+    joint.load_state_dict(plain.state_dict(), strict=False)
+    known = image * (1 - mask)
+    sketch, hidden = joint.layout(known, mask)
+    means = skimage.transform.downscale_local_mean(plain(image, mask).numpy(), (1, 1, 4, 4))
+    half = torch.from_numpy(0.5 * hidden.numpy() * (sketch.numpy() - means)).to(torch.float32)
+    change = joint(image, mask) - plain(image, mask)
+    wide = torch.nn.functional.interpolate(half, scale_factor=4, mode="bilinear") * mask
+    inside = (plain(image, mask) + wide).abs() < 1
+    torch.testing.assert_close(change[inside], wide[inside], atol=1e-5, rtol=0)
+    assert change.abs().max() > 0.01
+    assert (change[(mask == 0).expand_as(change)] == 0).all()
+
+    torch.nn.init.constant_(joint.layout.weight.bias, -50.0)  # trained to trust nothing of it
+    torch.testing.assert_close(joint(image, mask), plain(image, mask), atol=1e-5, rtol=0)
+    torch.nn.init.normal_(joint.layout.features.weight)
+    assert (joint(image, mask) - plain(image, mask)).abs().max() > 0.01
 
 
 def test_hole_content_never_matters():

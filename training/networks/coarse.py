@@ -77,39 +77,49 @@ class CoarseNetwork(nn.Module):
         for block in self.encoder:
             skips.append((x, valid))
             x, valid = block(x, valid)
+        sketch = weight = None
         for index, block in enumerate(self.decoder):
             x, valid = block(x, valid, *skips.pop())
             if self.layout is not None and index == self.joint:
-                x, valid = x + self.layout(known, mask), torch.ones_like(valid)
-        return known + torch.tanh(self.to_rgb(x)) * mask
+                sketch, hidden = self.layout(known, mask)
+                x, valid = x + self.layout.features(sketch), torch.ones_like(valid)
+                weight = torch.sigmoid(self.layout.weight(x)) * hidden
+        face = known + torch.tanh(self.to_rgb(x)) * mask
+        if sketch is None:
+            return face
+        change = F.interpolate(weight * (sketch - _reduced(face)), scale_factor=4.0, mode="bilinear")
+        return (face + change * mask).clamp(-1.0, 1.0)
 
 
 class LayoutNetwork(nn.Module):
     """Complete the face at a quarter of its resolution, for the coarse decoder to build on.
 
     Nearly all of the error in a large hole lies below that resolution, where a step of training costs a
-    fraction of one at full size. Its features start at zero: a coarse network that was trained without it
-    computes at first what it did.
+    fraction of one at full size. Where a pixel of the small face is wholly hidden, a learned ``weight`` mixes
+    its colour into that of the coarse network; it starts at one half, and ``features`` of it at zero.
     """
 
     def __init__(self, config: LayoutConfig, channels: int) -> None:
         super().__init__()
         self.unet = CoarseNetwork(CoarseConfig(config.widths, config.full_width))
         self.features = nn.Conv2d(3, channels, 3, padding=1)
-        nn.init.zeros_(self.features.weight)
-        nn.init.zeros_(self.features.bias)
+        self.weight = nn.Conv2d(channels, 1, 3, padding=1)
+        for layer in (self.features, self.weight):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
-    def sketch(self, known: Tensor, mask: Tensor) -> Tensor:
-        """Return the completed face [B, 3, H/4, W/4]; a pixel is the mean of what is known of it, if anything is.
+    def forward(self, known: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the completed small face [B, 3, H/4, W/4], and 1 where its pixels were wholly hidden [B, 1, H/4, W/4].
 
         Args:
-            known: [B, 3, H, W] in [-1, 1], zero in the hole.
+            known: [B, 3, H, W] in [-1, 1], zero in the hole; a small pixel is the mean of what is known of it.
             mask: [B, 1, H, W], 1 in the hole, 0 elsewhere.
         """
-        share = 1.0 - F.avg_pool2d(mask, LAYOUT_STRIDE)
-        mean = F.avg_pool2d(known, LAYOUT_STRIDE) / share.clamp(min=LAYOUT_STRIDE**-2.0)
-        return self.unet(mean, (share <= 0).to(mask.dtype))
+        share = 1.0 - _reduced(mask)
+        hidden = (share <= 0).to(mask.dtype)
+        return self.unet(_reduced(known) / share.clamp(min=LAYOUT_STRIDE**-2.0), hidden), hidden
 
-    def forward(self, known: Tensor, mask: Tensor) -> Tensor:
-        """Return features [B, C, H/4, W/4]; the arguments are those of :meth:`sketch`."""
-        return self.features(self.sketch(known, mask))
+
+def _reduced(x: Tensor) -> Tensor:
+    """Return the means of squares, [B, C, H/4, W/4]."""
+    return F.avg_pool2d(x, LAYOUT_STRIDE)

@@ -34,7 +34,7 @@ ISLANDS: dict[str, tuple[Island, ...]] = {
         _NORMALISATION,
         Island("*.conv", ("AveragePool", "Clip", "Greater", "Reciprocal"), "counts of valid pixels, and their inverse"),
         Island("layout", ("AveragePool", "Sub", "Clip", "Div", "LessOrEqual"), "means of what is known of a pixel"),
-        Island("", ("Sub", "Mul", "Add"), "known pixels are copied, not rounded"),
+        Island("", ("Sub", "Mul", "Add", "Clip"), "known pixels are copied, not rounded"),
     ),
     "parser": (
         Island("parser", ("Mul", "Add", "Sub", "Div"), "the photograph's normalisation"),

@@ -25,6 +25,7 @@ from showface.runtime.cli import main
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.onnxruntime_backend import open_chain, open_session
 from showface.runtime.parity.cases import Case
+from showface.runtime.parity.sources import source_of_bundle
 from showface.runtime.stages import STAGES
 from showface.runtime.tensorrt import loader
 from showface.runtime.tensorrt.debug import run_once
@@ -145,7 +146,8 @@ def test_a_debug_engine_has_the_options_of_the_stage_s_engine_and_is_built_once(
     assert request["options"]["batches"] == [1, 3, 4]
     assert len(rig.debug_engines) == 2
     assert list((tmp_path / "temporary").iterdir()) == []
-    assert (debug.arithmetic(rig.folder, "mrem"), debug.arithmetic(rig.folder, "parser")) == ("tf32", "float32")
+    source = source_of_bundle(rig.bundle, chain)
+    assert (source.identity.precision["mrem"], source.identity.precision["parser"]) == ("tf32", "float32")
 
 
 def test_a_planted_fault_is_attributed_and_a_graph_in_onnx_runtime_shows_none(
