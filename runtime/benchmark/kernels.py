@@ -10,6 +10,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from ..bundle import Bundle
+from ..onnxruntime_backend import session_options
 from ..session import Tensors
 
 PROVIDERS = ["CPUExecutionProvider"]
@@ -29,9 +30,7 @@ def kernel_times(bundle: Bundle, tensors: Tensors, threads: int, runs: int = 10)
     found = {}
     for stage in bundle.manifest.stages:
         with tempfile.TemporaryDirectory() as folder:
-            options = ort.SessionOptions()
-            options.intra_op_num_threads = threads
-            options.log_severity_level = 3
+            options = session_options(threads)
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / stage.name)
             session = ort.InferenceSession(bundle.model(stage), options, providers=PROVIDERS)
