@@ -28,7 +28,7 @@ from .errors import ShowfaceError, UsageError
 from .folder import complete, open_log, reader_factory, task_of
 from .inpainter import Inpainter
 from .jobs import Job
-from .journal import Journal, discard, recover
+from .journal import Journal, discard, end_runs, recover, start_run
 from .loading import Task
 from .options import Options
 from .results import Result, ResultLog
@@ -62,9 +62,14 @@ class Setup:
 
 
 class Worker:
-    """One model on one machine; Ray Data calls it with one chunk of tasks after the other."""
+    """One model on one machine; Ray Data calls it with one chunk of tasks after the other.
 
-    def __init__(self, setup: Setup) -> None:
+    Args:
+        setup: of the run.
+        run: its folder, from :func:`showface.runtime.journal.start_run`.
+    """
+
+    def __init__(self, setup: Setup, run: Path) -> None:
         if open_bundle(setup.bundle).digest != setup.digest:
             raise UsageError("the bundle on a worker differs from the driver's; install the same version everywhere")
         self.inpainter = Inpainter.from_bundle(setup.bundle, setup.device, setup.threads, setup.backend)
@@ -72,7 +77,7 @@ class Worker:
         self.options = replace(setup.options, batch_size=size)
         self.output = setup.output
         self.readers = reader_factory(self.options)
-        self.journal = Journal(setup.output)
+        self.journal = Journal(setup.output, run)
 
     def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
         """Complete the tasks of a chunk, and return their results and what is to be said."""
@@ -122,16 +127,19 @@ def process_on_cluster(
     results = open_log(log)
     reported: set[str] = set()
     try:
+        run = start_run(log.parent)
         with _connected(address, setup.threads):
-            for result in _distribute(jobs, setup, results, stopped, say):
+            for result in _distribute(jobs, setup, run, results, stopped, say):
                 results.append(result)
                 reported.add(result.input)
                 yield result
-        # The workers are gone now: what they had finished, but not returned, counts too.
+        # What the workers had finished, but not returned, counts too. One that still lives finishes nothing more.
+        end_runs(log.parent)
         for owed in recover(log.parent, lambda result: result.input not in reported):
             results.append(owed)
             reported.add(owed.input)
             yield owed
+        results.flush()
         discard(log.parent)
     finally:
         results.close()
@@ -169,7 +177,12 @@ def _knock(address: str) -> None:
 
 
 def _distribute(
-    jobs: Sequence[Job], setup: Setup, results: ResultLog, stopped: Callable[[], bool], say: Callable[[str], None]
+    jobs: Sequence[Job],
+    setup: Setup,
+    run: Path,
+    results: ResultLog,
+    stopped: Callable[[], bool],
+    say: Callable[[str], None],
 ) -> Iterator[Result]:
     rows = [{"task": _row(task_of(job, setup.options, results))} for job in jobs]
     threads, gpus, count = _share(setup)
@@ -177,7 +190,7 @@ def _distribute(
     chunks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // CHUNK))
     done = chunks.map_batches(
         Worker,
-        fn_constructor_args=(replace(setup, threads=threads),),
+        fn_constructor_args=(replace(setup, threads=threads), run),
         batch_size=CHUNK,
         compute=ray.data.ActorPoolStrategy(size=count),
         num_cpus=threads,

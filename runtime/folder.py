@@ -14,7 +14,7 @@ from .inference import BatchRunner
 from .inpainter import Inpainter
 from .isolation import IsolatedDecoder
 from .jobs import Job
-from .journal import Journal, discard, recover
+from .journal import Journal, discard, end_runs, recover, start_run
 from .landmarks import Landmarks, file_digest, find_detector, read_landmarks, yunet
 from .loading import Loaded, Reader, Task, landmarks_digest
 from .masks import list_masks
@@ -64,6 +64,7 @@ def process(
                 for result in stream_of_results:
                     results.append(result)
                     yield result
+            results.flush()
     finally:
         results.close()
 
@@ -76,8 +77,10 @@ def open_log(path: Path) -> ResultLog:
     """
     results = ResultLog(path)
     try:
+        end_runs(path.parent)
         for owed in recover(path.parent):
             results.adopt(owed)
+        results.flush()
         discard(path.parent)
     except BaseException:
         results.close()
@@ -109,8 +112,9 @@ def _next(tasks: Iterator[Task], stopped: Callable[[], bool]) -> Callable[[], Ta
 @contextmanager
 def _journal(output: Path) -> Iterator[Journal]:
     """Open the journal of a run; it is kept where the run does not end as it should."""
+    folder = start_run(output)
     with system_errors(UsageError, output, "cannot be written"):
-        journal = Journal(output)
+        journal = Journal(output, folder)
     keep = True
     try:
         yield journal

@@ -168,7 +168,16 @@ class ResultLog:
                 f"{self.path}: is gone or was replaced while the run went on; put the folder back and run again"
             )
 
+    def flush(self) -> None:
+        """Flush the lines to the disk; no journal that explains the same outputs may go before that.
+
+        Raises:
+            ShowfaceError: they cannot be written.
+        """
+        with system_errors(ShowfaceError, self.path, "cannot be written"):
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Flush the file to the disk, close it, and drop the lock."""
-        with system_errors(ShowfaceError, self.path, "cannot be written"), self._file:
-            os.fsync(self._file.fileno())
+        with self._file:
+            self.flush()

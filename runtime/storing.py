@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .align import blend, owners
-from .errors import DiskFullError, InputError, ShowfaceError, system_errors
+from .errors import DiskFullError, InputError, ShowfaceError
 from .faces import composite
-from .files import read_file
+from .files import read_file, write_errors
 from .images import Pixels, encode_photo, write_file
 from .jobs import saved_mask
 from .journal import Journal
@@ -58,7 +58,7 @@ def store(finished: Finished, options: Options, journal: Journal | None) -> Resu
         if journal is not None:
             journal.publish(item.job.output, data, done, item.replace)
         else:
-            with system_errors(InputError, item.job.output, "cannot be written"):
+            with write_errors(item.job.output.parent, item.job.output):
                 item.job.output.parent.mkdir(parents=True, exist_ok=True)
                 write_file(item.job.output, data)
     except DiskFullError:
@@ -106,7 +106,7 @@ def assemble(item: Loaded, completed: Sequence[NDArray[Any] | InputError], opaqu
 def _save_mask(item: Loaded, folder: Path) -> None:
     path = saved_mask(folder, item.job)
     data = encode_photo(item.hole.astype(np.uint8) * 255, ".png", lossy=False)
-    with system_errors(InputError, path, "cannot be written"):
+    with write_errors(folder, path):
         if os.path.lexists(path):
             if read_file(path) == data:
                 return

@@ -51,7 +51,7 @@ def busy_worker(output, process):
     """Wait until a worker has announced an output, and return its process id."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        for journal in (output / ".showface").glob("*.journal"):
+        for journal in (output / ".showface").glob("*/*.journal"):
             if journal.read_bytes().count(b"\n") >= 2:
                 return int(journal.name.rsplit("-", 2)[1])
         time.sleep(0.02)

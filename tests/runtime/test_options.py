@@ -1,5 +1,6 @@
 """Output format and quality, metadata, masks of categories, saved masks, and the limits on failures."""
 
+import errno
 import io
 import json
 import shutil
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from showface.runtime.errors import UsageError
+from showface.runtime.errors import DiskFullError, UsageError
 from showface.runtime.faces import prepare
 from showface.runtime.folder import process
 from showface.runtime.images import decode_photo
@@ -177,6 +178,16 @@ def test_a_foreign_mask_is_not_overwritten(run, tmp_path):
     assert results["c.png"].status == "failed"
     assert "add --overwrite" in results["c.png"].error
     assert (tmp_path / "saved" / "c.png").read_bytes() == before
+
+
+def test_a_disk_that_is_full_of_masks_ends_the_run(run, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("showface.runtime.storing.write_file", full)
+    with pytest.raises(DiskFullError, match="saved: No space left on device; make room"):
+        run(save_masks=tmp_path / "saved")
+    assert (tmp_path / "out" / "results.jsonl").read_text() == ""
 
 
 def test_saved_masks_give_the_same_result_again(run, inpainter, face_folder, tmp_path):
