@@ -52,15 +52,16 @@ def process(
         ShowfaceError: the log cannot be written any more; the run ends, and can be continued.
     """
     readers = reader_factory(options)
+    runner = BatchRunner(inpainter, options.batch_size, say)
     if log is None:
-        yield from complete(_next(_tasks(jobs, options, None), stopped), inpainter, options, readers, None, say)
+        yield from complete(_next(_tasks(jobs, options, None), stopped), runner, options, readers, None)
         return
     results = open_log(log)
     try:
         with _journal(log.parent) as journal:
             tasks = _next(_tasks(jobs, options, results), stopped)
             # Closed before the journal and the log are, also where this generator is left by an error.
-            with closing(complete(tasks, inpainter, options, readers, journal, say)) as stream_of_results:
+            with closing(complete(tasks, runner, options, readers, journal)) as stream_of_results:
                 for result in stream_of_results:
                     results.append(result)
                     yield result
@@ -158,21 +159,19 @@ def reader_factory(options: Options) -> OpenReader:
 
 def complete(
     next_task: Callable[[], Task | None],
-    inpainter: Inpainter,
+    runner: BatchRunner,
     options: Options,
     readers: OpenReader,
     journal: Journal | None,
-    say: Callable[[str], None],
 ) -> Generator[Result, None, None]:
     """Yield the result of every task; see :func:`process`, which adds the log."""
 
     @contextmanager
     def open_reader() -> Iterator[Callable[[Task], Loaded | Result]]:
-        with readers(inpainter) as reader:
+        with readers(runner.inpainter) as reader:
             yield reader.load
 
     def write(finished: Finished) -> Result:
         return store(finished, options, journal)
 
-    runner = BatchRunner(inpainter, options.batch_size, say)
     yield from stream(next_task, Work(open_reader, runner, write, options.workers), time.monotonic)

@@ -1,8 +1,8 @@
 """``--cluster local``: two workers, one of them killed; the files equal a local run's, and none is done twice."""
 
-import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +13,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs showface[cluster]")
+pytest.importorskip("ray", reason="needs showface[cluster]")
+
+from showface.runtime.cluster import share
+from showface.runtime.errors import UsageError
+
 FACES = 40
+# Of any number, so that a local cluster has two workers of one thread.
+TWO_PROCESSORS = """
+from showface.runtime import cluster
+from showface.runtime.cli import main
+
+cluster.processors = lambda: 2
+main()
+"""
+POISON = """
+import os, signal
+
+def guarded(source, target, real=os.replace):
+    if os.path.basename(target) == "poison.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(source, target)
+
+os.replace = guarded
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +58,7 @@ def folders(tmp_path_factory, faces):
 def command(folders, bundle, output, *options):
     images, mask = folders
     arguments = ["inpaint", images, output, "--masks", mask, "--bundle", bundle, "--device", "cpu", *options]
-    return [sys.executable, "-m", "showface.runtime.cli", "--threads", "1", *map(str, arguments)]
+    return [sys.executable, "-c", TWO_PROCESSORS, "--threads", "1", *map(str, arguments)]
 
 
 def files(folder):
@@ -82,6 +104,53 @@ def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(folders, narrow
         command(folders, narrow_bundle, output), capture_output=True, text=True, timeout=120, check=False
     )
     assert f"0 done, {FACES - 1} skipped, 1 failed" in again.stderr
+
+
+def test_an_input_that_kills_its_workers_is_given_up(folders, narrow_bundle, tmp_path):
+    images, mask = folders
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "poison.png"):
+        shutil.copy(images / "0.png", tmp_path / "in" / name)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "sitecustomize.py").write_text(POISON)  # is run by each Python that starts with this path
+    run = command((tmp_path / "in", mask), narrow_bundle, tmp_path / "out", "--cluster", "local")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "code")}
+    result = subprocess.run(run, capture_output=True, text=True, timeout=240, check=False, env=environment)
+    assert result.returncode == 1, result.stderr
+    found = {line["input"]: line for line in lines(tmp_path / "out")}
+    assert found["a.png"]["status"] == "done"
+    assert found["poison.png"]["status"] == "failed"
+    assert "its worker died 3 times" in found["poison.png"]["error"]
+    assert files(tmp_path / "out").keys() == {"a.png"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "threads", "device", "expected"),
+    [
+        ([(8, 0)], 2, "auto", (2, 0, 4)),
+        ([(8, 0), (3, 0)], None, "auto", (3, 0, 3)),
+        ([(8, 0), (0, 0)], None, "cpu", (8, 0, 1)),
+        ([(8, 2), (16, 0)], 2, "auto", (2, 1, 2)),
+        ([(2, 4)], None, "auto", (1, 1, 2)),
+        ([(8, 2), (16, 0)], 8, "cpu", (8, 0, 3)),
+    ],
+)
+def test_workers_fit_into_the_machines(nodes, threads, device, expected):
+    assert share(nodes, threads, device) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "threads", "words"),
+    [
+        ([(8, 0)], 16, "the largest has 8"),
+        ([(2, 1), (64, 0)], 4, "with a GPU has 4 CPUs.*the largest has 2"),
+        ([(0, 1)], None, "the largest has 0"),
+        ([], 1, "the largest has 0"),
+    ],
+)
+def test_a_worker_that_fits_nowhere_is_refused(nodes, threads, words):
+    with pytest.raises(UsageError, match=f"{words}.*smaller --threads"):
+        share(nodes, threads, "auto")
 
 
 def test_a_cluster_that_is_not_there_is_refused(folders, narrow_bundle, tmp_path):
