@@ -2,12 +2,16 @@
 
 import errno
 import os
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
 from showface.runtime.errors import DiskFullError, InputError
 from showface.runtime.files import MAX_FILE, read_file, write_errors, write_file
+
+NOBODY = 65534  # a user's number
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path):
@@ -18,6 +22,27 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path):
         read_file(tmp_path / "x.png")
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
+
+
+@pytest.fixture
+def closed_file():
+    """Return a file without permissions in a folder that all may enter; root becomes another user meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = Path(folder) / "x.png"
+        path.write_bytes(b"x")
+        path.chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(NOBODY)
+        yield path
+        os.seteuid(user)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs users and permissions")
+def test_a_file_without_permission_is_named(closed_file):
+    with pytest.raises(InputError, match=r"x\.png: cannot be read: Permission denied"):
+        read_file(closed_file)
 
 
 @pytest.mark.parametrize(
