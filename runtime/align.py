@@ -114,8 +114,8 @@ def reach(square: Square, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
 def depth(square: Square, rows: slice, columns: slice) -> NDArray[np.float32]:
     """Return how deep each pixel lies in a square: 0.5 in its centre, negative outside, as fractions of its side."""
     inverse = cv2.invertAffineTransform(square.to_picture)
-    x = np.arange(columns.start, columns.stop, dtype=np.float32)[None]
-    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
+    x = np.arange(columns.start, columns.stop, dtype=np.float32)[None] + np.float32(0.5)  # centres, as in picture_map
+    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + np.float32(0.5)
     u, v = (np.float32(r[0]) * x + np.float32(r[1]) * y + np.float32(r[2]) - np.float32(0.5) for r in inverse)
     return np.asarray(0.5 - np.maximum(np.abs(u), np.abs(v)), np.float32)
 

@@ -23,6 +23,7 @@ from showface.runtime.landmarks import read_landmarks, yunet
 from showface.runtime.loading import Reader, Task
 from showface.runtime.masks import MaskSource, list_masks
 from showface.runtime.options import Alignment, Options
+from showface.runtime.parsing import add_region
 from showface.runtime.results import Result
 from showface.runtime.stages import CATEGORIES
 
@@ -205,6 +206,17 @@ def test_what_the_parser_sees_in_a_face_is_hole_where_the_face_is(narrow_bundle,
     assert loaded.result.hole_ratio == loaded.hole.mean()
     (face,) = loaded.faces
     assert ((face.mask[0] > 0.5) == (seen == index)).mean() > 0.95
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_region_that_fills_the_square_does_not_leave_it(seed):
+    random = np.random.default_rng(seed)
+    side = random.uniform(100, 500)
+    square = square_of(placed(random.uniform(-40, 40), side, *random.uniform(399, 401, 2)), (800, 800), "x")
+    hole = np.zeros((800, 800), np.bool_)
+    add_region(hole, np.ones((256, 256), np.bool_), square)
+    assert (owners([square], hole)[hole] == 0).all()
+    assert hole.sum() == pytest.approx(side**2, rel=0.03)
 
 
 def inpaint(folder, bundle, *options):
