@@ -1,5 +1,6 @@
 """``--cluster local``: two workers, one of them killed; the files equal a local run's, and none is done twice."""
 
+import errno
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +17,16 @@ from PIL import Image
 
 pytest.importorskip("ray", reason="needs showface[cluster]")
 
-from showface.runtime.cluster import share
+from showface.runtime.bundle import open_bundle
+from showface.runtime.cluster import Setup, Worker, _row, share
 from showface.runtime.errors import UsageError
+from showface.runtime.isolation import IsolatedDecoder
+from showface.runtime.jobs import Job
+from showface.runtime.journal import start_run
+from showface.runtime.loading import Task
+from showface.runtime.masks import MaskSource
+from showface.runtime.options import Options
+from showface.runtime.results import Result
 
 FACES = 40
 # Of any number, so that a local cluster has two workers of one thread.
@@ -122,6 +132,50 @@ def test_an_input_that_kills_its_workers_is_given_up(folders, narrow_bundle, tmp
     assert found["poison.png"]["status"] == "failed"
     assert "its worker died 3 times" in found["poison.png"]["error"]
     assert files(tmp_path / "out").keys() == {"a.png"}
+
+
+@pytest.fixture
+def work(folders, narrow_bundle, tmp_path):
+    """Return a worker with batches of two, and a function that gives it the images of some numbers as a chunk."""
+    images, mask = folders
+    options = Options(MaskSource("file", mask), batch_size=2)
+    setup = Setup(narrow_bundle, open_bundle(narrow_bundle).digest, "auto", "cpu", 1, tmp_path, options)
+    worker = Worker(setup, start_run(tmp_path))
+
+    def start(*numbers):
+        jobs = [Job(images / f"{n}.png", Path(f"{n}.png"), tmp_path / f"{n}.png") for n in numbers]
+        tasks = [Task(job, Result(job.relative.name, job.relative.name, "failed"), None, False) for job in jobs]
+        return [json.loads(line) for line in worker({"task": [_row(task) for task in tasks]})["line"]]
+
+    return worker, start
+
+
+def test_a_worker_keeps_its_decoders_and_its_halved_batch(work, monkeypatch):
+    worker, start = work
+    real, opened = worker.runner.inpainter.run_networks, []
+
+    def run_networks(image, mask):
+        if len(image) > 1:
+            raise MemoryError
+        return real(image, mask)
+
+    enter = IsolatedDecoder.__enter__
+    monkeypatch.setattr(IsolatedDecoder, "__enter__", lambda decoder: opened.append(decoder) or enter(decoder))
+    monkeypatch.setattr(worker.runner.inpainter, "run_networks", run_networks)
+    first, second = start(0, 1), start(2, 3)
+    assert [line["say"] for line in first + second if "say" in line] == [
+        "out of memory with 2 faces a batch; going on with 1"
+    ]
+    assert [line["result"]["status"] for line in first + second if "result" in line] == ["done"] * 4
+    assert len(opened) == 1
+
+
+def test_what_no_other_chunk_will_fare_better_with_ends_the_run(work, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("showface.runtime.journal.write_flushed", full)
+    assert [line for line in work[1](0) if "No space left on device; make room" in line.get("end", "")]
 
 
 @pytest.mark.parametrize(
