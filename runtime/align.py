@@ -19,6 +19,9 @@ from .masks import Hole
 # Where an aligned face has its landmarks, as fractions of the side: the mean of CelebA-HQ's faces.
 TEMPLATE = np.asarray([(0.3764, 0.4775), (0.6222, 0.4792), (0.4964, 0.6311), (0.3917, 0.7296), (0.6109, 0.7302)])
 SMALLEST_FACE = 8.0  # pixels of a face's square; landmarks closer together are no face
+# A face's square per longer side of the picture: eyes and mouth alone, which fill a picture, come to three.
+LARGEST_FACE = 4.0
+LARGEST_SIDE = 20000.0  # pixels; 1.2 GB of RGB, which is four times the largest picture
 FEATHER = 2.5 / 256  # of the square's side: how far from the hole's rim the completed face fades in
 
 
@@ -40,11 +43,16 @@ class Square:
         return np.asarray(unit @ self.to_picture[:, :2].T + self.to_picture[:, 2])
 
 
-def square_of(landmarks: Landmarks, name: str) -> Square:
+def square_of(landmarks: Landmarks, shape: tuple[int, ...], name: str) -> Square:
     """Return the square whose template fits five landmarks best (least squares over similarities).
 
+    Args:
+        landmarks: of the face.
+        shape: of the picture, (H, W).
+        name: stands in the error.
+
     Raises:
-        InputError: the landmarks are so close together that they are no face.
+        InputError: the landmarks are so close together, or so far apart, that they are no face of the picture.
     """
     # A similarity is z ↦ a·z + b over complex numbers: linear, so that its least squares are closed.
     source = TEMPLATE[:, 0] + 1j * TEMPLATE[:, 1]
@@ -54,6 +62,11 @@ def square_of(landmarks: Landmarks, name: str) -> Square:
     shift = target.mean() - factor * source.mean()
     if not abs(factor) >= SMALLEST_FACE:
         raise InputError(f"{name}: a face of {abs(factor):.0f} pixels is too small to be completed")
+    if abs(factor) > min(LARGEST_FACE * max(shape), LARGEST_SIDE):
+        raise InputError(
+            f"{name}: its landmarks give a face of {abs(factor):.0f} pixels, which is too large for a picture of "
+            f"{shape[1]}×{shape[0]}; correct them"
+        )
     matrix = [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
     return Square(np.asarray(matrix), float(abs(factor)))
 
@@ -101,8 +114,8 @@ def reach(square: Square, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
 def depth(square: Square, rows: slice, columns: slice) -> NDArray[np.float32]:
     """Return how deep each pixel lies in a square: 0.5 in its centre, negative outside, as fractions of its side."""
     inverse = cv2.invertAffineTransform(square.to_picture)
-    x = np.arange(columns.start, columns.stop, dtype=np.float32)[None]
-    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
+    x = np.arange(columns.start, columns.stop, dtype=np.float32)[None] + np.float32(0.5)  # centres, as in picture_map
+    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + np.float32(0.5)
     u, v = (np.float32(r[0]) * x + np.float32(r[1]) * y + np.float32(r[2]) - np.float32(0.5) for r in inverse)
     return np.asarray(0.5 - np.maximum(np.abs(u), np.abs(v)), np.float32)
 

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,17 @@ import ray.exceptions
 
 from .bundle import open_bundle
 from .errors import ShowfaceError, UsageError
-from .folder import complete, open_log, reader_factory, task_of
+from .folder import OpenReader, complete, open_log, reader_factory, task_of
+from .inference import BatchRunner
 from .inpainter import Inpainter
 from .jobs import Job
-from .journal import Journal, discard, recover
-from .loading import Task
-from .options import Options
+from .journal import Journal, discard, end_runs, recover, start_run
+from .loading import Reader, Task
+from .options import Options, processors, workers
 from .results import Result, ResultLog
 
 CHUNK = 16  # inputs that a worker is given at once
+RETRIES = 2  # of a chunk whose worker died
 LOCAL = "local"
 REACH_SECONDS = 5.0
 
@@ -62,30 +64,42 @@ class Setup:
 
 
 class Worker:
-    """One model on one machine; Ray Data calls it with one chunk of tasks after the other."""
+    """One model on one machine; Ray Data calls it with one chunk of tasks after the other.
 
-    def __init__(self, setup: Setup) -> None:
+    Args:
+        setup: of the run.
+        run: its folder, from :func:`showface.runtime.journal.start_run`.
+    """
+
+    def __init__(self, setup: Setup, run: Path) -> None:
         if open_bundle(setup.bundle).digest != setup.digest:
             raise UsageError("the bundle on a worker differs from the driver's; install the same version everywhere")
-        self.inpainter = Inpainter.from_bundle(setup.bundle, setup.device, setup.threads, setup.backend)
-        size = setup.options.batch_size or self.inpainter.default_batch_size
-        self.options = replace(setup.options, batch_size=size)
+        inpainter = Inpainter.from_bundle(setup.bundle, setup.device, setup.threads, setup.backend)
+        size = setup.options.batch_size or inpainter.default_batch_size
+        self.said: list[str] = []
+        self.runner = BatchRunner(inpainter, size, self.said.append)  # a batch that was halved stays so
+        self.options = replace(setup.options, batch_size=size, workers=workers(setup.threads or processors()))
         self.output = setup.output
-        self.readers = reader_factory(self.options)
-        self.journal = Journal(setup.output)
+        self.readers = _kept(reader_factory(self.options))
+        self.journal = Journal(setup.output, run)
 
     def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Complete the tasks of a chunk, and return their results and what is to be said."""
+        """Complete the tasks of a chunk, and return their results, what is to be said, and what has to end the run."""
         tasks = [_task(json.loads(text)) for text in chunk["task"]]
         lines: list[dict[str, Any]] = [{"result": asdict(result)} for result in self._written_by_the_dead(tasks)]
         known = {line["result"]["input"] for line in lines}
         remaining = iter([task for task in tasks if task.result.input not in known])
-        said: list[str] = []
-        results = complete(
-            lambda: next(remaining, None), self.inpainter, self.options, self.readers, self.journal, said.append
-        )
-        lines += [{"result": asdict(result)} for result in results]
-        lines += [{"say": text} for text in said]
+        try:
+            for result in complete(
+                lambda: next(remaining, None), self.runner, self.options, self.readers, self.journal
+            ):
+                lines.append({"result": asdict(result)})
+        except ShowfaceError as error:
+            lines.append({"end": str(error)})
+        except Exception as error:  # not left to Ray, which goes on after what it takes for the fault of one chunk
+            lines.append({"end": f"{type(error).__name__}: {error}"})
+        lines += [{"say": text} for text in self.said]
+        self.said.clear()
         return {"line": np.asarray([json.dumps(line) for line in lines], object)}
 
     def _written_by_the_dead(self, tasks: Sequence[Task]) -> list[Result]:
@@ -94,6 +108,23 @@ class Worker:
         if not unexplained:
             return []
         return list(recover(self.output, lambda result: result.input in unexplained))
+
+
+def _kept(readers: OpenReader) -> OpenReader:
+    """Return ``readers`` that stay open for the next chunk: a decoder takes longer to start than a chunk to read."""
+    idle: list[Reader] = []
+    opened = ExitStack()  # ends with the worker
+
+    @contextmanager
+    def open_reader(inpainter: Inpainter) -> Iterator[Reader]:
+        try:
+            reader = idle.pop()
+        except IndexError:
+            reader = opened.enter_context(readers(inpainter))
+        yield reader
+        idle.append(reader)
+
+    return open_reader
 
 
 def process_on_cluster(
@@ -122,19 +153,37 @@ def process_on_cluster(
     results = open_log(log)
     reported: set[str] = set()
     try:
+        run = start_run(log.parent)
         with _connected(address, setup.threads):
-            for result in _distribute(jobs, setup, results, stopped, say):
+            for result in _distribute(jobs, setup, run, results, stopped, say):
                 results.append(result)
                 reported.add(result.input)
                 yield result
-        # The workers are gone now: what they had finished, but not returned, counts too.
+        # What the workers had finished, but not returned, counts too. One that still lives finishes nothing more.
+        end_runs(log.parent)
         for owed in recover(log.parent, lambda result: result.input not in reported):
             results.append(owed)
             reported.add(owed.input)
             yield owed
+        if not stopped():
+            for lost in _lost(jobs, setup, results, reported):
+                results.append(lost)
+                yield lost
+        results.flush()
         discard(log.parent)
     finally:
         results.close()
+
+
+def _lost(jobs: Sequence[Job], setup: Setup, results: ResultLog, reported: set[str]) -> Iterator[Result]:
+    """Yield a failure for each input of the chunks that were given up."""
+    for job in jobs:
+        if job.relative.as_posix() not in reported:
+            text = (
+                f"{job.source}: its worker died {RETRIES + 1} times with this and up to {CHUNK - 1} other inputs; "
+                "remove the one that does it, and run the same command again"
+            )
+            yield replace(task_of(job, setup.options, results).result, error=text)
 
 
 @contextmanager
@@ -144,7 +193,7 @@ def _connected(address: str, threads: int | None) -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     start: dict[str, Any] = {"address": address}
     if address == LOCAL:
-        start |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": os.cpu_count()}
+        start |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": processors()}
     try:
         _knock(address)
         ray.init(**start, logging_level=logging.ERROR, log_to_driver=False)
@@ -152,7 +201,9 @@ def _connected(address: str, threads: int | None) -> Iterator[None]:
         raise UsageError(f"--cluster {address}: {error}; start one with: ray start --head") from error
     for number, handler in handlers.items():  # Ray has put its own there, which would end the run at once
         signal.signal(number, handler)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # one that kills its workers is given up, and the others are done
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
@@ -169,7 +220,12 @@ def _knock(address: str) -> None:
 
 
 def _distribute(
-    jobs: Sequence[Job], setup: Setup, results: ResultLog, stopped: Callable[[], bool], say: Callable[[str], None]
+    jobs: Sequence[Job],
+    setup: Setup,
+    run: Path,
+    results: ResultLog,
+    stopped: Callable[[], bool],
+    say: Callable[[str], None],
 ) -> Iterator[Result]:
     rows = [{"task": _row(task_of(job, setup.options, results))} for job in jobs]
     threads, gpus, count = _share(setup)
@@ -177,17 +233,20 @@ def _distribute(
     chunks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // CHUNK))
     done = chunks.map_batches(
         Worker,
-        fn_constructor_args=(replace(setup, threads=threads),),
+        fn_constructor_args=(replace(setup, threads=threads), run),
         batch_size=CHUNK,
         compute=ray.data.ActorPoolStrategy(size=count),
         num_cpus=threads,
         num_gpus=gpus or None,
+        max_task_retries=RETRIES,
     )
     try:
         for row in done.iter_rows():
             line = json.loads(row["line"])
             if "say" in line:
                 say(line["say"])
+            elif "end" in line:
+                raise ShowfaceError(f"--cluster: a worker ended the run: {line['end']}")
             else:
                 yield Result(**line["result"])
             if stopped():
@@ -198,15 +257,27 @@ def _distribute(
 
 
 def _share(setup: Setup) -> tuple[int, int, int]:
-    """Return CPU threads and GPUs of a worker, and how many workers the cluster has room for."""
     listed: Any = ray.nodes  # has no types
     nodes = [node["Resources"] for node in listed() if node["Alive"]]
-    processors = [int(node.get("CPU", 0)) for node in nodes]
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    if gpus and setup.device != "cpu":
-        return setup.threads or 1, 1, gpus
-    threads = setup.threads or min(count for count in processors if count)
-    return threads, 0, max(1, sum(count // threads for count in processors))
+    return share([(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes], setup.threads, setup.device)
+
+
+def share(nodes: Sequence[tuple[int, int]], threads: int | None, device: str) -> tuple[int, int, int]:
+    """Return CPU threads and GPUs of a worker, and how many workers nodes of so many CPUs and GPUs have room for.
+
+    Raises:
+        UsageError: for none.
+    """
+    gpu = int(device != "cpu" and any(gpus for _, gpus in nodes))
+    threads = threads or (1 if gpu else min((cpus for cpus, _ in nodes if cpus), default=1))
+    count = sum(min(cpus // threads, gpus) if gpu else cpus // threads for cpus, gpus in nodes)
+    if not count:
+        most = max((cpus for cpus, gpus in nodes if gpus >= gpu), default=0)
+        raise UsageError(
+            f"--cluster: no machine {'with a GPU ' if gpu else ''}has {threads} CPUs free for a worker; "
+            f"the largest has {most}: use a smaller --threads"
+        )
+    return threads, gpu, count
 
 
 def _row(task: Task) -> str:

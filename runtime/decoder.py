@@ -1,12 +1,13 @@
 """The process in which image files are decoded: ``python -m showface.runtime.decoder``, spoken to through its pipes.
 
-A request and a reply are each one line of JSON, then the bytes whose numbers it gives. The process ends with its
-standard input, hence with its parent, however that dies.
+It says first that it is ready. A request and a reply are each one line of JSON, then the bytes whose numbers it gives.
+The process ends with its standard input, hence with its parent, however that dies.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from typing import BinaryIO
@@ -16,6 +17,7 @@ import numpy as np
 from .errors import InputError
 from .images import Photo, decode_photo
 
+READY = b"ready\n"
 MEMORY = 6 * 2**30  # bytes of address space: a file that needs more fails, and the machine does not swap for it
 
 
@@ -45,6 +47,8 @@ def _answer(reply: BinaryIO, photo: Photo) -> None:
 
 def serve(requests: BinaryIO, reply: BinaryIO) -> None:
     """Decode until there are no more requests."""
+    reply.write(READY)
+    reply.flush()
     while line := requests.readline():
         request = json.loads(line)
         data = requests.read(request["size"])
@@ -59,8 +63,9 @@ def serve(requests: BinaryIO, reply: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    # Signals that the terminal or the service manager sends to the whole group are the parent's to answer.
+    # Signals that the service manager sends to all processes are the parent's to answer.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     _limit_memory()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # the parent reads no warnings of the decoders
     serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import stat
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import InputError, system_errors
+from .errors import DiskFullError, InputError, system_errors
 
 MAX_FILE = 2**30  # bytes; 100 megapixels of 16-bit RGBA are 800 MB uncompressed
+_FULL = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -27,10 +31,32 @@ def read_file(path: Path) -> bytes:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{path}: is no regular file; showface does not read from pipes and devices")
-        data = file.read(MAX_FILE + 1)  # also where the file grows meanwhile
-    if len(data) > MAX_FILE:
+        data = file.read(MAX_FILE + 1) if status.st_size <= MAX_FILE else None  # it may also grow meanwhile
+    if data is None or len(data) > MAX_FILE:
         raise InputError(f"{path}: is larger than {MAX_FILE // 2**20} MiB")
     return data
+
+
+@contextmanager
+def write_errors(folder: Path, path: Path) -> Iterator[None]:
+    """Tell what one file brings about from what no other file will fare better with.
+
+    Args:
+        folder: is named where its disk is full.
+        path: is named where the operating system names no file.
+
+    Raises:
+        DiskFullError: the disk or the quota is full, or was made read-only.
+        InputError: any other :class:`OSError` of the block.
+    """
+    with system_errors(InputError, path, "cannot be written"):
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _FULL:
+                text = f"{folder}: {error.strerror}; make room and run the same command again"
+                raise DiskFullError(text) from error
+            raise
 
 
 def write_flushed(path: Path, data: bytes) -> None:
@@ -48,7 +74,7 @@ def write_flushed(path: Path, data: bytes) -> None:
 def write_file(path: str | Path, data: bytes) -> None:
     """Write ``data`` to a temporary name beside ``path``, flush it to disk and rename it."""
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{threading.get_ident()}.showface.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.showface.tmp")
     try:
         write_flushed(temporary, data)
         os.replace(temporary, path)

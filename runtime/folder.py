@@ -14,7 +14,7 @@ from .inference import BatchRunner
 from .inpainter import Inpainter
 from .isolation import IsolatedDecoder
 from .jobs import Job
-from .journal import Journal, discard, recover
+from .journal import Journal, discard, end_runs, recover, start_run
 from .landmarks import Landmarks, file_digest, find_detector, read_landmarks, yunet
 from .loading import Loaded, Reader, Task, landmarks_digest
 from .masks import list_masks
@@ -52,18 +52,20 @@ def process(
         ShowfaceError: the log cannot be written any more; the run ends, and can be continued.
     """
     readers = reader_factory(options)
+    runner = BatchRunner(inpainter, options.batch_size, say)
     if log is None:
-        yield from complete(_next(_tasks(jobs, options, None), stopped), inpainter, options, readers, None, say)
+        yield from complete(_next(_tasks(jobs, options, None), stopped), runner, options, readers, None)
         return
     results = open_log(log)
     try:
         with _journal(log.parent) as journal:
             tasks = _next(_tasks(jobs, options, results), stopped)
             # Closed before the journal and the log are, also where this generator is left by an error.
-            with closing(complete(tasks, inpainter, options, readers, journal, say)) as stream_of_results:
+            with closing(complete(tasks, runner, options, readers, journal)) as stream_of_results:
                 for result in stream_of_results:
                     results.append(result)
                     yield result
+            results.flush()
     finally:
         results.close()
 
@@ -76,8 +78,10 @@ def open_log(path: Path) -> ResultLog:
     """
     results = ResultLog(path)
     try:
+        end_runs(path.parent)
         for owed in recover(path.parent):
             results.adopt(owed)
+        results.flush()
         discard(path.parent)
     except BaseException:
         results.close()
@@ -109,8 +113,9 @@ def _next(tasks: Iterator[Task], stopped: Callable[[], bool]) -> Callable[[], Ta
 @contextmanager
 def _journal(output: Path) -> Iterator[Journal]:
     """Open the journal of a run; it is kept where the run does not end as it should."""
+    folder = start_run(output)
     with system_errors(UsageError, output, "cannot be written"):
-        journal = Journal(output)
+        journal = Journal(output, folder)
     keep = True
     try:
         yield journal
@@ -154,21 +159,19 @@ def reader_factory(options: Options) -> OpenReader:
 
 def complete(
     next_task: Callable[[], Task | None],
-    inpainter: Inpainter,
+    runner: BatchRunner,
     options: Options,
     readers: OpenReader,
     journal: Journal | None,
-    say: Callable[[str], None],
 ) -> Generator[Result, None, None]:
     """Yield the result of every task; see :func:`process`, which adds the log."""
 
     @contextmanager
     def open_reader() -> Iterator[Callable[[Task], Loaded | Result]]:
-        with readers(inpainter) as reader:
+        with readers(runner.inpainter) as reader:
             yield reader.load
 
     def write(finished: Finished) -> Result:
         return store(finished, options, journal)
 
-    runner = BatchRunner(inpainter, options.batch_size, say)
     yield from stream(next_task, Work(open_reader, runner, write, options.workers), time.monotonic)

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from .errors import InputError
 from .files import read_file, write_file
 from .headers import MAX_PIXELS, bits_per_channel, check_header, check_png, is_lossy
-from .metadata import PREFIX, exif_of, png_with_exif
+from .metadata import PREFIX, exif_of, png_with_chunk
 from .profiles import png_with_profile, profile_for, tiff_with_profile
 
 __all__ = ["SUFFIXES", "Photo", "Pixels", "decode_photo", "encode_photo", "read_photo", "write_file"]
@@ -183,5 +183,5 @@ def _encode_deep(pixels: Pixels, suffix: str, profile: bytes | None, exif: bytes
     data = bytes(cv2.imencode(suffix, _swap_red_and_blue(pixels))[1])
     if suffix != ".png":
         return data if profile is None else tiff_with_profile(data, profile)
-    data = data if exif is None else png_with_exif(data, exif)
+    data = data if exif is None else png_with_chunk(data, b"eXIf", exif)
     return data if profile is None else png_with_profile(data, profile)

@@ -9,26 +9,33 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
 
-from .errors import InputError
+from .decoder import READY
+from .errors import InputError, UsageError, system_errors
 from .images import Photo
 
-COMMAND = (sys.executable, "-m", "showface.runtime.decoder")
+COMMAND = (sys.executable, "-P", "-m", "showface.runtime.decoder")  # -P: runs no module of the working directory
 TIME_LIMIT = 120.0  # seconds for one file
 
 
 class IsolatedDecoder:
-    """A decoder process that is started when it is needed, and again after a crash. One thread at a time."""
+    """A decoder process, which is started again after a crash. One thread at a time.
+
+    Raises:
+        UsageError: on entering, where it cannot be started.
+    """
 
     def __init__(self, time_limit: float = TIME_LIMIT) -> None:
         self.time_limit = time_limit
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> IsolatedDecoder:
+        self._running()
         return self
 
     def __exit__(
@@ -53,19 +60,36 @@ class IsolatedDecoder:
         timer.start()
         try:
             return _ask(process, data, name)
+        except InputError:
+            raise
         except (EOFError, BrokenPipeError):
             cause = self._cause_of_death(late.is_set())
             raise InputError(f"{name}: {cause}; convert or remove the file") from None
+        except BaseException:  # the rest of the answer is still in the pipe
+            self._end()
+            raise
         finally:
             timer.cancel()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._end()
-            self._process = subprocess.Popen(
-                COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
+            pipe = subprocess.PIPE
+            with system_errors(UsageError, Path(COMMAND[0]), "the decoder process cannot be started"):
+                # A session of its own: a terminal sends its signals to the whole group, also to one that only starts.
+                self._process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+            self._await(self._process)
         return self._process
+
+    def _await(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if process.stdout.readline() == READY:
+            return
+        process.kill()
+        words = process.stderr.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        self._end()
+        raise UsageError(f"the decoder process cannot be started: {words[-1]}; see: {' '.join(COMMAND[:4])}")
 
     def _cause_of_death(self, timed_out: bool) -> str:
         process, self._process = self._process, None
@@ -88,7 +112,7 @@ class IsolatedDecoder:
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdin, process.stdout):
+    for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             with contextlib.suppress(OSError):  # what a dead process has not read
                 pipe.close()

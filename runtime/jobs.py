@@ -17,6 +17,9 @@ OTHER_IMAGE_SUFFIXES = (
     ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".raw", ".svg", ".tga",
 )  # fmt: skip
 
+NOT_READ = f"of the formats of images, showface reads {', '.join(SUFFIXES)}"
+LINKED = "links to folders are not followed"
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -69,11 +72,6 @@ def renamed(name: str, suffix: str) -> str:
     return name if same.get(old, old) == suffix else str(path.with_suffix(suffix))
 
 
-def saved_mask(folder: Path, job: Job) -> Path:
-    """Return where the hole of an input is saved."""
-    return (folder / job.relative).with_suffix(".png")
-
-
 def list_images(source: Path, masks: Path | None) -> list[Listed]:
     """List the images of ``source`` by name.
 
@@ -87,22 +85,28 @@ def list_images(source: Path, masks: Path | None) -> list[Listed]:
     with system_errors(UsageError, source, "cannot be read"):
         if source.is_file():
             return [Listed(source, Path(source.name))]
-        names, errors = _names(source, masks)
+        names, errors = _names(source, masks, lambda _: None)
     return [Listed(source / name, Path(name), errors.get(name)) for name in names]
 
 
-def _names(source: Path, masks: Path | None) -> tuple[list[str], dict[str, str]]:
+def _names(source: Path, masks: Path | None, say: Callable[[str], None]) -> tuple[list[str], dict[str, str]]:
     """Return the relative paths of the images in a folder, in order, and the errors of those that cannot be listed."""
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
     errors: dict[str, str] = {}
-    names = sorted(_walk(source, masks, errors), key=lambda name: name.split("/"))
+    omitted: dict[str, list[str]] = {}
+    names = sorted(_walk(source, masks, errors, omitted), key=lambda name: name.split("/"))
+    for reason, some in omitted.items():
+        say(f"{len(some)} passed over, such as {min(some)}: {reason}")
     if not names:
         raise UsageError(f"{source}: no images found ({', '.join(SUFFIXES)})")
     return names, errors
 
 
-def _walk(source: Path, masks: Path | None, errors: dict[str, str]) -> Iterator[str]:
+def _walk(
+    source: Path, masks: Path | None, errors: dict[str, str], omitted: dict[str, list[str]]
+) -> Iterator[str]:
+    """Yield the images below a folder; collect folders that cannot be read, and names that are omitted by reason."""
     # Path.resolve raises on a loop of symbolic links, os.path.realpath does not.
     excluded = None if masks is None else os.path.realpath(masks)
     failures: list[OSError] = []
@@ -110,8 +114,13 @@ def _walk(source: Path, masks: Path | None, errors: dict[str, str]) -> Iterator[
         place = Path(folder)
         children[:] = [c for c in children if os.path.realpath(place / c) != excluded]
         prefix = "" if place == source else place.relative_to(source).as_posix() + "/"
+        for name in filter(lambda child: (place / child).is_symlink(), children):
+            omitted.setdefault(LINKED, []).append(prefix + name)
         for name in files:
-            if PurePosixPath(name).suffix.lower() not in SUFFIXES:
+            suffix = PurePosixPath(name).suffix.lower()
+            if suffix in OTHER_IMAGE_SUFFIXES:
+                omitted.setdefault(NOT_READ, []).append(prefix + name)
+            if suffix not in SUFFIXES:
                 continue
             if excluded is None or os.path.realpath(place / name) != excluded:
                 yield prefix + name
@@ -123,7 +132,12 @@ def _walk(source: Path, masks: Path | None, errors: dict[str, str]) -> Iterator[
 
 
 def plan_jobs(
-    source: Path, output: Path, masks: Path | None, suffix: str | None = None, distinct_stems: bool = False
+    source: Path,
+    output: Path,
+    masks: Path | None,
+    suffix: str | None = None,
+    distinct_stems: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Sequence[Job]:
     """List the inputs in name order and check that input and output fit together.
 
@@ -133,6 +147,7 @@ def plan_jobs(
         masks: a mask folder, which is not searched for inputs.
         suffix: of all outputs, such as ``.png``; None leaves each its input's.
         distinct_stems: give an error to a file whose mask would be saved under the name of another's.
+        say: takes a line about each kind of entry that is passed over.
 
     Raises:
         UsageError: nothing to do, or the output is a file, lies inside the input, has the suffix of a
@@ -146,7 +161,7 @@ def plan_jobs(
         if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
             raise UsageError(f"{output}: lies inside the input folder {source}; choose a folder outside it")
     with system_errors(UsageError, source, "cannot be read"):
-        names, errors = _names(source, masks)
+        names, errors = _names(source, masks, say)
     if suffix is not None:
         _refuse_same_names(names, lambda name: renamed(name, suffix), errors)
     if distinct_stems:

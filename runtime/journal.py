@@ -1,14 +1,15 @@
 """The write-ahead journal: what a killed run had renamed into place before its line was in ``results.jsonl``.
 
-Every process that writes outputs keeps a journal of its own in ``OUTPUT/.showface/``, beside its temporary files. A
-line says, before an output gets its name, which bytes it will hold and which result will be reported. The next run
-takes over those whose file has these bytes, so that nothing needs ``--overwrite`` and nothing is done twice.
+Every process that writes outputs keeps a journal of its own in a folder of its run, ``OUTPUT/.showface/run-*/``, beside
+its temporary files. A line says, before an output gets its name, which bytes it will hold and which result will be
+reported. The next run takes over those whose file has these bytes, so that nothing needs ``--overwrite`` and nothing
+is done twice. It renames the folder first: a process of an ended run that still lives, such as a worker that a
+cluster could not stop, finds its temporary files no more, and publishes nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -19,25 +20,47 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from .errors import DiskFullError, InputError
-from .files import write_flushed
+from .errors import InputError, UsageError, system_errors
+from .files import write_errors, write_flushed
 from .results import Result, parse_result
 
 WORK_FOLDER = ".showface"  # in OUTPUT
 _JOURNAL, _TEMPORARY = ".journal", ".tmp"
-_FULL = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
+_RUNNING, _ENDED = "run-", "ended-"  # how the folders of runs begin
+
+
+def start_run(output: Path) -> Path:
+    """Make the folder for the journals and temporary files of a new run, and return it.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    with system_errors(UsageError, output, "cannot be written"):
+        folder = _work_folder(output) / f"{_RUNNING}{secrets.token_hex(8)}"
+        folder.mkdir(parents=True)
+    return folder
+
+
+def _work_folder(output: Path) -> Path:
+    folder = output / WORK_FOLDER
+    if folder.is_symlink():
+        raise UsageError(f"{folder}: is a link; showface works in a folder of that name, so remove it")
+    return folder
 
 
 class Journal:
-    """Writes the outputs of one process into an output folder; usable from several threads."""
+    """Writes the outputs of one process into an output folder; usable from several threads.
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
-        self.folder = output / WORK_FOLDER
+    Args:
+        output: the output folder.
+        folder: of the run, from :func:`start_run`.
+    """
+
+    def __init__(self, output: Path, folder: Path) -> None:
+        self.output, self.folder = output, folder
         self._root = os.path.realpath(output)
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._lock = threading.Lock()
-        self.folder.mkdir(exist_ok=True)
         self._file = (self.folder / (self._name + _JOURNAL)).open("ab")
 
     def publish(self, path: Path, data: bytes, result: Result, replace: bool) -> None:
@@ -55,25 +78,21 @@ class Journal:
         """
         temporary = self.folder / f"{self._name}-{threading.get_ident()}{_TEMPORARY}"
         try:
-            self._make_parent(path.parent)
-            write_flushed(temporary, data)
-            if not replace and os.path.lexists(path):
-                raise InputError(f"{path}: appeared while the run went on, and is not of it; it was kept")
-            self._announce(result, data)
-            os.replace(temporary, path)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise DiskFullError(
-                    f"{self.output}: {error.strerror}; make room and run the same command again"
-                ) from error
-            raise InputError(f"{error.filename or path}: cannot be written: {error.strerror or error}") from error
+            with write_errors(self.output, path):
+                self._make_parent(path.parent)
+                write_flushed(temporary, data)
+                self._announce(result, data)
+                # As late as can be: rename asks nobody, and hard links are not to be had on every file system.
+                if not replace and os.path.lexists(path):
+                    raise InputError(f"{path}: appeared while the run went on, and is not of it; it was kept")
+                os.replace(temporary, path)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
     def _make_parent(self, parent: Path) -> None:
         if not self.folder.is_dir():
-            raise InputError(f"{self.output}: the output folder is gone")
+            raise InputError(f"{self.output}: the output folder is gone, or another run has taken it over")
         if not Path(os.path.realpath(parent)).is_relative_to(self._root):
             raise InputError(f"{parent}: is a link that leads out of the output folder {self.output}")
         parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +109,18 @@ class Journal:
         self._file.close()
         if not keep:
             (self.folder / (self._name + _JOURNAL)).unlink(missing_ok=True)
-            remove_folder(self.output)
+            _remove_empty(self.folder, self.folder.parent)
+
+
+def end_runs(output: Path) -> None:
+    """Take the folders of all runs from their processes, so that those that still live publish nothing more.
+
+    Raises:
+        UsageError: a folder cannot be renamed, or the work folder is a link.
+    """
+    with system_errors(UsageError, output, "cannot be written"):
+        for folder in _work_folder(output).glob(f"{_RUNNING}*"):
+            folder.rename(folder.with_name(_ENDED + folder.name.removeprefix(_RUNNING)))
 
 
 def recover(output: Path, wanted: Callable[[Result], bool] = lambda _: True) -> Iterator[Result]:
@@ -100,7 +130,7 @@ def recover(output: Path, wanted: Callable[[Result], bool] = lambda _: True) -> 
         output: the output folder.
         wanted: which of them; the files of the others are not read.
     """
-    for path in sorted((output / WORK_FOLDER).glob(f"*{_JOURNAL}")):
+    for path in sorted((output / WORK_FOLDER).glob(f"*/*{_JOURNAL}")):
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 digest, result = _announced(line)
@@ -109,17 +139,19 @@ def recover(output: Path, wanted: Callable[[Result], bool] = lambda _: True) -> 
 
 
 def discard(output: Path) -> None:
-    """Remove the journals and temporary files of earlier runs."""
-    for pattern in (f"*{_JOURNAL}", f"*{_TEMPORARY}"):
-        for path in (output / WORK_FOLDER).glob(pattern):
-            path.unlink(missing_ok=True)
-    remove_folder(output)
+    """Remove the journals and temporary files of ended runs; see :func:`end_runs`."""
+    folders = list((output / WORK_FOLDER).glob(f"{_ENDED}*"))
+    for folder in folders:
+        for pattern in (f"*{_JOURNAL}", f"*{_TEMPORARY}"):
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
+    _remove_empty(*folders, output / WORK_FOLDER)
 
 
-def remove_folder(output: Path) -> None:
-    """Remove the work folder where nothing is left in it."""
-    with contextlib.suppress(OSError):
-        (output / WORK_FOLDER).rmdir()
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _announced(line: str) -> tuple[str | None, Result | None]:

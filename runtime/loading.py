@@ -16,12 +16,13 @@ from .faces import Array, check_square, prepare
 from .files import read_file
 from .images import Photo, Pixels
 from .inpainter import Inpainter
-from .jobs import Job, saved_mask
+from .jobs import Job
 from .landmarks import Landmarks
 from .masks import Hole, Listing, hole_from_mask, hole_of
 from .options import Options
 from .parsing import add_region, category_region, region_of_square
 from .results import Result, result_key
+from .saved_masks import key_of_mask, saved_mask
 
 Decode = Callable[[bytes, str], Photo]
 
@@ -158,7 +159,7 @@ class Reader:
     def _is_done(self, job: Job, result: Result, before: Result) -> bool:
         if before.status == "failed" or (before.output, before.key) != (result.output, result.key):
             return False
-        return self.options.save_masks is None or saved_mask(self.options.save_masks, job).exists()
+        return self.options.save_masks is None or key_of_mask(saved_mask(self.options.save_masks, job)) == result.key
 
     def _squares(self, photo: Photo, job: Job) -> list[Square] | None:
         """Return the squares of the faces in a picture; None where it is an aligned face itself."""
@@ -168,7 +169,7 @@ class Reader:
         found = self.find_faces(photo.pixels, job.relative.as_posix())
         if not found:
             raise InputError(f"{job.source}: no face was found; give its landmarks with --landmarks")
-        return [square_of(landmarks, str(job.source)) for landmarks in found]
+        return [square_of(landmarks, photo.pixels.shape[:2], str(job.source)) for landmarks in found]
 
     def _hole_of_categories(self, photo: Photo, squares: list[Square] | None) -> Hole:
         masks, size = self.options.masks, self.inpainter.image_size

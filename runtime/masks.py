@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,7 +59,7 @@ class MaskSource:
             listing: a :func:`list_masks` that remembers, for many images of one folder.
 
         Raises:
-            InputError: there is no such file, or several.
+            InputError: there is no such file, or several, or its folder cannot be read.
         """
         if self.kind != "file" or self.path is None or self.path.is_file():
             return self.path
@@ -78,14 +79,16 @@ class MaskSource:
 
 
 def list_masks(folder: Path) -> Listing:
-    """Return the names of the images in ``folder`` by their stem; none where it cannot be read."""
+    """Return the names of the images in ``folder`` by their stem; none where there is no such folder.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     names: dict[str, list[str]] = {}
-    try:
+    with system_errors(InputError, folder, "cannot be read"), suppress(FileNotFoundError, NotADirectoryError):
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() in SUFFIXES:
                 names.setdefault(path.stem, []).append(path.name)
-    except OSError:
-        return {}
     return names
 
 

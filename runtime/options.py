@@ -93,6 +93,11 @@ def suffix_of_format(name: str | None) -> str | None:
     return {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix, suffix)
 
 
-def workers() -> int:
-    """Return how many threads read, and how many write: one to eight, half of the processors."""
-    return max(1, min(8, (os.cpu_count() or 2) // 2))
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers(threads: int) -> int:
+    """Return how many threads read, and how many write, of ``threads`` processors: half of them, one to eight."""
+    return max(1, min(8, threads // 2))

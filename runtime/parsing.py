@@ -37,4 +37,6 @@ def add_region(hole: Hole, region: Region, square: Square) -> None:
     matrix = picture_map(square, region.shape[0])
     matrix[:, 2] -= (columns.start, rows.start)
     size = columns.stop - columns.start, rows.stop - rows.start
-    hole[area] |= cv2.warpAffine(region.astype(np.float32), matrix, size, flags=cv2.INTER_LINEAR) >= 0.5
+    # The -1: by no rounding does what touches the square's edge reach a pixel beyond, which no face would complete.
+    found = cv2.warpAffine(region.astype(np.float32), matrix, size, flags=cv2.INTER_LINEAR, borderValue=-1.0)
+    hole[area] |= np.asarray(found) >= 0.5

@@ -124,9 +124,12 @@ def _batches(shared: _Shared) -> Iterator[list[Loaded]]:
     """Yield inputs that together have enough faces for a batch, or fill the memory of one."""
     batch: list[Loaded] = []
     while (item := shared.loaded.get()) is not None:
+        if not item.faces:
+            yield [item]  # has nothing to wait for
+            continue
         batch.append(item)
         enough = sum(len(item.faces) for item in batch) >= shared.work.runner.limit
-        if enough or sum(item.weight for item in batch) >= QUEUE_BYTES or not item.faces:
+        if enough or sum(item.weight for item in batch) >= QUEUE_BYTES:
             yield batch
             batch = []
     if batch:

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from .errors import ShowfaceError, UsageError, system_errors
@@ -72,11 +72,16 @@ def parse_result(line: str) -> Result | None:
         (result.key, str | None),
     ]
     known = all(isinstance(value, kind) for value, kind in kinds) and result.status in get_args(Status)
-    if not known or os.path.splitext(result.input)[0] != os.path.splitext(result.output)[0]:
+    if not known or _without_suffix(result.input) != _without_suffix(result.output):
         return None
     # One text for both names and for all equal statuses: a run holds the last result of every input.
     output = result.input if result.output == result.input else result.output
     return replace(result, output=output, status=_STATUS[result.status])
+
+
+def _without_suffix(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)  # knows the same suffixes as what makes the names of outputs, also that of "..png"
+    return path.parent / path.stem
 
 
 def read_results(path: Path) -> Iterator[Result]:
@@ -168,7 +173,16 @@ class ResultLog:
                 f"{self.path}: is gone or was replaced while the run went on; put the folder back and run again"
             )
 
+    def flush(self) -> None:
+        """Flush the lines to the disk; no journal that explains the same outputs may go before that.
+
+        Raises:
+            ShowfaceError: they cannot be written.
+        """
+        with system_errors(ShowfaceError, self.path, "cannot be written"):
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Flush the file to the disk, close it, and drop the lock."""
-        with system_errors(ShowfaceError, self.path, "cannot be written"), self._file:
-            os.fsync(self._file.fileno())
+        with self._file:
+            self.flush()

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from .errors import UsageError, system_errors
 from .images import Pixels, encode_photo, read_photo, write_file
-from .jobs import Job, saved_mask
+from .jobs import Job
 from .masks import Hole, MaskSource, hole_of
 from .results import Result
+from .saved_masks import saved_mask
 
 TILE = 160  # pixels
 FACES_A_ROW = 2

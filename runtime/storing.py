@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .align import blend, owners
-from .errors import DiskFullError, InputError, ShowfaceError, system_errors
+from .errors import DiskFullError, InputError, ShowfaceError
 from .faces import composite
-from .files import read_file
+from .files import write_errors
 from .images import Pixels, encode_photo, write_file
-from .jobs import saved_mask
 from .journal import Journal
 from .loading import Loaded
 from .options import Options
 from .results import Result
+from .saved_masks import save_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +51,13 @@ def store(finished: Finished, options: Options, journal: Journal | None) -> Resu
     try:
         data = item.copy if item.copy is not None else _encode(finished, options)
         if options.save_masks is not None:
-            _save_mask(item, options.save_masks)
+            assert done.key is not None
+            save_mask(item.hole, done.key, options.save_masks, item.job, options.overwrite)
         done = replace(done, seconds=round(done.seconds + time.monotonic() - started, 4))
         if journal is not None:
             journal.publish(item.job.output, data, done, item.replace)
         else:
-            with system_errors(InputError, item.job.output, "cannot be written"):
+            with write_errors(item.job.output.parent, item.job.output):
                 item.job.output.parent.mkdir(parents=True, exist_ok=True)
                 write_file(item.job.output, data)
     except DiskFullError:
@@ -101,18 +100,3 @@ def assemble(item: Loaded, completed: Sequence[NDArray[Any] | InputError], opaqu
     for index, (square, face) in enumerate(zip(squares, completed, strict=True)):
         blend(picture, item.hole, owner == index, square, face, opaque)
     return picture
-
-
-def _save_mask(item: Loaded, folder: Path) -> None:
-    path = saved_mask(folder, item.job)
-    data = encode_photo(item.hole.astype(np.uint8) * 255, ".png", lossy=False)
-    with system_errors(InputError, path, "cannot be written"):
-        if os.path.lexists(path):
-            if read_file(path) == data:
-                return
-            if not item.replace:
-                raise InputError(f"{path}: exists and is another mask; add --overwrite to replace it")
-        if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder)):
-            raise InputError(f"{path.parent}: is a link that leads out of {folder}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, data)

@@ -57,7 +57,7 @@ def inpaint(
     from ..jobs import plan_jobs
     from ..landmarks import find_detector
     from ..masks import mask_source
-    from ..options import Alignment, Options, absolute, suffix_of_format, workers
+    from ..options import Alignment, Options, absolute, processors, suffix_of_format, workers
     from ..results import RESULTS_FILE, Result
     from .progress import Tally, printable, show_progress
 
@@ -67,16 +67,20 @@ def inpaint(
         raise UsageError("--face-detector and --landmarks go with --align")
     if sheet is not None and mask_origin.kind == "class" and save_masks is None:
         raise UsageError("--sheet of class: masks needs --save-masks DIR, from which it takes them")
-    _check_save_masks(save_masks, source, output)
+    _check_folders(save_masks, masks, source, output)
     suffix = suffix_of_format(output_format)
     detector = find_detector(face_detector) if align and landmarks is None else None
     options = Options(
         mask_origin, batch_size or 0, overwrite, quality, Alignment(detector, landmarks) if align else None,
-        save_masks, workers(),
+        save_masks, workers(processors()),
     )  # fmt: skip
     if cluster is not None:
         source, output, options = Path(os.path.abspath(source)), Path(os.path.abspath(output)), absolute(options)
-    jobs = plan_jobs(source, output, masks, suffix, save_masks is not None)
+
+    def say(text: str) -> None:
+        errors.print(printable(text))
+
+    jobs = plan_jobs(source, output, masks, suffix, save_masks is not None, say)
     single = source.is_file() and jobs[0].output == output
     log = None if single else output / RESULTS_FILE
     tally, kept = Tally(len(jobs)), list[Result]()
@@ -84,9 +88,6 @@ def inpaint(
 
     def stopped() -> bool:
         return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
-
-    def say(text: str) -> None:
-        errors.print(printable(text))
 
     threads = context.obj["threads"]
     if cluster is None:
@@ -128,15 +129,20 @@ def _end(caught: list[int], tally: Tally, limit: int | None) -> None:
         raise typer.Exit(1)
 
 
-def _check_save_masks(folder: Path | None, source: Path, output: Path) -> None:
-    """Refuse a folder for masks where they would become inputs, or stand in the way of outputs.
+def _check_folders(folder: Path | None, masks: Path | None, source: Path, output: Path) -> None:
+    """Refuse folders where what is written would become an input or a mask, or stand in the way of something else.
 
     Raises:
-        UsageError: it is the input or the output folder, or lies inside the input.
+        UsageError: ``folder``, for the masks that are saved, is the folder of inputs, masks or outputs, or lies inside
+            the inputs; or the outputs would lie among the masks.
     """
+    if masks is not None and os.path.realpath(masks) == os.path.realpath(output):
+        raise UsageError(f"{output}: is also what --masks names; choose another output")
     if folder is None:
         return
     with system_errors(UsageError, folder, "cannot be read"):
+        if masks is not None and os.path.realpath(folder) == os.path.realpath(masks):
+            raise UsageError(f"--save-masks {folder}: is the folder of --masks; choose another")
         if os.path.realpath(folder) == os.path.realpath(output):
             raise UsageError(f"--save-masks {folder}: is the output folder; choose another")
         if source.is_dir() and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(source)):

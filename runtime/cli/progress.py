@@ -28,7 +28,7 @@ class Tally:
     Attributes:
         total: inputs.
         count: results by status.
-        started: on the monotonic clock.
+        started: on the monotonic clock; of a run that goes on with an earlier one, when it had skipped what was done.
     """
 
     total: int
@@ -40,11 +40,25 @@ class Tally:
         """Inputs that have a result."""
         return sum(self.count.values())
 
+    @property
+    def worked(self) -> int:
+        """Inputs that were not skipped."""
+        return self.count["done"] + self.count["failed"]
+
+    @property
+    def rate(self) -> float:
+        """Images per second, without those that were skipped."""
+        return self.worked / max(time.monotonic() - self.started, 1e-9)
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        self.count[result.status] += 1
+        if not self.worked:
+            self.started = time.monotonic()
+
     def line(self) -> str:
-        """Return files, images/s, failures and time left in one line; what was skipped takes no part in the speed."""
-        seconds = time.monotonic() - self.started
-        worked = self.count["done"] + self.count["failed"]
-        rate = worked / seconds if seconds > 0 else 0.0
+        """Return files, images/s, failures and time left in one line."""
+        rate = self.rate
         left = f"{(self.total - self.finished) / rate / 60:.0f} min left" if rate > 0 else "time left unknown"
         return (
             f"{self.finished} of {self.total} files, {rate:.2f} images/s, {self.count['skipped']} skipped, "
@@ -75,10 +89,8 @@ def _bar(tally: Tally) -> Iterator[Display]:
         bar = progress.add_task("inpaint", total=tally.total, rate=0.0, failed=0)
 
         def display(result: Result) -> None:
-            tally.count[result.status] += 1
-            seconds = time.monotonic() - tally.started
-            worked = tally.count["done"] + tally.count["failed"]
-            progress.update(bar, advance=1, rate=worked / max(seconds, 1e-9), failed=tally.count["failed"])
+            tally.add(result)
+            progress.update(bar, advance=1, rate=tally.rate, failed=tally.count["failed"])
             if result.error:
                 progress.console.print(printable(f"failed: {result.error}"))
 
@@ -90,7 +102,7 @@ def _lines(tally: Tally) -> Display:
 
     def display(result: Result) -> None:
         nonlocal last
-        tally.count[result.status] += 1
+        tally.add(result)
         if result.error:
             errors.print(printable(f"failed: {result.error}"))
         if time.monotonic() - last >= LINE_EVERY:

@@ -15,7 +15,17 @@ from skimage.transform import SimilarityTransform
 
 from showface.runtime.align import TEMPLATE, blend, cut_out, owners, picture_map, square_of
 from showface.runtime.errors import InputError, UsageError
+from showface.runtime.faces import prepare
+from showface.runtime.images import decode_photo
+from showface.runtime.inpainter import Inpainter
+from showface.runtime.jobs import Job
 from showface.runtime.landmarks import read_landmarks, yunet
+from showface.runtime.loading import Reader, Task
+from showface.runtime.masks import MaskSource, list_masks
+from showface.runtime.options import Alignment, Options
+from showface.runtime.parsing import add_region
+from showface.runtime.results import Result
+from showface.runtime.stages import CATEGORIES
 
 DATA = Path(os.environ.get("SHOWFACE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 YUNET = DATA / "weights" / "yunet_n_dynamic.onnx"
@@ -46,20 +56,27 @@ def as_completed(pixels, size=256):
 def test_the_square_is_the_best_similarity(seed):
     random = np.random.default_rng(seed)
     landmarks = placed(random.uniform(-90, 90), 200, 300, 250) + random.normal(0, 5, (5, 2))
-    square = square_of(landmarks, "x")
+    square = square_of(landmarks, (1000, 1000), "x")
     reference = SimilarityTransform.from_estimate(TEMPLATE, landmarks)
     np.testing.assert_allclose(square.to_picture, reference.params[:2], atol=1e-8)
     assert square.side == pytest.approx(reference.scale)
 
 
+@pytest.mark.parametrize(("shape", "side"), [((100, 300), 1201), ((100, 300), 1e9), ((9000, 9000), 20001)])
+def test_landmarks_too_far_apart_are_no_face_of_the_picture(shape, side):
+    with pytest.raises(InputError, match=rf"x: .*too large for a picture of {shape[1]}×{shape[0]}"):
+        square_of(placed(0, side, 50, 50), shape, "x")
+    assert square_of(placed(0, 1199, 50, 50), (100, 300), "x").side == pytest.approx(1199)
+
+
 def test_landmarks_in_one_point_are_no_face():
     with pytest.raises(InputError, match="too small"):
-        square_of(np.full((5, 2), 7.0), "x")
+        square_of(np.full((5, 2), 7.0), (1000, 1000), "x")
 
 
 def test_what_is_cut_out_has_its_landmarks_at_the_template():
     landmarks = placed(30, 400, 500, 450)
-    square = square_of(landmarks, "x")
+    square = square_of(landmarks, (1000, 1000), "x")
     for (x, y), expected in zip(landmarks, TEMPLATE * 512, strict=True):
         pixels = np.zeros((900, 1000, 3), np.uint8)
         cv2.circle(pixels, (round(x), round(y)), 6, (255,) * 3, -1)
@@ -76,7 +93,7 @@ def test_there_and_back_again(dtype, channels):
     pixels = {1: pixels[..., 0], 3: pixels, 4: np.dstack([pixels, pixels[..., 0]])}[channels]
     hole = np.zeros((700, 800), np.bool_)
     hole[300:380, 320:460] = True
-    square = square_of(placed(-20, 330, 400, 350), "x")
+    square = square_of(placed(-20, 330, 400, 350), (1000, 1000), "x")
     cut, _ = cut_out(pixels, np.zeros_like(hole), square, 256)
     eight = cut if dtype == np.uint8 else (cut // 257).astype(np.uint8)
     completed = as_completed(np.repeat(eight[..., None], 3, axis=2) if channels == 1 else eight)
@@ -102,7 +119,7 @@ def test_channel_by_channel_is_bit_identical_to_all_at_once(dtype, channels):
     pixels = pixels[..., 0] if channels == 1 else pixels
     hole = random.random((500, 600)) < 0.001
     hole[150:330, 200:380] = True
-    square = square_of(placed(-20, 400, 300, 250), "x")
+    square = square_of(placed(-20, 400, 300, 250), (1000, 1000), "x")
     mine = owners([square], hole) == 0
     completed = random.uniform(-1.1, 1.1, (3, 256, 256)).astype(np.float32)
 
@@ -136,7 +153,7 @@ def test_channel_by_channel_is_bit_identical_to_all_at_once(dtype, channels):
 def test_the_seam_fades_from_the_known_pixels_and_never_from_the_occluder():
     hole = np.zeros((400, 400), np.bool_)
     hole[150:250, 150:250] = True
-    square = square_of(placed(0, 380, 200, 200), "x")
+    square = square_of(placed(0, 380, 200, 200), (1000, 1000), "x")
     result = np.full((400, 400, 3), 100, np.uint8)
     result[hole] = (255, 0, 0)  # the occluder, far from both
     blend(result, hole, hole, square, np.full((3, 256, 256), 140 / 127.5 - 1, np.float32), opaque=False)
@@ -150,7 +167,7 @@ def test_the_seam_fades_from_the_known_pixels_and_never_from_the_occluder():
 def test_each_face_completes_its_own_part_of_the_hole():
     hole = np.zeros((400, 800), np.bool_)
     hole[180:220, 100:700] = True
-    squares = [square_of(placed(0, 360, x, 200), "x") for x in (220, 560)]
+    squares = [square_of(placed(0, 360, x, 200), (1000, 1000), "x") for x in (220, 560)]
     owner = owners(squares, hole)
     assert (owner[~hole] == -1).all()
     assert set(np.unique(owner[hole])) == {0, 1}
@@ -161,9 +178,45 @@ def test_each_face_completes_its_own_part_of_the_hole():
 def test_what_lies_outside_the_picture_mirrors_its_hole_too():
     hole = np.zeros((200, 200), np.bool_)
     hole[:, :3] = True
-    _, covered = cut_out(picture((200, 200)), hole, square_of(placed(0, 200, 60, 100), "x"), 256)
+    _, covered = cut_out(picture((200, 200)), hole, square_of(placed(0, 200, 60, 100), (1000, 1000), "x"), 256)
     assert covered[128, 40:55].any()
     assert covered[:, :20].sum() == 0
+
+
+def test_what_the_parser_sees_in_a_face_is_hole_where_the_face_is(narrow_bundle, tmp_path):
+    inpainter = Inpainter.from_bundle(narrow_bundle, "cpu", 1)
+    pixels, nothing = skimage.data.astronaut(), np.zeros((512, 512), np.bool_)
+    cut, hidden = cut_out(pixels, nothing, square_of(ASTRONAUT, pixels.shape, "x"), 256)
+    seen = inpainter.parse(prepare(cut, hidden, 256, "x")[0][None])[0]
+    index = np.bincount(seen.ravel()).argmax()
+    Image.fromarray(pixels).save(tmp_path / "one.png")
+    options = Options(MaskSource("class", categories=(CATEGORIES[index],), margin=0), alignment=Alignment())
+    reader = Reader(options, inpainter, decode_photo, list_masks, lambda *_: [ASTRONAUT], lambda _: "")
+    job = Job(tmp_path / "one.png", Path("one.png"), tmp_path / "out" / "one.png")
+    loaded = reader.load(Task(job, Result("one.png", "one.png", "failed"), None, False))
+
+    to_square = SimilarityTransform.from_estimate(TEMPLATE * 256, ASTRONAUT).inverse
+    y, x = np.mgrid[:512, :512]
+    u, v = np.floor(to_square(np.stack([x.ravel(), y.ravel()], axis=1) + 0.5)).astype(int).T
+    inside = (u >= 0) & (u < 256) & (v >= 0) & (v < 256)
+    expected = np.zeros(512 * 512, np.bool_)
+    expected[inside] = seen[v[inside], u[inside]] == index
+    assert expected.any()
+    assert (loaded.hole.ravel() == expected).mean() > 0.99
+    assert loaded.result.hole_ratio == loaded.hole.mean()
+    (face,) = loaded.faces
+    assert ((face.mask[0] > 0.5) == (seen == index)).mean() > 0.95
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_region_that_fills_the_square_does_not_leave_it(seed):
+    random = np.random.default_rng(seed)
+    side = random.uniform(100, 500)
+    square = square_of(placed(random.uniform(-40, 40), side, *random.uniform(399, 401, 2)), (800, 800), "x")
+    hole = np.zeros((800, 800), np.bool_)
+    add_region(hole, np.ones((256, 256), np.bool_), square)
+    assert (owners([square], hole)[hole] == 0).all()
+    assert hole.sum() == pytest.approx(side**2, rel=0.03)
 
 
 def inpaint(folder, bundle, *options):

@@ -42,6 +42,15 @@ def inpaint(run, face_folder, narrow_bundle, tmp_path):
     return start
 
 
+@pytest.mark.parametrize(("output", "saved"), [("out", "masks"), ("masks", "saved"), ("out", "out")])
+def test_what_is_written_is_kept_apart_from_what_is_read(inpaint, face_folder, tmp_path, output, saved):
+    before = {path.name: path.read_bytes() for path in face_folder[1].iterdir()}
+    code, text = inpaint("--overwrite", "--save-masks", tmp_path / saved, output=tmp_path / output)
+    assert code == 2
+    assert "choose another" in text
+    assert {path.name: path.read_bytes() for path in face_folder[1].iterdir()} == before
+
+
 @pytest.fixture
 def close(monkeypatch):
     """Return a function that closes a folder to this process, as permissions do for another user than root."""

@@ -123,6 +123,19 @@ def test_an_all_black_mask_copies_the_file_byte_by_byte(run, face_folder, tmp_pa
     assert statuses(run()) == ALL_SKIPPED
 
 
+def test_an_input_without_a_hole_does_not_split_a_batch(run, inpainter, face_folder, monkeypatch):
+    write_mask(face_folder[1] / "b.png", 0)
+    sizes, real = [], inpainter.run_networks
+
+    def record(image, mask):
+        sizes.append(len(image))
+        return real(image, mask)
+
+    monkeypatch.setattr(inpainter, "run_networks", record)
+    assert statuses(run()) == ALL_DONE
+    assert sizes == [2]
+
+
 def test_an_output_that_cannot_be_written_is_named(run, face_folder, tmp_path, monkeypatch):
     write_mask(face_folder[1] / "a.png", 0)  # is copied, the others are encoded
 

@@ -1,5 +1,7 @@
 """Where the hole comes from: thresholds, resizing, the search for mask files, alpha and key colours."""
 
+import errno
+import functools
 import io
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from showface.runtime.masks import (
     MaskSource,
     hole_from_mask,
     hole_of,
+    list_masks,
     mask_source,
 )
 
@@ -203,6 +206,16 @@ def test_find_mirrors_the_folder_by_stem(tmp_path):
     for missing in ("c.jpg", "sub/ab.jpg", "other/a.jpg"):
         with pytest.raises(InputError, match=f"{missing}: no mask"):
             source.find(Path(missing))
+
+
+def test_a_folder_that_cannot_be_read_for_a_moment_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    (tmp_path / "a.png").touch()
+    listing = functools.lru_cache(list_masks)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        with pytest.raises(InputError, match="cannot be read: Input/output error"):
+            MaskSource("file", tmp_path).find(Path("a.jpg"), listing)
+    assert MaskSource("file", tmp_path).find(Path("a.jpg"), listing) == tmp_path / "a.png"
 
 
 def test_find_refuses_a_choice(tmp_path):

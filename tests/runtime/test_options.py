@@ -1,5 +1,6 @@
 """Output format and quality, metadata, masks of categories, saved masks, and the limits on failures."""
 
+import errno
 import io
 import json
 import shutil
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from showface.runtime.errors import UsageError
+from showface.runtime.errors import DiskFullError, UsageError
 from showface.runtime.faces import prepare
 from showface.runtime.folder import process
 from showface.runtime.images import decode_photo
@@ -125,8 +126,10 @@ def test_the_thumbnail_of_the_face_as_it_was_is_gone():
     Image.new("RGB", (64, 64), "blue").save(data, "JPEG", exif=block)
     with Image.open(io.BytesIO(data.getvalue())) as image:
         assert IFD0_THUMBNAIL in image.getexif().get_ifd(ExifTags.IFD.IFD1)
-    exif = Image.Exif()
-    exif.load(b"Exif\0\0" + decode_photo(data.getvalue(), "x").exif)
+    exif, kept = Image.Exif(), decode_photo(data.getvalue(), "x").exif
+    assert len(kept) == len(block) - 6
+    assert small.getvalue()[100:110] not in kept
+    exif.load(b"Exif\0\0" + kept)
     assert exif[ORIENTATION] == 1
     assert not exif.get_ifd(ExifTags.IFD.IFD1)
 
@@ -177,6 +180,33 @@ def test_a_foreign_mask_is_not_overwritten(run, tmp_path):
     assert results["c.png"].status == "failed"
     assert "add --overwrite" in results["c.png"].error
     assert (tmp_path / "saved" / "c.png").read_bytes() == before
+    run()  # explains the output, and not the mask
+    assert statuses(run(save_masks=tmp_path / "saved"))["c.png"] == "failed"
+    assert (tmp_path / "saved" / "c.png").read_bytes() == before
+    assert set(statuses(run(save_masks=tmp_path / "saved", overwrite=True)).values()) <= {"done", "skipped"}
+    assert (np.asarray(Image.open(tmp_path / "saved" / "c.png")) > 0).any()
+
+
+def test_a_mask_that_a_run_saved_is_known_again_and_follows_the_hole(run, face_folder, tmp_path):
+    run(save_masks=tmp_path / "saved")
+    shutil.copy(face_folder[1] / "b.png", face_folder[1] / "a.png")
+    assert statuses(run(save_masks=tmp_path / "saved")) == {"a.png": "done", "b.jpg": "skipped", "c.png": "skipped"}
+    hole = np.asarray(Image.open(face_folder[1] / "b.png")) > 0
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "saved" / "a.png")) > 0, hole)
+    Image.fromarray(hole).save(tmp_path / "saved" / "b.png")  # the same hole, edited by hand
+    results = run(save_masks=tmp_path / "saved")
+    assert statuses(results) == {"a.png": "skipped", "b.jpg": "failed", "c.png": "skipped"}
+    assert "was not saved by a run" in results["b.jpg"].error
+
+
+def test_a_disk_that_is_full_of_masks_ends_the_run(run, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("showface.runtime.saved_masks.write_file", full)
+    with pytest.raises(DiskFullError, match="saved: No space left on device; make room"):
+        run(save_masks=tmp_path / "saved")
+    assert (tmp_path / "out" / "results.jsonl").read_text() == ""
 
 
 def test_saved_masks_give_the_same_result_again(run, inpainter, face_folder, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from showface.runtime.errors import ShowfaceError, UsageError
 from showface.runtime.folder import process
 from showface.runtime.inpainter import Inpainter
-from showface.runtime.jobs import plan_jobs
+from showface.runtime.jobs import plan_jobs, renamed
 from showface.runtime.masks import MaskSource
 from showface.runtime.options import Options
 from showface.runtime.results import Result, ResultLog, read_results
@@ -115,8 +115,10 @@ def test_a_failure_does_not_disown_the_file_written_before_it(tmp_path):
 
 
 def test_a_line_may_differ_in_the_suffix_of_its_output(tmp_path):
-    append(tmp_path / "results.jsonl", Result("d/a.jpg", "d/a.png", "done"))
-    assert [result.output for result in read_results(tmp_path / "results.jsonl")] == ["d/a.png"]
+    names = [("d/a.jpg", "d/a.png"), ("..png", "..jpg"), ("d/.b..png", "d/.b..jpg")]
+    assert [renamed(name, Path(output).suffix) for name, output in names] == [output for _, output in names]
+    append(tmp_path / "results.jsonl", *(Result(*both, "done") for both in names))
+    assert [(line.input, line.output) for line in read_results(tmp_path / "results.jsonl")] == names
 
 
 def test_a_log_that_cannot_be_written_names_the_file(tmp_path):
