@@ -70,7 +70,7 @@ def build_narrow(**changes):
     with torch.no_grad():
         model.refiner.to_rgb.weight.normal_(0.0, 0.05)
         model.refiner.to_rgb.bias.normal_(0.0, 0.05)
-        model.coarse.layout.features.weight.normal_(0.0, 0.2)
+        model.coarse.layout.features.weight.normal_(0.0, 0.2, generator=torch.Generator().manual_seed(1))
     return model.eval()
 
 

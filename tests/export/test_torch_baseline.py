@@ -10,7 +10,7 @@ from showface.runtime.parity.cases import Case
 
 def test_the_baseline_completes_as_the_reference_does(narrow_checkpoint, chain_inputs):
     threads = torch.get_num_threads()
-    (subject,), gflop = torch_subjects(narrow_checkpoint, False, threads)
+    (subject,), gflop, _ = torch_subjects(narrow_checkpoint, False, threads)
     image, mask = (array[:1] for array in chain_inputs)
     expected = source_of_checkpoint(narrow_checkpoint).chain(Case("face", {"image": image, "mask": mask}))
     np.testing.assert_array_equal(subject.complete(image, mask), expected["completed_image"])
@@ -18,8 +18,10 @@ def test_the_baseline_completes_as_the_reference_does(narrow_checkpoint, chain_i
 
 
 def test_the_flops_of_a_stage_are_those_of_its_layers(narrow_checkpoint):
-    _, gflop = torch_subjects(narrow_checkpoint, False, torch.get_num_threads())
-    model = source_of_checkpoint(narrow_checkpoint).model
+    _, gflop, digest = torch_subjects(narrow_checkpoint, False, torch.get_num_threads())
+    source = source_of_checkpoint(narrow_checkpoint)
+    assert digest == source.identity.weights
+    model = source.model
     counted = []
 
     def count(layer, inputs, output):

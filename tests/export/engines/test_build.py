@@ -82,7 +82,7 @@ def test_an_unsupported_operator_is_named_with_its_module(bundle_copy, options):
     bundle = bundle_copy(mrem=planted("mrem"), refiner=planted("refiner", "Unique", "Elu"))
     checks = {row.stage: row for row in check_stages(bundle, options())}
     assert {name for name, row in checks.items() if not row.supported} == {"mrem", "refiner"}
-    assert checks["coarse"].dtypes == "13 × float32"
+    assert checks["coarse"].dtypes == "26 × float32"
     assert checks["refiner"].dtypes.endswith(" × float32")
     assert checks["mrem"].offending[0].startswith("node_planted (Bernoulli, mrem.mining): ")
     assert checks["refiner"].offending[0].startswith("node_planted (Unique, refiner.encode1): ")
