@@ -74,23 +74,31 @@ def test_kernels_are_named_by_stage(narrow_bundle):
     assert all(list(k.values()) == sorted(k.values(), reverse=True) for k in times.values())
 
 
-def test_a_run_against_pytorch_and_itself_writes_all_tables(
-    narrow_bundle, narrow_checkpoint, tmp_path, monkeypatch, capsys
-):
+@pytest.fixture
+def call(monkeypatch):
+    """Return a function that runs the command line, which pins this process, and returns its exit code."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["showface", *map(str, arguments)])
+        processors = os.sched_getaffinity(0)
+        try:
+            with pytest.raises(SystemExit) as stopped:
+                main()
+        finally:
+            os.sched_setaffinity(0, processors)
+        return stopped.value.code
+
+    return run
+
+
+def test_a_run_against_pytorch_and_itself_writes_all_tables(call, narrow_bundle, narrow_checkpoint, tmp_path, capsys):
     files = {name: tmp_path / f"b.{name}" for name in ("json", "csv", "markdown", "plot")}
     arguments = ["--threads", "1", "benchmark", narrow_bundle, "--device", "cpu", "--against", narrow_bundle]
     arguments += ["--checkpoint", narrow_checkpoint, "--batches", "2,1", "--rounds", "2", "--warm-up", "0"]
     arguments += ["--no-fresh", "--kernels"]
     for name, path in files.items():
         arguments += [f"--{name}", path]
-    monkeypatch.setattr(sys, "argv", ["showface", *map(str, arguments)])
-    processors = os.sched_getaffinity(0)
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            main()
-    finally:
-        os.sched_setaffinity(0, processors)
-    assert not stopped.value.code
+    assert not call(*arguments)
     result = json.loads(files["json"].read_text())
     assert list(result["subjects"]) == ["bundle", "against", "torch-eager"]
     assert [batch["batch"] for batch in result["batches"]] == [1, 2]
@@ -116,15 +124,8 @@ def test_a_run_against_pytorch_and_itself_writes_all_tables(
     assert float(rate) == pytest.approx(2 * result["flops"]["chain"] / float(milliseconds) * 1e3, rel=0.2)
 
 
-def test_a_checkpoint_of_other_weights_is_refused(narrow_bundle, make_checkpoint, tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_of_other_weights_is_refused(call, narrow_bundle, make_checkpoint, tmp_path, capsys):
     other = make_checkpoint(tmp_path / "other.safetensors", refiner=RefinerConfig(width=16, dilations=(2,)))
     arguments = ("--threads", "1", "benchmark", narrow_bundle, "--device", "cpu", "--checkpoint", other)
-    monkeypatch.setattr(sys, "argv", ["showface", *map(str, arguments)])
-    processors = os.sched_getaffinity(0)
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            main()
-    finally:
-        os.sched_setaffinity(0, processors)
-    assert stopped.value.code == 2
+    assert call(*arguments) == 2
     assert "was exported from other weights" in " ".join(capsys.readouterr().err.split())

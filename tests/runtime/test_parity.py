@@ -1,37 +1,24 @@
-"""The comparison catches what it should and lets ties pass; saved outputs are a side like any other."""
+"""The comparison catches what it should and lets ties pass."""
 
-import hashlib
 import json
 
 import numpy as np
 import pytest
 
-from showface.runtime.backends import open_chain
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError
 from showface.runtime.inpainter import Inpainter
 from showface.runtime.parity import check_parity, compare_sources, golden_reference
-from showface.runtime.parity.cases import Case, array_cases, face_cases, generated_cases, mask_bins
-from showface.runtime.parity.saved import OUTPUTS_FILE, OutputsWriter, open_outputs
-from showface.runtime.parity.sources import ChainSource, Identity, golden_source, source_of_bundle
+from showface.runtime.parity.cases import Case, array_cases
+from showface.runtime.parity.sources import ChainSource, Identity, golden_source
 from showface.runtime.parity.tolerances import TOLERANCES, plan_tolerances
 from showface.runtime.session import Chain
-from showface.runtime.stages import CATEGORIES, CHAIN_INPUTS, STAGES, VARIANTS, Stage
+from showface.runtime.stages import CHAIN_INPUTS, STAGES, VARIANTS, Stage
 
 SIDE = 256
 TIE_MARGIN = TOLERANCES["float32"].tie_margin
 PRECISION = {stage.name: "float32" for stage in STAGES}
 TABLE = plan_tolerances(PRECISION, None, {})
-
-
-@pytest.fixture(scope="module")
-def narrow_chain(narrow_bundle):
-    return open_chain(open_bundle(narrow_bundle), "auto", "cpu", 2)
-
-
-@pytest.fixture(scope="module")
-def narrow_source(narrow_bundle, narrow_chain):
-    return source_of_bundle(open_bundle(narrow_bundle), narrow_chain)
 
 
 @pytest.fixture
@@ -188,44 +175,6 @@ def test_sources_that_do_not_belong_together_are_refused(changes, words, narrow_
         compare_sources(*sources, [], TABLE)
 
 
-@pytest.fixture
-def saved(narrow_source, chain_inputs, tmp_path):
-    """Return the folder of saved outputs of two faces and a case with labels that were given."""
-    cases = [*array_cases(chain_inputs[0][:2], chain_inputs[1][:2], "face")]
-    cases.append(next(c for c in generated_cases(*chain_inputs, 1) if c.given))
-    with OutputsWriter(tmp_path / "saved", narrow_source.identity) as writer:
-        for case in cases:
-            writer.add(case, narrow_source.chain(case))
-    return tmp_path / "saved"
-
-
-def test_saved_outputs_serve_as_either_side(saved, narrow_source):
-    opened = open_outputs(saved)
-    assert [case.name for case in opened.cases()] == ["face-0", "face-1", "category-absent"]
-    for pair in ((opened, narrow_source), (narrow_source, opened)):
-        result = compare_sources(*pair, opened.cases(), TABLE).result
-        assert result["passed"]
-        assert set(result["stages"]) == set(PRECISION)
-        assert result["chain"]["max_abs"] == 0.0
-    alone = compare_sources(opened, open_outputs(saved), opened.cases(), TABLE).result
-    assert alone["passed"]
-    assert alone["stages"] == {}  # nobody can run them
-
-
-def test_a_difference_to_saved_outputs_is_found_in_its_stage(saved, narrow_source, narrow_chain):
-    class Shifted:
-        stage = narrow_chain.sessions[-1].stage
-
-        def run(self, inputs):
-            return {"completed_image": narrow_chain.sessions[-1].run(inputs)["completed_image"] + np.float32(1e-3)}
-
-    shifted = ChainSource(Chain([*narrow_chain.sessions[:-1], Shifted()], "shifted"), narrow_source.identity)
-    opened = open_outputs(saved)
-    for pair in ((opened, shifted), (shifted, opened)):
-        result = compare_sources(*pair, opened.cases(), TABLE).result
-        assert [name for name, figures in result["stages"].items() if not figures["passed"]] == ["refiner"]
-
-
 def test_the_case_that_shows_a_fault_is_kept_for_attribution(narrow_source, narrow_chain, chain_inputs):
     """Its batch and its given labels with it: neither need be among the worst images of the chain."""
     mrem = narrow_chain.sessions[-2]
@@ -248,132 +197,9 @@ def test_the_case_that_shows_a_fault_is_kept_for_attribution(narrow_source, narr
     assert outcome.suspects["mrem"] == [case]
 
 
-def edit_list(folder, edit):
-    data = json.loads((folder / OUTPUTS_FILE).read_text())
-    edit(data)
-    (folder / OUTPUTS_FILE).write_text(json.dumps(data))
-
-
-def test_broken_or_foreign_saved_outputs_are_refused(saved, narrow_source, tmp_path):
-    opened = open_outputs(saved)
-    case = next(opened.cases())
-    other = Case(case.name, {**case.inputs, "mask": 1 - case.inputs["mask"]})
-    with pytest.raises(UsageError, match="other inputs"):
-        opened.chain(other)
-    with pytest.raises(UsageError, match="no outputs for elsewhere"):
-        opened.chain(Case("elsewhere", case.inputs))
-    data = bytearray((saved / "00001.npz").read_bytes())
-    data[len(data) // 2] ^= 1
-    (saved / "00001.npz").write_bytes(data)
-    with pytest.raises(UsageError, match=r"00001\.npz: its hash differs"):
-        compare_sources(open_outputs(saved), narrow_source, opened.cases(), TABLE)
-    (saved / "00001.npz").unlink()
-    with pytest.raises(UsageError, match=r"00001\.npz"):
-        list(opened.cases())
-    with pytest.raises(UsageError, match=OUTPUTS_FILE):
-        open_outputs(tmp_path)
-    with pytest.raises(UsageError, match="exists already"):
-        OutputsWriter(saved, narrow_source.identity)
-
-
-def test_a_saved_file_without_arrays_is_refused(saved):
-    (saved / "00000.npz").write_bytes(b"PK no archive")
-    digest = hashlib.sha256(b"PK no archive").hexdigest()
-    edit_list(saved, lambda data: data["cases"][0].update(sha256=digest))
-    with pytest.raises(UsageError, match=r"00000\.npz: holds no arrays"):
-        list(open_outputs(saved).cases())
-
-
 def test_no_case_at_all_is_refused(narrow_source):
     with pytest.raises(UsageError, match="there is no image to compare"):
         compare_sources(narrow_source, narrow_source, [], TABLE)
-
-
-def test_cases_are_made_from_the_first_face_that_has_a_hole(chain_inputs):
-    image, mask = chain_inputs[0], chain_inputs[1].copy()
-    mask[0] = 0
-    cases = {case.name: case for case in generated_cases(image, mask, 1)}
-    assert (cases["category-hidden"].given["semantic_map"] != cases["category-absent"].given["semantic_map"]).any()
-    np.testing.assert_array_equal(cases["empty-mask"].inputs["image"], image[1:2])
-
-
-@pytest.mark.parametrize(
-    ("edit", "words"),
-    [
-        (lambda d: d.update(schema_version=9), "newer"),
-        (lambda d: d.update(schema_version="1"), "schema_version"),
-        (lambda d: d.pop("source"), "source"),
-        (lambda d: d["source"].update(variant="other"), "other"),
-        (lambda d: d["source"].update(variant="no-memory"), "do not fit"),
-        (lambda d: d["source"].update(variant=["full"]), "not a list of saved outputs"),
-        (lambda d: d["source"].update(precision="float32"), "not a list of saved outputs"),
-        (lambda d: d["source"].update(image_size="256"), "image_size"),
-        (lambda d: d["source"]["environment"].update(python=3), "not a list of saved outputs"),
-        (lambda d: d.update(cases=[7]), "not a list of saved outputs"),
-        (lambda d: d["cases"][0].update(name=None), "malformed"),
-        (lambda d: d["cases"][0].update(sha256=0), "malformed"),
-        (lambda d: d["cases"][0].update(file="../secret.npz"), "malformed"),
-        (lambda d: d["cases"].clear(), "no cases"),
-        (lambda d: d["cases"].append(d["cases"][0]), "one twice"),
-        (lambda d: d["cases"][0].update(digest="0"), None),
-    ],
-)
-def test_a_list_of_saved_outputs_that_is_wrong_is_refused(saved, edit, words):
-    edit_list(saved, edit)
-    if words is None:
-        with pytest.raises(UsageError, match="not those of face-0"):
-            list(open_outputs(saved).cases())
-        return
-    with pytest.raises(UsageError, match=words) as caught:
-        open_outputs(saved)
-    assert str(saved) in str(caught.value)
-
-
-def test_outputs_of_a_run_that_broke_leave_nothing(narrow_source, tmp_path):
-    with pytest.raises(RuntimeError), OutputsWriter(tmp_path / "out", narrow_source.identity):
-        raise RuntimeError("the device was unplugged")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_cases_made_on_purpose_are_what_their_names_say(chain_inputs):
-    cases = {case.name: case for case in generated_cases(*chain_inputs, 4)}
-    assert len(cases) == 10
-    for case in cases.values():
-        assert case.inputs["image"].dtype == case.inputs["mask"].dtype == np.float32
-        assert np.abs(case.inputs["image"]).max() <= 1
-        hidden = np.broadcast_to(case.inputs["mask"] > 0, case.inputs["image"].shape)
-        assert not case.inputs["image"][hidden].any()
-    assert cases["empty-mask"].inputs["mask"].sum() == 0
-    assert cases["full-mask"].inputs["mask"].min() == 1
-    assert cases["one-pixel-holes"].inputs["mask"].sum() == 4
-    assert cases["constant-image"].inputs["image"].max() == 0.25
-    assert set(np.unique(cases["extreme-contrast"].inputs["image"])) == {-1.0, 0.0, 1.0}
-    assert [len(cases[f"batch-{n}"].inputs["image"]) for n in (1, 2, 4)] == [1, 2, 4]
-    labels = cases["category-absent"].given["semantic_map"]
-    assert set(np.unique(labels)) == {CATEGORIES.index("background"), CATEGORIES.index("skin")}
-    case = cases["category-hidden"]
-    nose = case.given["semantic_map"] == CATEGORIES.index("nose")
-    np.testing.assert_array_equal(nose, case.inputs["mask"][:, 0] > 0)
-    assert len({case.digest for case in cases.values()}) == len(cases)
-
-
-def test_faces_spread_over_the_bins_of_masks(face_folder, tmp_path):
-    images, masks = face_folder
-    bins = tmp_path / "bins"
-    for name, files in (("00-10", "ab"), ("10-20", "c")):
-        (bins / name).mkdir(parents=True)
-        for stem in files:
-            (bins / name / f"{stem}.png").write_bytes((masks / f"{stem}.png").read_bytes())
-    assert [[path.name for path in row] for row in mask_bins(bins)] == [["a.png", "b.png"], ["c.png"]]
-    spread, by_stem = list(face_cases(images, bins, SIDE)), list(face_cases(images, masks, SIDE))
-    assert [case.name for case in spread] == ["a.png", "b.jpg", "c.png"]
-    np.testing.assert_array_equal(spread[0].inputs["mask"], by_stem[0].inputs["mask"])  # bin 0, its first mask
-    np.testing.assert_array_equal(spread[1].inputs["mask"], by_stem[2].inputs["mask"])  # bin 1, its only mask
-    np.testing.assert_array_equal(spread[2].inputs["mask"], by_stem[1].inputs["mask"])  # bin 0 again, its second
-    assert len(list(face_cases(images, masks, SIDE, 2))) == 2
-    (bins / "20-30").mkdir()
-    with pytest.raises(UsageError, match="20-30"):
-        mask_bins(bins)
 
 
 def test_a_batch_gives_each_face_as_it_is_alone(narrow_bundle, faces):

@@ -87,7 +87,7 @@ class CoarseNetwork(nn.Module):
         face = known + torch.tanh(self.to_rgb(x)) * mask
         if sketch is None:
             return face
-        change = F.interpolate(weight * (sketch - _reduced(face)), scale_factor=4.0, mode="bilinear")
+        change = F.interpolate(weight * (sketch - _reduced(face)), scale_factor=float(LAYOUT_STRIDE), mode="bilinear")
         return (face + change * mask).clamp(-1.0, 1.0)
 
 
