@@ -105,9 +105,9 @@ def test_no_output_is_quantized_for_tensorrt(made):
     for node in graph.graph.node:
         for edge in node.input:
             readers.setdefault(edge, []).append(node)
-    modulation = [n for n in graph.graph.node if n.op_type == "Conv" and layer_of(n).endswith("modulation")]
-    assert modulation
-    assert all(r.op_type != "QuantizeLinear" for node in modulation for r in readers[node.output[0]])
+    scales = [n for n in graph.graph.node if n.op_type == "Conv" and layer_of(n).endswith("gamma")]
+    assert scales
+    assert all(r.op_type != "QuantizeLinear" for node in scales for r in readers[node.output[0]])
 
 
 def test_last_convolutions_and_the_memory_stay_in_float(graphs):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import skimage.transform
@@ -18,7 +19,7 @@ from showface.training.config import (
     ParserConfig,
     RefinerConfig,
 )
-from showface.training.networks.layers import PartialConv2d
+from showface.training.networks.layers import GatedConv2d, PartialConv2d, Spade
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.networks.mrem import MaskedCorrelationMining, Mrem
 
@@ -173,6 +174,38 @@ def test_partial_convolution_against_loops(kernel, stride):
             for o in range(3):
                 response = (weight[o] * padded[:, window[0], window[1]]).sum() * kernel**2 / count if count else 0.0
                 assert float(result[0, o, i, j]) == pytest.approx(response + bias[o], abs=1e-4)
+
+
+def test_partial_convolution_of_extra_features_is_that_of_joined_ones():
+    torch.manual_seed(3)
+    apart = PartialConv2d(8, 4, 3, extra_channels=3).requires_grad_(False)
+    joined = PartialConv2d(11, 4, 3).requires_grad_(False)
+    joined.conv.weight.copy_(torch.cat([apart.conv.weight, apart.extra.weight], dim=1))
+    valid = torch.rand(2, 1, 8, 8).round()
+    x, extra = torch.randn(2, 8, 8, 8) * valid, torch.randn(2, 3, 8, 8) * valid
+    found, wanted = apart(x, valid, extra), joined(torch.cat([x, extra], dim=1), valid)
+    torch.testing.assert_close(found[0], wanted[0])
+    assert torch.equal(found[1], wanted[1])
+
+
+def test_gate_and_guidance_follow_their_formulas():
+    """Gated: elu(f)·σ(g). Spade: (x - mean) / sqrt(var + 1e-5) · (1 + γ) + β, γ and β enlarged bilinearly."""
+    torch.manual_seed(4)
+    gated, spade = (layer.requires_grad_(False) for layer in (GatedConv2d(3, 2), Spade(2, 4, 5)))
+    x, guidance = torch.randn(1, 3, 16, 16), torch.randn(1, 4, 4, 4)
+    feature, gate = gated.feature(x).numpy(), gated.gate(x).numpy()
+    wanted = np.where(feature > 0, feature, np.expm1(feature)) / (1 + np.exp(-gate))
+    result = gated(x)
+    np.testing.assert_allclose(result.numpy(), wanted, rtol=1e-5, atol=1e-6)
+
+    shared = spade.shared(guidance).clamp(min=0)
+    small = np.concatenate([spade.gamma(shared).numpy()[0], spade.beta(shared).numpy()[0]])
+    large = np.stack([cv2.resize(plane, (16, 16), interpolation=cv2.INTER_LINEAR) for plane in small])
+    gamma, beta = np.split(large, 2)
+    plain = result.numpy()[0].astype(np.float64)
+    mean, variance = plain.mean(axis=(1, 2), keepdims=True), plain.var(axis=(1, 2), keepdims=True)
+    modulated = (plain - mean) / np.sqrt(variance + 1e-5) * (1 + gamma) + beta
+    np.testing.assert_allclose(spade(result, guidance).numpy()[0], modulated, rtol=1e-4, atol=1e-5)
 
 
 def test_validity_grows_by_the_kernel():

@@ -10,6 +10,7 @@ from ..config import CoarseConfig, LayoutConfig
 from .layers import PartialConv2d
 
 LAYOUT_STRIDE = 4
+CHANNEL_BLOCK = 8  # channels that ONNX Runtime convolves together on a CPU; it handles no input of another number so
 
 
 class EncoderBlock(nn.Module):
@@ -32,7 +33,10 @@ class DecoderBlock(nn.Module):
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
         super().__init__()
         self.share = in_channels / (in_channels + skip_channels)
-        self.conv = PartialConv2d(in_channels + skip_channels, out_channels, 3)
+        # Joined to the features, the 3 channels of the image would make the largest convolution twice as slow.
+        self.apart = skip_channels % CHANNEL_BLOCK != 0
+        joined, extra = (in_channels, skip_channels) if self.apart else (in_channels + skip_channels, 0)
+        self.conv = PartialConv2d(joined, out_channels, 3, extra_channels=extra)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor, valid: Tensor, skip: Tensor, skip_valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +44,8 @@ class DecoderBlock(nn.Module):
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         valid = F.interpolate(valid, scale_factor=2.0, mode="nearest")
         joint = self.share * valid + (1.0 - self.share) * skip_valid
-        y, valid = self.conv(torch.cat([x, skip.to(x.dtype)], dim=1), joint)
+        skip = skip.to(x.dtype)
+        y, valid = self.conv(x, joint, skip) if self.apart else self.conv(torch.cat([x, skip], dim=1), joint)
         return F.leaky_relu(self.norm(y), 0.2) * valid, valid
 
 

@@ -15,41 +15,51 @@ class PartialConv2d(nn.Module):
     an epsilon, because a window without valid pixels would overflow float16 otherwise.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, extra_channels: int = 0
+    ) -> None:
         super().__init__()
         self.kernel_size, self.stride = kernel_size, stride
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+        self.extra = None
+        if extra_channels:
+            self.extra = nn.Conv2d(extra_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
         self.bias = nn.Parameter(torch.zeros(1, out_channels, 1, 1))
 
-    def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, valid: Tensor, extra: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Convolve ``x``, whose invalid pixels are already zero.
 
         Args:
             x: [B, C, H, W] features, zero where nothing is valid.
             valid: [B, 1, H, W] share of valid channels a pixel, in [0, 1].
+            extra: [B, E, H, W] more features, where the layer was made for them; as if joined to ``x``.
 
         Returns:
             Features [B, C', H', W'] and their validity [B, 1, H', W'], 0 or 1.
         """
         area = self.kernel_size**2
         count = area * F.avg_pool2d(valid, self.kernel_size, self.stride, self.kernel_size // 2)
-        response = self.conv(x)
+        response = self.conv(x) if self.extra is None else self.conv(x) + self.extra(extra)
         # The casts matter under autocast only: they keep the features in its lower precision.
         scale = (area / count.clamp(min=1.0)).to(response.dtype)
         return response * scale + self.bias.to(response.dtype), (count > 0).to(response.dtype)
 
 
 class GatedConv2d(nn.Module):
-    """Convolution with a learned soft gate for each output value (Yu et al. 2019)."""
+    """Convolution with a learned soft gate for each output value (Yu et al. 2019).
+
+    Two convolutions rather than one of twice the channels: a runtime fuses the sigmoid into the gate's, and
+    nothing has to cut the result in two.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, 2 * out_channels, 3, stride, padding=dilation, dilation=dilation)
+        self.feature = nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation)
+        self.gate = nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to [B, C', H/stride, W/stride]."""
-        feature, gate = self.conv(x).chunk(2, dim=1)
-        return F.elu(feature) * torch.sigmoid(gate)
+        return F.elu(self.feature(x)) * torch.sigmoid(self.gate(x))
 
 
 class GatedResBlock(nn.Module):
@@ -76,14 +86,17 @@ class Spade(nn.Module):
         super().__init__()
         self.norm = nn.InstanceNorm2d(channels)
         self.shared = nn.Conv2d(guidance_channels, hidden, 3, padding=1)
-        self.modulation = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
+        self.gamma = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.beta = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Normalise ``x`` [B, C, H, W] and modulate it by ``guidance`` [B, G, h, w]."""
-        modulation = self.modulation(F.relu(self.shared(guidance)))
-        if modulation.shape[-2:] != x.shape[-2:]:
-            modulation = F.interpolate(modulation, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        gamma, beta = modulation.chunk(2, dim=1)
+        shared = F.relu(self.shared(guidance))
+        gamma, beta = self.gamma(shared), self.beta(shared)
+        scale = x.shape[-1] // guidance.shape[-1]
+        if scale > 1:
+            # By a factor rather than to a size: ONNX Runtime resizes blocks of channels only where it is a constant.
+            gamma, beta = (F.interpolate(t, scale_factor=float(scale), mode="bilinear") for t in (gamma, beta))
         return self.norm(x) * (1 + gamma) + beta
 
 
