@@ -20,6 +20,7 @@ class Tolerance:
         min_agreement: on the share of equal labels.
         tie_margin: a flipped label whose lead in the reference is larger is a fault, not a tie.
         min_psnr_db: on the completed image inside the hole.
+        code_factor: what the bounds on errors are multiplied by for the tensors ``CODES``.
     """
 
     max_abs: float
@@ -27,12 +28,19 @@ class Tolerance:
     min_agreement: float
     tie_margin: float
     min_psnr_db: float
+    code_factor: float = 1.0
 
 
+# They stand behind normalisations over 131,072 values. Where an input has no detail these are equal, and the
+# rounding of a running float32 sum does not average out: n equal values are off by up to n·2⁻²⁵ of their sum, 2.4e-4
+# for the 8,192 that ONNX Runtime adds up in each lane of its InstanceNormalization (PyTorch adds up in cascades).
+CODES = ("memory_codes", "known_codes", "guidance")
 # float32: summation order only. TF32 and float16 both round to 10 bits of mantissa; float16 has the smaller
 # range. int8: 8 bits a value, and logits that move by a step. Values are in [-1, 1] or close to it.
 TOLERANCES: dict[str, Tolerance] = {
-    "float32": Tolerance(max_abs=1e-4, p99_abs=5e-5, min_agreement=0.9999, tie_margin=1e-3, min_psnr_db=90.0),
+    "float32": Tolerance(
+        max_abs=1e-4, p99_abs=5e-5, min_agreement=0.9999, tie_margin=1e-3, min_psnr_db=90.0, code_factor=10.0
+    ),
     "tf32": Tolerance(max_abs=5e-2, p99_abs=1e-2, min_agreement=0.999, tie_margin=5e-2, min_psnr_db=50.0),
     "float16": Tolerance(max_abs=5e-2, p99_abs=1e-2, min_agreement=0.999, tie_margin=5e-2, min_psnr_db=50.0),
     "int8": Tolerance(max_abs=1.0, p99_abs=0.25, min_agreement=0.97, tie_margin=2.0, min_psnr_db=30.0),
@@ -54,8 +62,11 @@ def tolerance_of(precision: str) -> Tolerance:
 
 
 def override(tolerance: Tolerance, changes: Mapping[str, float | None]) -> Tolerance:
-    """Return ``tolerance`` with the values of ``changes`` that are not None."""
-    return replace(tolerance, **{name: value for name, value in changes.items() if value is not None})
+    """Return ``tolerance`` with the values of ``changes`` that are not None; a bound on errors is then one for all."""
+    named = {name: value for name, value in changes.items() if value is not None}
+    if named.keys() & {"max_abs", "p99_abs"}:
+        tolerance = replace(tolerance, code_factor=1.0)
+    return replace(tolerance, **named)
 
 
 def plan_tolerances(
@@ -89,7 +100,8 @@ def failures_of(figures: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
         elif tensor["kind"] == "labels":
             found += [f"{name}: {text}" for text in _label_failures(tensor, tolerance)]
         else:
-            found += [f"{name}: {text}" for text in _float_failures(tensor, tolerance)]
+            factor = tolerance.code_factor if name in CODES else 1.0
+            found += [f"{name}: {text}" for text in _float_failures(tensor, tolerance, factor)]
     psnr = figures.get("psnr_db")
     if psnr is not None and psnr < tolerance.min_psnr_db:
         bound = f"at least {tolerance.min_psnr_db:g} is asked for"
@@ -99,11 +111,11 @@ def failures_of(figures: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
     return found
 
 
-def _float_failures(tensor: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
+def _float_failures(tensor: Mapping[str, Any], tolerance: Tolerance, factor: float) -> list[str]:
     counts = [f"{tensor[kind]} {kind}" for kind in ("nan", "inf") if tensor[kind]]
     if counts:
         return [f"{' and '.join(counts)} values ({tensor['worst_images']['not_finite']})"]
-    bounds = {"max_abs": tolerance.max_abs, "p99_abs": tolerance.p99_abs}
+    bounds = {"max_abs": factor * tolerance.max_abs, "p99_abs": factor * tolerance.p99_abs}
     return [
         f"{name} is {tensor[name]:.2e}, at most {bound:g} is allowed ({tensor['worst_images'][name]})"
         for name, bound in bounds.items()

@@ -8,9 +8,11 @@ import pytest
 from showface.runtime.errors import UsageError
 from showface.runtime.parity.comparison import read_result
 from showface.runtime.parity.tolerances import (
+    CODES,
     TOLERANCES,
     failures_of,
     judge,
+    override,
     plan_tolerances,
     real_flips,
     stored_tolerances,
@@ -44,8 +46,8 @@ def test_every_row_is_looser_than_the_one_before():
     rows = list(TOLERANCES.values())
     assert list(TOLERANCES) == ["float32", "tf32", "float16", "int8"]
     for strict, loose in itertools.pairwise(rows):
-        assert loose.max_abs >= strict.max_abs
-        assert loose.p99_abs >= strict.p99_abs
+        assert loose.max_abs >= strict.max_abs * strict.code_factor
+        assert loose.p99_abs >= strict.p99_abs * strict.code_factor
         assert loose.tie_margin >= strict.tie_margin
         assert loose.min_agreement <= strict.min_agreement
         assert loose.min_psnr_db <= strict.min_psnr_db
@@ -61,6 +63,18 @@ def test_each_stage_has_the_row_of_its_precision_and_the_chain_the_loosest():
     assert plan["parser"].tie_margin == TOLERANCES["float32"].tie_margin
     assert plan["chain"].tie_margin == TOLERANCES["int8"].tie_margin
     assert set(plan_tolerances(precision, "tf32", {}).values()) == {TOLERANCES["tf32"]}
+
+
+def test_codes_have_wider_bounds_in_float32_until_a_bound_is_named():
+    figures = {"tensors": {name: {**FLOAT, "max_abs": 9e-4, "p99_abs": 4e-4} for name in (*CODES, "completed_image")}}
+    failures = failures_of(figures, TOLERANCES["float32"])
+    assert [text.split(":")[0] for text in failures] == ["completed_image"] * 2
+    figures["tensors"]["guidance"]["max_abs"] = 1.1e-3
+    failures = failures_of(figures, TOLERANCES["float32"])
+    assert any("guidance: max_abs is 1.10e-03, at most 0.001 is allowed" in text for text in failures)
+    named = override(TOLERANCES["float32"], {"max_abs": 1e-3, "p99_abs": None})
+    assert {text.split(":")[0] for text in failures_of(figures, named)} == {*CODES, "completed_image"}
+    assert override(TOLERANCES["float32"], {"tie_margin": 0.1}).code_factor == 10.0
 
 
 @pytest.mark.parametrize(
