@@ -97,11 +97,27 @@ def full_plan(shop: Workshop, method: Method) -> Plan:
     return Plan(shop.target, method, stages)
 
 
+def choose_settings(shop: Workshop, method: Method, faces: Sequence[Recorded], step: Callable[[str], None]) -> Workshop:
+    """Return the workshop in which each stage has the setting that changes the fewest labels, then the hole least."""
+    full = full_plan(shop, method)
+    for stage, options in shop.ranges.items():
+        if len(options) < 2 or not full.quantized(stage):
+            continue
+        costs = {}
+        for setting in options:
+            session = shop.with_setting(stage, setting).open_stage(stage, full.quantized(stage))
+            quality = measure({**shop.sessions, stage: session}, faces, stage)
+            costs[setting] = (-quality.labels, quality.hole_error)
+        best = min(costs, key=lambda setting: costs[setting])
+        step(f"{stage}: {method} {best}")
+        shop = shop.with_setting(stage, best)
+    return shop
+
+
 def new_plan(
-    shop: Workshop, method: Method, recording: Recording, budget: Budget, step: Callable[[str], None]
+    shop: Workshop, method: Method, faces: Sequence[Recorded], budget: Budget, step: Callable[[str], None]
 ) -> tuple[Plan, list[Sensitivity]]:
-    """Probe all that the rules allow on a few faces, and leave groups in float until ``budget`` is kept."""
-    faces = probe_faces(recording)
+    """Probe all that the rules allow on a few ``faces``, and leave groups in float until ``budget`` is kept."""
     full = full_plan(shop, method)
     found = probe_all(shop, full, faces, lambda name: step(f"probing {name}"))
     return make_plan(shop, full, found, faces, budget, step), found

@@ -33,7 +33,8 @@ def values(graphs, tensor, recorded):
 
 def found(graphs, tensor, recorded, method, symmetric=False):
     inputs = ({name: face.tensors[name] for name in STAGE} for face in recorded)
-    return find_ranges(graphs["coarse"], [tensor], inputs, method, symmetric, 1)[tensor]
+    options = find_ranges(graphs["coarse"], [tensor], inputs, method, symmetric, 1)
+    return next(iter(options.values()))[tensor]
 
 
 def test_minmax(graphs, tensor, recorded, values):
@@ -103,13 +104,13 @@ def test_cache_is_reused_under_its_key_only(tmp_path):
 
     def compute():
         runs.append(1)
-        return {"x": (-1.0, float(len(runs)))}
+        return {"minmax": {"x": (-1.0, float(len(runs)))}}
 
     key = {"onnx": "1", "data": "2", "method": "minmax", "versions": {"onnxruntime": "1"}}
-    assert cached_ranges(path, key, compute, said.append) == {"x": (-1.0, 1.0)}
-    assert cached_ranges(path, key, compute, said.append) == {"x": (-1.0, 1.0)}
+    assert cached_ranges(path, key, compute, said.append) == {"minmax": {"x": (-1.0, 1.0)}}
+    assert cached_ranges(path, key, compute, said.append) == {"minmax": {"x": (-1.0, 1.0)}}
     assert not said
-    assert cached_ranges(path, {**key, "data": "3"}, compute, said.append) == {"x": (-1.0, 2.0)}
+    assert cached_ranges(path, {**key, "data": "3"}, compute, said.append) == {"minmax": {"x": (-1.0, 2.0)}}
     assert said == [f"{path}: ranges are stale (data changed); computing them anew"]
     path.write_text("{")
-    assert cached_ranges(path, key, compute, said.append) == {"x": (-1.0, 3.0)}
+    assert cached_ranges(path, key, compute, said.append) == {"minmax": {"x": (-1.0, 3.0)}}
