@@ -16,7 +16,7 @@ from .bundle import check_new, write_bundle
 from .graphs import float_bytes, float_graph
 from .placement import Target, quantizable
 from .plan import INT8, Plan, read_plan
-from .planning import Budget, choose_settings, new_plan, probe_faces
+from .planning import Budget, choose_settings, new_plan, plan_faces
 from .ranges import Method
 from .recording import Recorded, Recording, check_recording, record
 from .samples import Samples, choose_samples, flat_images
@@ -119,7 +119,7 @@ def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
     step(f"finding ranges by {method}")
     digest = samples.digest()
     shop = open_workshop(bundle, graphs, recording, digest, target, method, settings.work, settings.threads, say)
-    faces = probe_faces(recording)
+    faces = plan_faces(recording)
     shop = choose_settings(shop, method, faces, step)
     checked = tuple(check)
     sensitivities: list[Sensitivity] = []
