@@ -21,7 +21,7 @@ PLAN_FACES = 12  # that settle settings and plan
 PROBE_FACES = 3  # one a bucket: every layer group runs the chain over them, only to be ranked
 MARGIN = 0.8  # of the budget: the plan must hold on other faces
 RETURNS = 12  # groups that may go back to 8 bits, by the time that they save
-LEAST_MS = 0.05  # what timing resolves
+LEAST_MS = 1.0  # less is noise, and not worth keeping a costly group for
 
 
 @dataclass(frozen=True, slots=True)
