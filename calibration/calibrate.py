@@ -16,7 +16,7 @@ from .bundle import check_new, write_bundle
 from .graphs import float_bytes, float_graph
 from .placement import Target, quantizable
 from .plan import INT8, Plan, read_plan
-from .planning import Budget, new_plan
+from .planning import Budget, choose_settings, new_plan, plan_faces
 from .ranges import Method
 from .recording import Recorded, Recording, check_recording, record
 from .samples import Samples, choose_samples, flat_images
@@ -119,10 +119,12 @@ def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
     step(f"finding ranges by {method}")
     digest = samples.digest()
     shop = open_workshop(bundle, graphs, recording, digest, target, method, settings.work, settings.threads, say)
+    faces = plan_faces(recording)
+    shop = choose_settings(shop, method, faces, step)
     checked = tuple(check)
     sensitivities: list[Sensitivity] = []
     if plan is None:
-        plan, sensitivities = new_plan(shop, method, recording, settings.budget, step)
+        plan, sensitivities = new_plan(shop, method, faces, settings.budget, step)
         if target is Target.CPU:
             plan = drop_slow_stages(shop, plan, checked, say)
     step("judging quality")
@@ -168,6 +170,7 @@ def _manifest_record(settings: Settings, bundle: Bundle, samples: Samples, outco
     return {
         "target": str(outcome.plan.target),
         "method": str(outcome.plan.method),
+        "settings": outcome.shop.settings(),
         "source": bundle.digest,
         "data": samples.digest(),
         "faces": len(samples.calibration),

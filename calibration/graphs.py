@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,6 +29,7 @@ def float_graph(data: bytes, stage: str) -> ModelProto:
     if any(node.op_type in QUANTIZED_OPS for node in model.graph.node):
         raise UsageError(f"stage {stage}: is quantised already; calibrate the float bundle that it came from")
     _fold_casts(model)
+    _fix_scales(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Conv" and node.input[1] not in constants:
@@ -52,6 +54,37 @@ def _fold_casts(model: ModelProto) -> None:
     model.graph.initializer.extend(tensor for name, tensor in constants.items() if name in used)
 
 
+def _fix_scales(model: ModelProto) -> None:
+    """Give every Resize whose space is fixed constant scales instead of computed sizes.
+
+    Sizes computed from a tensor's shape count as a second reader of it, and ONNX Runtime then resizes in float.
+    """
+    known = shapes(model)
+    for node in model.graph.node:
+        if node.op_type != "Resize" or len(node.input) < 4 or not node.input[3]:
+            continue
+        before, after = known.get(node.input[0], ()), known.get(node.output[0], ())
+        if len(before) != 4 or len(after) != 4 or not all((*before[1:], *after[1:])):
+            continue
+        scales = np.array([1, *(a / b for a, b in zip(after[1:], before[1:], strict=True))], np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(scales, f"{node.name}_scales"))
+        del node.input[2:]
+        node.input.append(f"{node.name}_scales")
+    drop_unread(model)
+
+
+def drop_unread(model: ModelProto) -> None:
+    """Remove nodes whose outputs nothing reads, and those that only they read."""
+    needed = {output.name for output in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(kept))
+
+
 def layer_of(node: NodeProto) -> str:
     """Return the torch module that a node came from, such as ``decode4.spade1.shared``; empty for the stage itself."""
     if len(node.input) > 1 and node.input[1].endswith(".weight"):
@@ -69,6 +102,27 @@ def group_of(node: NodeProto, stage: str) -> str:
 def producers(model: ModelProto) -> dict[str, NodeProto]:
     """Return the node that writes each tensor."""
     return {output: node for node in model.graph.node for output in node.output}
+
+
+def readers(model: ModelProto) -> dict[str, list[NodeProto]]:
+    """Return the nodes that read each tensor."""
+    found: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the graph declares; an open dimension is 0."""
+    declared = [*model.graph.input, *model.graph.value_info, *model.graph.output]
+    return {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in declared}
+
+
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """Return an attribute of a node, or ``default`` where it is absent."""
+    found = next((entry for entry in node.attribute if entry.name == name), None)
+    return default if found is None else helper.get_attribute_value(found)
 
 
 def float_bytes(model: ModelProto) -> int:

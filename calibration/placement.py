@@ -124,7 +124,7 @@ def placed_nodes(model: ModelProto, stage: str, target: Target, groups: Iterable
     constants = {tensor.name for tensor in model.graph.initializer}
     source, rules = producers(model), RULES[target]
     for node in model.graph.node:  # in topological order, so that one pass follows whole islands
-        reads = [name for name in node.input if name and name not in constants]
+        reads = [name for name in _activations(node) if name not in constants]
         quantized = [name in source and source[name].name in placed for name in reads]
         if node.name in kept or not any(quantized):
             continue
@@ -135,11 +135,16 @@ def placed_nodes(model: ModelProto, stage: str, target: Target, groups: Iterable
     return list(placed.values())
 
 
+def _activations(node: NodeProto) -> list[str]:
+    """Return the inputs that carry values; those of a resize beyond the first are sizes, computed or not."""
+    return [name for name in (node.input[:1] if node.op_type == "Resize" else node.input) if name]
+
+
 def placed_tensors(model: ModelProto, stage: str, target: Target) -> list[str]:
     """Return every activation that could get Q and DQ: those whose ranges are needed."""
     constants = {tensor.name for tensor in model.graph.initializer}
     names: dict[str, None] = {}
     for node in placed_nodes(model, stage, target, quantizable(model, stage, target)):
-        reads = [name for name in node.input if name and name not in constants]
+        reads = [name for name in _activations(node) if name not in constants]
         names.update(dict.fromkeys([*reads, *node.output]))
     return list(names)

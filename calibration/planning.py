@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from showface.runtime.errors import ShowfaceError
+from showface.runtime.session import Session
 from showface.training.pairs import BUCKETS
 
 from .placement import default_float
 from .plan import INT8, Plan
-from .quality import Quality, measure
+from .quality import Quality, from_psnr, measure, to_psnr
 from .ranges import Method
 from .recording import Recorded, Recording
 from .sensitivity import Sensitivity, probe_all
 from .workshop import Workshop
 
-PROBE_FACES = 6  # two a bucket: every layer group runs the chain over them
+PLAN_FACES = 12  # that settle settings and plan
+PROBE_FACES = 3  # one a bucket: every layer group runs the chain over them, only to be ranked
+MARGIN = 0.8  # of the budget: the plan must hold on other faces
+RETURNS = 12  # groups that may go back to 8 bits, by the time that they save
+LEAST_MS = 1.0  # less is noise, and not worth keeping a costly group for
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,14 @@ class Budget:
     psnr_drop: float = 0.1
     hole_psnr: float = 34.0
     labels: float = 0.985
+
+    def tightened(self) -> Budget:
+        """Return the budget that leaves a margin for faces which the plan has not seen."""
+        return Budget(
+            self.psnr_drop * (MARGIN if self.psnr_drop > 0 else 1 / MARGIN),
+            to_psnr(from_psnr(self.hole_psnr) * MARGIN),
+            1.0 - (1.0 - self.labels) * MARGIN,
+        )
 
     def violated(self, quality: Quality) -> list[str]:
         """Return what ``quality`` exceeds, as texts; nothing if it is within the budget."""
@@ -57,35 +70,62 @@ def make_plan(
     budget: Budget,
     step: Callable[[str], None],
 ) -> Plan:
-    """Leave groups in float, the costliest for the time it saves first, until the chain is within ``budget``.
+    """Leave in float the fewest groups, the costliest for the time they save first, that bring the chain in ``budget``.
+
+    Their number is found by halving; those that were left in float for nothing then go back to 8 bits.
 
     Raises:
         ShowfaceError: even the float chain is outside the budget, which then cannot be met.
     """
     single = {(item.stage, item.group): item for item in found}
-    sessions = shop.open(plan)
-    while True:
-        quality = measure(sessions, faces)
-        violated = budget.violated(quality)
-        if not violated:
-            return plan
-        step(f"plan: {violated[0]}")
-        left = [(stage, group) for stage in plan.stages for group in plan.quantized(stage)]
-        if not left:
-            raise ShowfaceError(f"the budget cannot be met, not even in float: {'; '.join(violated)}")
-        by_labels = quality.labels < budget.labels
-        stage, group = max(left, key=lambda key: _cost(single.get(key), by_labels))
-        item = single.get((stage, group))
-        alone = "" if item is None else f"; alone {item.psnr_drop:+.3f} dB, {item.hole_psnr:.1f} dB in the hole"
-        plan = plan.without(stage, f"{violated[0]}{alone}", group)
-        sessions = {**sessions, stage: shop.open_stage(stage, plan.quantized(stage))}
+    every = [(stage, group) for stage in plan.stages for group in plan.quantized(stage)]
+    ranked = sorted(every, key=lambda key: -_cost(single.get(key), budget))
+
+    opened: dict[str, tuple[list[str], Session]] = {}
+
+    def session(stage: str, groups: list[str]) -> Session:
+        if stage not in opened or opened[stage][0] != groups:  # most variants differ from the last in one stage
+            opened[stage] = groups, shop.open_stage(stage, groups)
+        return opened[stage][1]
+
+    def leave(groups: Sequence[tuple[str, str]], reasons: Sequence[str] = ("",)) -> tuple[Plan, list[str]]:
+        left = plan
+        for stage, group in groups:
+            item = single.get((stage, group))
+            alone = "" if item is None else f"; alone {item.psnr_drop:+.3f} dB, {item.hole_psnr:.1f} dB in the hole"
+            left = left.without(stage, f"{reasons[0]}{alone}", group)
+        sessions = {stage.name: session(stage.name, left.quantized(stage.name)) for stage in shop.stages}
+        return left, budget.violated(measure(sessions, faces))
+
+    least, violated = leave([])
+    if not violated:
+        return least
+    step(f"plan: {violated[0]}")
+    if float_fails := leave(ranked)[1]:
+        raise ShowfaceError(f"the budget cannot be met, not even in float: {'; '.join(float_fails)}")
+    low, high = 0, len(ranked)  # the first are too few, the others enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if leave(ranked[:middle])[1] else (low, middle)
+    chosen = ranked[:high]
+    step(f"plan: {high} of {len(ranked)} groups in float keep the budget")
+    for key in sorted(chosen, key=lambda key: -single[key].saved_ms if key in single else 0.0)[:RETURNS]:
+        fewer = [other for other in chosen if other != key]
+        if not leave(fewer)[1]:
+            chosen = fewer
+    return leave(chosen, violated)[0]
 
 
-def _cost(item: Sensitivity | None, by_labels: bool) -> float:
-    """Return what a group costs for each millisecond that it saves; one that was not probed goes first."""
+def _cost(item: Sensitivity | None, budget: Budget) -> float:
+    """Return how much of the budget a group uses for each millisecond that it saves; an unprobed one goes first."""
     if item is None:
         return float("inf")
-    return (item.label_loss if by_labels else item.hole_error) / max(item.saved_ms, 0.05)
+    used = (
+        max(item.psnr_drop, 0.0) / max(budget.psnr_drop, 1e-6),
+        item.hole_error / from_psnr(budget.hole_psnr),
+        item.label_loss / max(1.0 - budget.labels, 1e-6),
+    )
+    return sum(used) / max(item.saved_ms, LEAST_MS)
 
 
 def full_plan(shop: Workshop, method: Method) -> Plan:
@@ -97,22 +137,45 @@ def full_plan(shop: Workshop, method: Method) -> Plan:
     return Plan(shop.target, method, stages)
 
 
-def new_plan(
-    shop: Workshop, method: Method, recording: Recording, budget: Budget, step: Callable[[str], None]
-) -> tuple[Plan, list[Sensitivity]]:
-    """Probe all that the rules allow on a few faces, and leave groups in float until ``budget`` is kept."""
-    faces = probe_faces(recording)
+def choose_settings(shop: Workshop, method: Method, faces: Sequence[Recorded], step: Callable[[str], None]) -> Workshop:
+    """Return the workshop in which each stage has the setting that changes the fewest labels, then the hole least."""
     full = full_plan(shop, method)
-    found = probe_all(shop, full, faces, lambda name: step(f"probing {name}"))
-    return make_plan(shop, full, found, faces, budget, step), found
+    for stage, options in shop.ranges.items():
+        if len(options) < 2 or not full.quantized(stage):
+            continue
+        costs = {}
+        for setting in options:
+            session = shop.with_setting(stage, setting).open_stage(stage, full.quantized(stage))
+            quality = measure({**shop.sessions, stage: session}, faces, stage)
+            costs[setting] = (-quality.labels, quality.hole_error)
+        best = min(costs, key=lambda setting: costs[setting])
+        step(f"{stage}: {method} {best}")
+        shop = shop.with_setting(stage, best)
+    return shop
 
 
-def probe_faces(recording: Recording) -> list[Recorded]:
+def new_plan(
+    shop: Workshop, method: Method, faces: Sequence[Recorded], budget: Budget, step: Callable[[str], None]
+) -> tuple[Plan, list[Sensitivity]]:
+    """Probe all that the rules allow on a few of ``faces``, and leave groups in float until ``budget`` is kept."""
+    full = full_plan(shop, method)
+    found = probe_all(shop, full, _spread(faces, PROBE_FACES), lambda name: step(f"probing {name}"))
+    return make_plan(shop, full, found, faces, budget.tightened(), step), found
+
+
+def plan_faces(recording: Recording) -> list[Recorded]:
     """Return the first faces of each bucket that has a hole; few, for they stay in memory."""
+    return _spread((recorded for recorded in recording if recorded.face.hole.any()), PLAN_FACES)
+
+
+def _spread(faces: Iterable[Recorded], count: int) -> list[Recorded]:
+    """Return the first of ``faces``, ``count`` in all, as many of each bucket."""
     chosen: list[Recorded] = []
-    count = dict.fromkeys(BUCKETS, 0)
-    for recorded in recording:
-        if count[recorded.face.bucket] < PROBE_FACES // len(BUCKETS) and recorded.face.hole.any():
-            count[recorded.face.bucket] += 1
+    taken = dict.fromkeys(BUCKETS, 0)
+    for recorded in faces:
+        if len(chosen) == count:
+            break
+        if taken[recorded.face.bucket] < count // len(BUCKETS):
+            taken[recorded.face.bucket] += 1
             chosen.append(recorded)
     return chosen

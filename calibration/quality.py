@@ -52,6 +52,11 @@ def to_psnr(error: float) -> float:
     return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
 
 
+def from_psnr(decibel: float) -> float:
+    """Return the mean squared error of values in [-1, 1] that has this PSNR in dB."""
+    return float(PEAK**2 / 10 ** (decibel / 10))
+
+
 def run_from(sessions: Mapping[str, Session], recorded: Recorded, start: str | None = None) -> dict[str, NDArray[Any]]:
     """Return all tensors of the chain; stages before ``start`` are not run, their recorded outputs stand."""
     names = list(sessions)

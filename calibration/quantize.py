@@ -14,6 +14,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from showface.runtime.errors import ShowfaceError
 
+from .cpu_forms import use_fast_forms
 from .graphs import producers
 from .placement import RULES, Target, placed_nodes
 
@@ -62,6 +63,8 @@ def quantize(
     quantizer.model.topological_sort()
     result: ModelProto = quantizer.model.model
     _read_float_where_it_is(result, {node.name for node in nodes}, rules.quantized_outputs)
+    if target is Target.CPU:
+        use_fast_forms(result)
     _assert_quantized(result, stage, [node.name for node in nodes if node.op_type == "Conv"])
     return result
 

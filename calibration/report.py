@@ -50,7 +50,11 @@ def write_report(path: Path, outcome: Outcome) -> None:
             stage: sensitivity_chart([item for item in outcome.sensitivities if item.stage == stage])
             for stage in dict.fromkeys(item.stage for item in outcome.sensitivities)
         },
-        ranges={stage: ranges_chart(ranges) for stage, ranges in outcome.shop.ranges.items() if ranges},
+        ranges={
+            stage: ranges_chart(outcome.shop.ranges[stage][setting])
+            for stage, setting in outcome.shop.settings().items()
+            if outcome.shop.ranges[stage][setting]
+        },
         faces=face_rows(outcome.shop.open(outcome.plan), outcome.checked, outcome.quality.scores),
         amplification=AMPLIFICATION,
     )

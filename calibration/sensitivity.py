@@ -12,7 +12,7 @@ from .recording import Recorded
 from .speed import compare_sessions
 from .workshop import Workshop
 
-TIMED_ROUNDS = 5  # of one layer group; the verdict on the whole is timed longer
+TIMED_ROUNDS = 3  # of one layer group; the verdict on the whole is timed longer
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +20,8 @@ from showface.runtime.version import __version__
 
 from .placement import RULES, Target, placed_tensors, quantizable
 from .plan import Plan
-from .quantize import Range, quantize
-from .ranges import PERCENTILE, Method, cached_ranges, collapsed, find_ranges
+from .quantize import quantize
+from .ranges import PERCENTILES, Method, Options, cached_ranges, collapsed, find_ranges
 from .recording import Recording
 
 Say = Callable[[str], None]
@@ -34,7 +34,7 @@ class Workshop:
     Attributes:
         stages: of the bundle's variant, in order.
         graphs: float graph of each stage.
-        ranges: of each stage's tensors.
+        ranges: of each stage's tensors, under each setting of the method; the first stands.
         target: who will run the result.
         sessions: of the float bundle, in order.
         threads: for ONNX Runtime.
@@ -42,7 +42,7 @@ class Workshop:
 
     stages: tuple[Stage, ...]
     graphs: Mapping[str, ModelProto]
-    ranges: Mapping[str, Mapping[str, Range]]
+    ranges: Mapping[str, Options]
     target: Target
     sessions: Mapping[str, Session]
     threads: int | None
@@ -55,7 +55,16 @@ class Workshop:
 
     def graph(self, stage: str, groups: Collection[str]) -> ModelProto:
         """Return the graph of ``stage`` with ``groups`` in 8 bits."""
-        return quantize(self.graphs[stage], stage, self.target, groups, self.ranges[stage])
+        return quantize(self.graphs[stage], stage, self.target, groups, self.ranges[stage][self.settings()[stage]])
+
+    def settings(self) -> dict[str, str]:
+        """Return the setting of the method that each stage's ranges were found with."""
+        return {stage: next(iter(options)) for stage, options in self.ranges.items()}
+
+    def with_setting(self, stage: str, setting: str) -> Workshop:
+        """Return the workshop with the ranges of ``stage`` under ``setting``."""
+        options = self.ranges[stage]
+        return replace(self, ranges={**self.ranges, stage: {setting: options[setting], **options}})
 
     def open(self, plan: Plan) -> dict[str, Session]:
         """Return the sessions of a plan; the stages that it leaves in float are those of the float bundle."""
@@ -108,7 +117,7 @@ def open_workshop(
         path = work / f"ranges-{target}-{method}-{stage.name}.json"
         compute = partial(stage_ranges, graph, stage, recording, target, method, threads)
         ranges[stage.name] = cached_ranges(path, key, compute, say)
-        for tensor in collapsed(ranges[stage.name]):
+        for tensor in collapsed(next(iter(ranges[stage.name].values()))):
             say(f"warning: stage {stage.name}: {tensor} is constant over all faces; its range has collapsed")
     sessions = {s.name: open_session(bundle.model(s), s, None, threads) for s in bundle.manifest.stages}
     return Workshop(bundle.manifest.stages, graphs, ranges, target, sessions, threads)
@@ -116,8 +125,8 @@ def open_workshop(
 
 def stage_ranges(
     graph: ModelProto, stage: Stage, recording: Recording, target: Target, method: Method, threads: int | None
-) -> dict[str, Range]:
-    """Return the range of every tensor of ``stage`` that could get Q and DQ, over the recorded inputs."""
+) -> Options:
+    """Return the ranges of all tensors of ``stage`` that could get Q and DQ, over the recorded inputs."""
     inputs = ({name: recorded.tensors[name] for name in stage.inputs} for recorded in recording)
     tensors = placed_tensors(graph, stage.name, target)
     return find_ranges(graph, tensors, inputs, method, RULES[target].symmetric, threads)
@@ -129,5 +138,5 @@ def library_versions() -> dict[str, str]:
         "showface": __version__,
         "onnxruntime": onnxruntime.__version__,
         "onnx": version("onnx"),
-        "percentile": str(PERCENTILE),
+        "percentiles": str(PERCENTILES),
     }

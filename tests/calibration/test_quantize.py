@@ -27,7 +27,7 @@ def made(graphs, recorded):
             groups = [group for group in quantizable(graph, name, target) if group not in kept]
             inputs = ({tensor: face.tensors[tensor] for tensor in STAGE[name].inputs} for face in recorded)
             tensors = placed_tensors(graph, name, target)
-            ranges = find_ranges(graph, tensors, inputs, Method.MINMAX, RULES[target].symmetric, 1)
+            ranges = find_ranges(graph, tensors, inputs, Method.MINMAX, RULES[target].symmetric, 1)["minmax"]
             cache[name, target] = quantize(graph, name, target, groups, ranges), ranges
         return cache[name, target]
 

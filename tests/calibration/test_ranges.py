@@ -5,6 +5,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from showface.calibration import ranges
 from showface.calibration.ranges import Method, cached_ranges, collapsed, find_ranges
 
 STAGE = ("image", "mask")  # the coarse stage's inputs
@@ -33,7 +34,8 @@ def values(graphs, tensor, recorded):
 
 def found(graphs, tensor, recorded, method, symmetric=False):
     inputs = ({name: face.tensors[name] for name in STAGE} for face in recorded)
-    return find_ranges(graphs["coarse"], [tensor], inputs, method, symmetric, 1)[tensor]
+    options = find_ranges(graphs["coarse"], [tensor], inputs, method, symmetric, 1)
+    return next(iter(options.values()))[tensor]
 
 
 def test_minmax(graphs, tensor, recorded, values):
@@ -55,6 +57,23 @@ def test_percentile(graphs, tensor, recorded, values):
     assert (low, high) != pytest.approx((values.min(), values.max()), rel=1e-6)
     bound = max(np.abs(found(graphs, tensor, recorded, Method.PERCENTILE, True)))
     assert share_above(np.abs(values), bound + width) <= 1e-4 <= share_above(np.abs(values), bound - width)
+
+
+def test_a_sample_gives_nearly_the_same_percentile(graphs, tensor, recorded, values, monkeypatch):
+    whole = found(graphs, tensor, recorded, Method.PERCENTILE)
+    monkeypatch.setattr(ranges, "SAMPLE", values.size // len(recorded.pairs) // 3)
+    sampled = found(graphs, tensor, recorded, Method.PERCENTILE)
+    assert sampled != whole
+    assert sampled == pytest.approx(whole, abs=0.1 * float(np.ptp(values)))
+
+
+def test_percentiles_are_nested(graphs, tensor, recorded):
+    inputs = ({name: face.tensors[name] for name in STAGE} for face in recorded)
+    options = find_ranges(graphs["coarse"], [tensor], inputs, Method.PERCENTILE, False, 1)
+    assert list(options) == [str(percentile) for percentile in ranges.PERCENTILES]
+    widths = [high - low for low, high in (option[tensor] for option in options.values())]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > widths[-1]
 
 
 def smooth(counts):
@@ -103,13 +122,13 @@ def test_cache_is_reused_under_its_key_only(tmp_path):
 
     def compute():
         runs.append(1)
-        return {"x": (-1.0, float(len(runs)))}
+        return {"minmax": {"x": (-1.0, float(len(runs)))}}
 
     key = {"onnx": "1", "data": "2", "method": "minmax", "versions": {"onnxruntime": "1"}}
-    assert cached_ranges(path, key, compute, said.append) == {"x": (-1.0, 1.0)}
-    assert cached_ranges(path, key, compute, said.append) == {"x": (-1.0, 1.0)}
+    assert cached_ranges(path, key, compute, said.append) == {"minmax": {"x": (-1.0, 1.0)}}
+    assert cached_ranges(path, key, compute, said.append) == {"minmax": {"x": (-1.0, 1.0)}}
     assert not said
-    assert cached_ranges(path, {**key, "data": "3"}, compute, said.append) == {"x": (-1.0, 2.0)}
+    assert cached_ranges(path, {**key, "data": "3"}, compute, said.append) == {"minmax": {"x": (-1.0, 2.0)}}
     assert said == [f"{path}: ranges are stale (data changed); computing them anew"]
     path.write_text("{")
-    assert cached_ranges(path, key, compute, said.append) == {"x": (-1.0, 3.0)}
+    assert cached_ranges(path, key, compute, said.append) == {"minmax": {"x": (-1.0, 3.0)}}

@@ -1,5 +1,7 @@
 """Sensitivity, plan and gate on models that are made bad on purpose."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -7,7 +9,7 @@ from onnx import TensorProto, load_from_string, numpy_helper
 
 from showface.calibration.placement import Target
 from showface.calibration.plan import INT8, Plan
-from showface.calibration.planning import Budget, make_plan
+from showface.calibration.planning import Budget, choose_settings, make_plan
 from showface.calibration.ranges import Method
 from showface.calibration.sensitivity import probe_all
 from showface.calibration.speed import Timing
@@ -79,6 +81,14 @@ def test_a_planted_outlier_is_found(planted, recorded):
     assert left <= {*OUTLIER, ranked[2].group}
     assert all("dB in the hole" in plan.stages["memory"][group] for group in left)
     assert not budget.violated(judge_quality(planted.open(plan), faces, budget).quality)
+
+
+def test_the_better_setting_is_chosen(shop, recorded):
+    clipped = {tensor: (low / 20, high / 20) for tensor, (low, high) in shop.ranges["mrem"]["minmax"].items()}
+    shop = replace(shop, ranges={**shop.ranges, "mrem": {"clipped": clipped, **shop.ranges["mrem"]}})
+    chosen = choose_settings(shop, Method.MINMAX, list(recorded)[:2], lambda text: None)
+    assert chosen.settings()["mrem"] == "minmax"
+    assert chosen.settings()["coarse"] == "minmax"  # there was no choice
 
 
 def test_the_gate_fails_a_bad_stage(planted, recorded):

@@ -37,6 +37,6 @@ def test_parses_and_builds(stage, graphs, recorded):
     graph = graphs[stage.name]
     kept = default_float(graph, stage.name, Target.TENSORRT)
     groups = [group for group in quantizable(graph, stage.name, Target.TENSORRT) if group not in kept]
-    ranges = stage_ranges(graph, stage, recorded, Target.TENSORRT, Method.MINMAX, 1)
+    ranges = stage_ranges(graph, stage, recorded, Target.TENSORRT, Method.MINMAX, 1)["minmax"]
     data = quantize(graph, stage.name, Target.TENSORRT, groups, ranges).SerializeToString()
     assert len(build(data, stage)) > 1000
