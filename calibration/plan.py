@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from showface.runtime.errors import UsageError, system_errors
@@ -18,6 +18,7 @@ HEADER = """\
 # Edit it and replay it with: showface calibrate BUNDLE OUT --images DIR --masks DIR --plan FILE
 """
 INT8 = "int8"
+SETTINGS = "settings"  # the table beside those of the stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,13 @@ class Plan:
         target: who runs the graphs.
         method: that finds the ranges.
         stages: stage → layer group → ``int8``, or ``float: `` and the reason; the order is that of the graph.
+        settings: stage → setting of the method, such as the percentile; of stages left out it is chosen anew.
     """
 
     target: Target
     method: Method
     stages: Mapping[str, Mapping[str, str]]
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def quantized(self, stage: str) -> list[str]:
         """Return the groups of ``stage`` in 8 bits."""
@@ -43,12 +46,12 @@ class Plan:
         groups = dict(self.stages[stage])
         for name in [group] if group is not None else self.quantized(stage):
             groups[name] = f"float: {reason}"
-        return Plan(self.target, self.method, {**self.stages, stage: groups})
+        return replace(self, stages={**self.stages, stage: groups})
 
     def to_toml(self) -> str:
         """Return the text of the plan's file."""
         lines = [HEADER, f"target = {_text(self.target)}", f"method = {_text(self.method)}"]
-        for stage, groups in self.stages.items():
+        for stage, groups in {**({SETTINGS: self.settings} if self.settings else {}), **self.stages}.items():
             lines += ["", f"[{stage}]", *(f"{_text(group)} = {_text(value)}" for group, value in groups.items())]
         return "\n".join(lines) + "\n"
 
@@ -77,6 +80,10 @@ def read_plan(path: Path, groups_for: Callable[[Target], Mapping[str, Sequence[s
     except ValueError as error:  # of TOML's syntax too
         raise UsageError(f"{path}: not a plan: {error}") from error
     known = groups_for(target)
+    settings = data.pop(SETTINGS, {})
+    if not isinstance(settings, dict) or not settings.keys() <= known.keys():
+        names = ", ".join(known)
+        raise UsageError(f"{path}: [{SETTINGS}] gives a stage its setting of {method}; this bundle has {names}")
     stages: dict[str, dict[str, str]] = {}
     for stage, groups in data.items():
         if stage not in known or not isinstance(groups, dict):
@@ -89,4 +96,4 @@ def read_plan(path: Path, groups_for: Callable[[Target], Mapping[str, Sequence[s
     for stage, names in known.items():
         given = data.get(stage, {})
         stages[stage] = {name: given.get(name, "float: not named in the plan") for name in names}
-    return Plan(target, method, stages)
+    return Plan(target, method, stages, {stage: str(setting) for stage, setting in settings.items()})

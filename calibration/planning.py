@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from showface.runtime.errors import ShowfaceError
+from showface.runtime.errors import ShowfaceError, UsageError
 from showface.runtime.session import Session
 from showface.training.pairs import BUCKETS
 
@@ -134,13 +134,28 @@ def full_plan(shop: Workshop, method: Method) -> Plan:
     for stage, groups in shop.groups().items():
         kept = default_float(shop.graphs[stage], stage, shop.target)
         stages[stage] = {group: f"float: {kept[group]}" if group in kept else INT8 for group in groups}
-    return Plan(shop.target, method, stages)
+    settings = {stage: setting for stage, setting in shop.settings().items() if setting != method}
+    return Plan(shop.target, method, stages, settings)
 
 
-def choose_settings(shop: Workshop, method: Method, faces: Sequence[Recorded], step: Callable[[str], None]) -> Workshop:
-    """Return the workshop in which each stage has the setting that changes the fewest labels, then the hole least."""
+def choose_settings(
+    shop: Workshop, method: Method, given: Mapping[str, str], faces: Sequence[Recorded], step: Callable[[str], None]
+) -> Workshop:
+    """Return the workshop in which each stage has its setting of ``method``.
+
+    It is the one that is ``given``, else the one that changes the fewest labels, then the hole least.
+
+    Raises:
+        UsageError: the method has no such setting.
+    """
     full = full_plan(shop, method)
     for stage, options in shop.ranges.items():
+        if stage in given:
+            if given[stage] not in options:
+                known = ", ".join(options)
+                raise UsageError(f"plan: {method} has no setting {given[stage]!r} for {stage}; it has {known}")
+            shop = shop.with_setting(stage, given[stage])
+            continue
         if len(options) < 2 or not full.quantized(stage):
             continue
         costs = {}

@@ -15,6 +15,7 @@ PLAN = Plan(
         "coarse": {"encoder.0": INT8, "to_rgb": 'float: its error is "seen" as it is'},
         "mrem": {"mining.query": INT8, "(stage)": "float: k² / count"},
     },
+    {"coarse": "99.9"},
 )
 
 
@@ -45,6 +46,7 @@ def test_what_is_not_named_stays_in_float(tmp_path):
         ('method = "minmax"', "the key 'target' is missing"),
         ('target = "npu"\nmethod = "minmax"', "'npu' is not a valid Target"),
         ('target = "cpu"\nmethod = "minmax"\n[decoder]', "there is no stage 'decoder'; this bundle has coarse, mrem"),
+        ('target = "cpu"\nmethod = "percentile"\n[settings]\ndecoder = "99.9"', "this bundle has coarse, mrem"),
         (
             'target = "cpu"\nmethod = "minmax"\n[coarse]\n"encoder.9" = "int8"',
             "stage coarse has no layers 'encoder.9'; it has encoder.0, to_rgb",

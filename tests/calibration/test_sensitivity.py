@@ -16,7 +16,7 @@ from showface.calibration.speed import Timing
 from showface.calibration.verdicts import gate_quality, judge_quality, judge_speed, speed_text
 from showface.calibration.workshop import Workshop, stage_ranges
 from showface.runtime.bundle import open_bundle
-from showface.runtime.errors import ShowfaceError
+from showface.runtime.errors import ShowfaceError, UsageError
 from showface.runtime.onnxruntime_backend import open_session
 
 OUTLIER = ("encoder.conv1", "encoder.conv2")  # of the stage memory; the first writes it, the second reads it
@@ -86,9 +86,14 @@ def test_a_planted_outlier_is_found(planted, recorded):
 def test_the_better_setting_is_chosen(shop, recorded):
     clipped = {tensor: (low / 20, high / 20) for tensor, (low, high) in shop.ranges["mrem"]["minmax"].items()}
     shop = replace(shop, ranges={**shop.ranges, "mrem": {"clipped": clipped, **shop.ranges["mrem"]}})
-    chosen = choose_settings(shop, Method.MINMAX, list(recorded)[:2], lambda text: None)
-    assert chosen.settings()["mrem"] == "minmax"
+    faces, unchanged = list(recorded)[:2], shop.settings()
+    chosen = choose_settings(shop, Method.MINMAX, {}, faces, lambda text: None)
+    assert (unchanged["mrem"], chosen.settings()["mrem"]) == ("clipped", "minmax")
     assert chosen.settings()["coarse"] == "minmax"  # there was no choice
+    given = choose_settings(shop, Method.MINMAX, {"mrem": "clipped"}, faces, lambda text: None)
+    assert given.settings()["mrem"] == "clipped"
+    with pytest.raises(UsageError, match="minmax has no setting '99' for mrem; it has clipped, minmax"):
+        choose_settings(shop, Method.MINMAX, {"mrem": "99"}, faces, lambda text: None)
 
 
 def test_the_gate_fails_a_bad_stage(planted, recorded):
