@@ -10,13 +10,13 @@ from showface.calibration.ranges import Method, cached_ranges, collapsed, find_r
 STAGE = ("image", "mask")  # the coarse stage's inputs
 
 
-def values_of(graph, name, recorded):
+def values_of(graph, name, three):
     """Return all recorded values of a tensor inside the coarse stage, computed by a session of our own."""
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
     copy.graph.output.append(next(value for value in graph.graph.value_info if value.name == name))
     session = ort.InferenceSession(copy.SerializeToString(), providers=["CPUExecutionProvider"])
-    runs = [session.run([name], {k: face.tensors[k] for k in STAGE})[0].ravel() for face in recorded]
+    runs = [session.run([name], {k: face.tensors[k] for k in STAGE})[0].ravel() for face in three]
     return np.concatenate(runs)
 
 
@@ -27,33 +27,33 @@ def tensor(graphs):
 
 
 @pytest.fixture(scope="module")
-def values(graphs, tensor, recorded):
-    return values_of(graphs["coarse"], tensor, recorded)
+def values(graphs, tensor, three):
+    return values_of(graphs["coarse"], tensor, three)
 
 
-def found(graphs, tensor, recorded, method, symmetric=False):
-    inputs = ({name: face.tensors[name] for name in STAGE} for face in recorded)
+def found(graphs, tensor, three, method, symmetric=False):
+    inputs = ({name: face.tensors[name] for name in STAGE} for face in three)
     return find_ranges(graphs["coarse"], [tensor], inputs, method, symmetric, 1)[tensor]
 
 
-def test_minmax(graphs, tensor, recorded, values):
-    assert found(graphs, tensor, recorded, Method.MINMAX) == pytest.approx((values.min(), values.max()), rel=1e-5)
+def test_minmax(graphs, tensor, three, values):
+    assert found(graphs, tensor, three, Method.MINMAX) == pytest.approx((values.min(), values.max()), rel=1e-5)
     bound = np.abs(values).max()
-    assert found(graphs, tensor, recorded, Method.MINMAX, True) == pytest.approx((-bound, bound), rel=1e-5)
+    assert found(graphs, tensor, three, Method.MINMAX, True) == pytest.approx((-bound, bound), rel=1e-5)
 
 
 def share_above(values, bound):
     return float((values > bound).mean())
 
 
-def test_percentile(graphs, tensor, recorded, values):
+def test_percentile(graphs, tensor, three, values):
     """Of all values 0.005 % lie beyond each end, and 0.01 % beyond a symmetric one, to the width of a bin."""
     width = 2 * np.abs(values).max() / 1000
-    low, high = found(graphs, tensor, recorded, Method.PERCENTILE)
+    low, high = found(graphs, tensor, three, Method.PERCENTILE)
     for signed, end in ((values, high), (-values, -low)):
         assert share_above(signed, end + width) <= 5e-5 <= share_above(signed, end - width)
     assert (low, high) != pytest.approx((values.min(), values.max()), rel=1e-6)
-    bound = max(np.abs(found(graphs, tensor, recorded, Method.PERCENTILE, True)))
+    bound = max(np.abs(found(graphs, tensor, three, Method.PERCENTILE, True)))
     assert share_above(np.abs(values), bound + width) <= 1e-4 <= share_above(np.abs(values), bound - width)
 
 
@@ -82,8 +82,8 @@ def divergence(histogram, half, levels=128):
     return float((p * np.log(p / q)).sum())
 
 
-def test_entropy(graphs, tensor, recorded):
-    first = [next(iter(recorded))]
+def test_entropy(graphs, tensor, three):
+    first = [three[0]]
     values = values_of(graphs["coarse"], tensor, first)
     bound = np.abs(values).max()
     histogram, edges = np.histogram(values, 256, (-bound, bound))
