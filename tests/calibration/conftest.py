@@ -1,13 +1,19 @@
 """Fixtures of the calibration's tests: a recording of the narrow bundle, and folders of faces and masks."""
 
+from functools import cache
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from showface.calibration.graphs import float_graph
+from showface.calibration.placement import default_float, quantizable
+from showface.calibration.quantize import quantize
+from showface.calibration.ranges import Method
 from showface.calibration.recording import record
 from showface.calibration.samples import choose_samples
+from showface.calibration.workshop import stage_ranges
 from showface.runtime.bundle import open_bundle
 
 SIDE = 64  # of the files; they are resized to the networks' 256
@@ -56,7 +62,30 @@ def recorded(tmp_path_factory, narrow_bundle, samples):
 
 
 @pytest.fixture(scope="session")
+def three(recorded):
+    """Return three of the recorded faces, one a bucket: enough for ranges that hold for more than one face."""
+    chosen = [face for k, face in enumerate(recorded) if k % 3 == k // 3]
+    assert len({face.face.bucket for face in chosen}) == len(chosen) == 3
+    return chosen
+
+
+@pytest.fixture(scope="session")
 def graphs(narrow_bundle):
     """Return the float graph of each stage of the narrow bundle."""
     bundle = open_bundle(narrow_bundle)
     return {stage.name: float_graph(bundle.model(stage), stage.name) for stage in bundle.manifest.stages}
+
+
+@pytest.fixture(scope="session")
+def made(graphs, three):
+    """Return a function that gives the default Q/DQ graph of a stage for a target, and its ranges; cached."""
+
+    @cache
+    def make(stage, target):
+        graph = graphs[stage.name]
+        kept = default_float(graph, stage.name, target)
+        groups = [group for group in quantizable(graph, stage.name, target) if group not in kept]
+        ranges = stage_ranges(graph, stage, three, target, Method.MINMAX, 1)[str(Method.MINMAX)]
+        return quantize(graph, stage.name, target, groups, ranges), ranges
+
+    return make

@@ -11,6 +11,7 @@ from PIL import Image
 from showface.calibration.calibrate import Settings, calibrate
 from showface.calibration.planning import Budget
 from showface.runtime.bundle import open_bundle
+from showface.runtime.cli import main
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.inpainter import Inpainter
 
@@ -18,6 +19,20 @@ from showface.runtime.inpainter import Inpainter
 def showface(*arguments):
     command = [sys.executable, "-m", "showface.runtime.cli", "--threads", "1", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Return a function that runs the command line in this process: exit code, output and error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["showface", "--threads", "1", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return stopped.value.code or 0, captured.out, captured.err.replace("\n", " ")
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +73,8 @@ def test_writes_a_bundle_that_runs(calibrated, folders):
     assert re.search(r"speed: \d\.\d\d× FP32 at batch 1", run.stdout)
 
 
-def test_info_names_the_precision(calibrated):
-    shown = showface("info", calibrated[0] / "int8").stdout
-    assert re.search(r"mrem +int8", shown)
+def test_info_names_the_precision(calibrated, call):
+    assert re.search(r"mrem +int8", call("info", calibrated[0] / "int8")[1])
 
 
 def test_report_is_one_page(calibrated):
@@ -76,48 +90,45 @@ def times_of(work):
     return {path: path.stat().st_mtime_ns for pattern in ("shard-*", "ranges-*") for path in work.rglob(pattern)}
 
 
-def test_ranges_and_recording_are_used_again(calibrated, narrow_bundle, folders):
+def test_ranges_and_recording_are_used_again(calibrated, narrow_bundle, folders, call, monkeypatch):
+    monkeypatch.setattr("showface.calibration.verdicts.ROUNDS", {1: 1, 8: 1})
     root, _ = calibrated
     work = root / "int8.work"
     before = times_of(work)
-    run = showface(
+    code, _, said = call(
         "calibrate", narrow_bundle, root / "again", "--images", folders[0], "--masks", folders[1], "--faces", "6",
         "--check-faces", "3", "--plan", root / "int8/plan.toml", "--work", work,
     )  # fmt: skip
-    assert run.returncode == 0, run.stderr
+    assert code == 0, said
     assert before == times_of(work)
     assert (root / "again/mrem.onnx").read_bytes() == (root / "int8/mrem.onnx").read_bytes()
 
 
-def test_refusals_leave_nothing(calibrated, narrow_bundle, folders, tmp_path):
+def test_refusals_leave_nothing(calibrated, narrow_bundle, folders, tmp_path, call):
     root, _ = calibrated
     out = tmp_path / "out"
     common = ("--images", folders[0], "--masks", folders[1])
-    again = showface("calibrate", root / "int8", out, *common)
-    assert again.returncode == 2
-    assert "mrem in INT8 already; calibrate the float bundle" in again.stderr.replace("\n", " ")
+    code, _, said = call("calibrate", root / "int8", out, *common)
+    assert (code, "mrem in INT8 already; calibrate the float bundle" in said) == (2, True), said
     plan = tmp_path / "plan.toml"
     plan.write_text('target = "cpu"\nmethod = "minmax"\n[refiner]\n"decode9" = "int8"\n')
-    unknown = showface("calibrate", narrow_bundle, out, *common, "--plan", plan)
-    assert unknown.returncode == 2
-    assert "stage refiner has no layers 'decode9'" in unknown.stderr
-    existing = showface("calibrate", narrow_bundle, root / "int8", *common)
-    assert existing.returncode == 2
-    assert "exists already" in existing.stderr
+    code, _, said = call("calibrate", narrow_bundle, out, *common, "--plan", plan)
+    assert (code, "stage refiner has no layers 'decode9'" in said) == (2, True), said
+    code, _, said = call("calibrate", narrow_bundle, root / "int8", *common)
+    assert (code, "exists already" in said) == (2, True), said
     assert [path.name for path in tmp_path.iterdir()] == ["plan.toml"]
 
 
-def test_empty_masks(narrow_bundle, folders, tmp_path):
+def test_empty_masks(narrow_bundle, folders, tmp_path, call):
     masks = tmp_path / "masks"
     masks.mkdir()
     for path in folders[1].iterdir():
         Image.fromarray(np.zeros((64, 64), np.uint8)).save(masks / path.name)
-    run = showface(
+    code, _, said = call(
         "calibrate", narrow_bundle, tmp_path / "out", "--images", folders[0], "--masks", masks, "--faces", "6",
         "--check-faces", "3",
     )  # fmt: skip
-    assert run.returncode == 2
-    assert "all masks are empty" in run.stderr
+    assert (code, "all masks are empty" in said) == (2, True), said
     assert not (tmp_path / "out").exists()
 
 

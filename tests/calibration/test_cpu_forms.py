@@ -25,13 +25,13 @@ def run(graph, inputs):
 
 
 @pytest.fixture(scope="module", params=["coarse", "refiner"])
-def pair(request, graphs, recorded):
+def pair(request, graphs, three):
     """Return a stage's name, its plain Q/DQ graph, and the same graph in fast forms."""
     name = request.param
     graph, stage = graphs[name], STAGE[name]
     kept = default_float(graph, name, Target.CPU)
     groups = [group for group in quantizable(graph, name, Target.CPU) if group not in kept]
-    inputs = ({tensor: face.tensors[tensor] for tensor in stage.inputs} for face in recorded)
+    inputs = ({tensor: face.tensors[tensor] for tensor in stage.inputs} for face in three)
     tensors = placed_tensors(graph, name, Target.CPU)
     ranges = find_ranges(graph, tensors, inputs, Method.MINMAX, False, 1)["minmax"]
     with pytest.MonkeyPatch.context() as patch:

@@ -6,32 +6,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from showface.calibration.graphs import float_graph, layer_of, producers
-from showface.calibration.placement import RULES, Target, default_float, placed_nodes, placed_tensors, quantizable
-from showface.calibration.quantize import quantize
-from showface.calibration.ranges import Method, find_ranges
+from showface.calibration.placement import RULES, Target, default_float, placed_nodes, quantizable
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import STAGES
 
 STAGE = {stage.name: stage for stage in STAGES}
-
-
-@pytest.fixture(scope="module")
-def made(graphs, recorded):
-    """Return a function that gives the default Q/DQ graph of a stage for a target, and its ranges; cached."""
-    cache = {}
-
-    def make(name, target):
-        if (name, target) not in cache:
-            graph = graphs[name]
-            kept = default_float(graph, name, target)
-            groups = [group for group in quantizable(graph, name, target) if group not in kept]
-            inputs = ({tensor: face.tensors[tensor] for tensor in STAGE[name].inputs} for face in recorded)
-            tensors = placed_tensors(graph, name, target)
-            ranges = find_ranges(graph, tensors, inputs, Method.MINMAX, RULES[target].symmetric, 1)["minmax"]
-            cache[name, target] = quantize(graph, name, target, groups, ranges), ranges
-        return cache[name, target]
-
-    return make
 
 
 def scale_and_zero(graph, dequantize):
@@ -49,7 +28,7 @@ def test_casts_are_folded(graphs):
 @pytest.mark.parametrize("target", Target)
 @pytest.mark.parametrize("name", list(STAGE))
 def test_edges_that_carry_qdq(name, target, made, graphs):
-    graph, _ = made(name, target)
+    graph, _ = made(STAGE[name], target)
     source = producers(graph)
     constants = {tensor.name: tensor for tensor in graph.graph.initializer}
     kept = default_float(graphs[name], name, target)
@@ -81,7 +60,7 @@ def test_edges_that_carry_qdq(name, target, made, graphs):
 
 @pytest.mark.parametrize("target", Target)
 def test_float_nodes_read_float_values_where_there_are_any(target, made, graphs):
-    graph, _ = made("coarse", target)
+    graph, _ = made(STAGE["coarse"], target)
     source, before = producers(graph), {node.name: node for node in graphs["coarse"].graph.node}
     concatenations = [node for node in graph.graph.node if node.op_type == "Concat"]
     assert concatenations
@@ -91,7 +70,7 @@ def test_float_nodes_read_float_values_where_there_are_any(target, made, graphs)
 
 
 def test_residual_adds_read_two_pairs_for_tensorrt(made):
-    graph, _ = made("refiner", Target.TENSORRT)
+    graph, _ = made(STAGE["refiner"], Target.TENSORRT)
     source = producers(graph)
     adds = [node for node in graph.graph.node if node.op_type == "Add" and layer_of(node).startswith("body")]
     assert adds
@@ -100,7 +79,7 @@ def test_residual_adds_read_two_pairs_for_tensorrt(made):
 
 
 def test_no_output_is_quantized_for_tensorrt(made):
-    graph, _ = made("refiner", Target.TENSORRT)
+    graph, _ = made(STAGE["refiner"], Target.TENSORRT)
     readers = {}
     for node in graph.graph.node:
         for edge in node.input:
@@ -127,9 +106,9 @@ def test_partial_convolutions_are_renormalised_in_float(graphs):
 
 
 @pytest.mark.parametrize("target", Target)
-def test_activation_error_against_numpy(target, made, graphs, recorded):
+def test_activation_error_against_numpy(target, made):
     """A Q/DQ pair of the graph, run by ONNX Runtime, equals rounding and clipping in numpy."""
-    graph, ranges = made("refiner", target)
+    graph, ranges = made(STAGE["refiner"], target)
     source = producers(graph)
     first = next(node for node in graph.graph.node if node.op_type == "Conv")
     dequantize = source[first.input[0]]
@@ -157,7 +136,7 @@ def test_activation_error_against_numpy(target, made, graphs, recorded):
 
 
 def test_weight_error_against_numpy(made, graphs):
-    graph, _ = made("coarse", Target.CPU)
+    graph, _ = made(STAGE["coarse"], Target.CPU)
     source = producers(graph)
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graphs["coarse"].graph.initializer}
@@ -173,7 +152,7 @@ def test_weight_error_against_numpy(made, graphs):
 @pytest.mark.parametrize("target", Target)
 @pytest.mark.parametrize("name", list(STAGE))
 def test_runs_and_stays_near_the_float_stage(name, target, made, recorded):
-    graph, _ = made(name, target)
+    graph, _ = made(STAGE[name], target)
     session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     face = next(iter(recorded))
     outputs = session.run(list(STAGE[name].outputs), {k: face.tensors[k] for k in STAGE[name].inputs})
@@ -187,6 +166,6 @@ def test_runs_and_stays_near_the_float_stage(name, target, made, recorded):
 
 
 def test_quantized_graph_is_refused(made):
-    graph, _ = made("mrem", Target.CPU)
+    graph, _ = made(STAGE["mrem"], Target.CPU)
     with pytest.raises(UsageError, match="stage mrem: is quantised already; calibrate the float bundle"):
         float_graph(graph.SerializeToString(), "mrem")

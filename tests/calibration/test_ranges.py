@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx.utils import Extractor
 
 from showface.calibration import ranges
 from showface.calibration.ranges import Method, cached_ranges, collapsed, find_ranges
@@ -11,65 +12,72 @@ from showface.calibration.ranges import Method, cached_ranges, collapsed, find_r
 STAGE = ("image", "mask")  # the coarse stage's inputs
 
 
-def values_of(graph, name, recorded):
+def values_of(graph, name, three):
     """Return all recorded values of a tensor inside the coarse stage, computed by a session of our own."""
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
     copy.graph.output.append(next(value for value in graph.graph.value_info if value.name == name))
     session = ort.InferenceSession(copy.SerializeToString(), providers=["CPUExecutionProvider"])
-    runs = [session.run([name], {k: face.tensors[k] for k in STAGE})[0].ravel() for face in recorded]
+    runs = [session.run([name], {k: face.tensors[k] for k in STAGE})[0].ravel() for face in three]
     return np.concatenate(runs)
 
 
 @pytest.fixture(scope="module")
-def tensor(graphs):
-    """Return the output of the second convolution, which has both signs."""
-    return [node.output[0] for node in graphs["coarse"].graph.node if node.op_type == "Conv"][1]
+def graph(graphs):
+    """Return the coarse stage up to its third convolution: ONNX Runtime searches cuts for every tensor that it sees."""
+    outputs = [node.output[0] for node in graphs["coarse"].graph.node if node.op_type == "Conv"]
+    return Extractor(graphs["coarse"]).extract_model(list(STAGE), [outputs[2]])
 
 
 @pytest.fixture(scope="module")
-def values(graphs, tensor, recorded):
-    return values_of(graphs["coarse"], tensor, recorded)
+def tensor(graph):
+    """Return the output of the second convolution, which has both signs."""
+    return [node.output[0] for node in graph.graph.node if node.op_type == "Conv"][1]
 
 
-def found(graphs, tensor, recorded, method, symmetric=False):
-    inputs = ({name: face.tensors[name] for name in STAGE} for face in recorded)
-    options = find_ranges(graphs["coarse"], [tensor], inputs, method, symmetric, 1)
+@pytest.fixture(scope="module")
+def values(graph, tensor, three):
+    return values_of(graph, tensor, three)
+
+
+def found(graph, tensor, three, method, symmetric=False):
+    inputs = ({name: face.tensors[name] for name in STAGE} for face in three)
+    options = find_ranges(graph, [tensor], inputs, method, symmetric, 1)
     return next(iter(options.values()))[tensor]
 
 
-def test_minmax(graphs, tensor, recorded, values):
-    assert found(graphs, tensor, recorded, Method.MINMAX) == pytest.approx((values.min(), values.max()), rel=1e-5)
+def test_minmax(graph, tensor, three, values):
+    assert found(graph, tensor, three, Method.MINMAX) == pytest.approx((values.min(), values.max()), rel=1e-5)
     bound = np.abs(values).max()
-    assert found(graphs, tensor, recorded, Method.MINMAX, True) == pytest.approx((-bound, bound), rel=1e-5)
+    assert found(graph, tensor, three, Method.MINMAX, True) == pytest.approx((-bound, bound), rel=1e-5)
 
 
 def share_above(values, bound):
     return float((values > bound).mean())
 
 
-def test_percentile(graphs, tensor, recorded, values):
+def test_percentile(graph, tensor, three, values):
     """Of all values 0.005 % lie beyond each end, and 0.01 % beyond a symmetric one, to the width of a bin."""
     width = 2 * np.abs(values).max() / 1000
-    low, high = found(graphs, tensor, recorded, Method.PERCENTILE)
+    low, high = found(graph, tensor, three, Method.PERCENTILE)
     for signed, end in ((values, high), (-values, -low)):
         assert share_above(signed, end + width) <= 5e-5 <= share_above(signed, end - width)
     assert (low, high) != pytest.approx((values.min(), values.max()), rel=1e-6)
-    bound = max(np.abs(found(graphs, tensor, recorded, Method.PERCENTILE, True)))
+    bound = max(np.abs(found(graph, tensor, three, Method.PERCENTILE, True)))
     assert share_above(np.abs(values), bound + width) <= 1e-4 <= share_above(np.abs(values), bound - width)
 
 
-def test_a_sample_gives_nearly_the_same_percentile(graphs, tensor, recorded, values, monkeypatch):
-    whole = found(graphs, tensor, recorded, Method.PERCENTILE)
-    monkeypatch.setattr(ranges, "SAMPLE", values.size // len(recorded.pairs) // 3)
-    sampled = found(graphs, tensor, recorded, Method.PERCENTILE)
+def test_a_sample_gives_nearly_the_same_percentile(graph, tensor, three, values, monkeypatch):
+    whole = found(graph, tensor, three, Method.PERCENTILE)
+    monkeypatch.setattr(ranges, "SAMPLE", values.size // len(three) // 3)
+    sampled = found(graph, tensor, three, Method.PERCENTILE)
     assert sampled != whole
     assert sampled == pytest.approx(whole, abs=0.1 * float(np.ptp(values)))
 
 
-def test_percentiles_are_nested(graphs, tensor, recorded):
-    inputs = ({name: face.tensors[name] for name in STAGE} for face in recorded)
-    options = find_ranges(graphs["coarse"], [tensor], inputs, Method.PERCENTILE, False, 1)
+def test_percentiles_are_nested(graph, tensor, three):
+    inputs = ({name: face.tensors[name] for name in STAGE} for face in three)
+    options = find_ranges(graph, [tensor], inputs, Method.PERCENTILE, False, 1)
     assert list(options) == [str(percentile) for percentile in ranges.PERCENTILES]
     widths = [high - low for low, high in (option[tensor] for option in options.values())]
     assert widths == sorted(widths, reverse=True)
@@ -101,15 +109,15 @@ def divergence(histogram, half, levels=128):
     return float((p * np.log(p / q)).sum())
 
 
-def test_entropy(graphs, tensor, recorded):
-    first = [next(iter(recorded))]
-    values = values_of(graphs["coarse"], tensor, first)
+def test_entropy(graph, tensor, three):
+    first = [three[0]]
+    values = values_of(graph, tensor, first)
     bound = np.abs(values).max()
     histogram, edges = np.histogram(values, 256, (-bound, bound))
     costs = [divergence(histogram, half) for half in range(64, 129)]
     half = 64 + int(np.argmin(costs))
     expected = max(edges[128 - half], values.min()), min(edges[min(129 + half, 256)], values.max())
-    assert found(graphs, tensor, first, Method.ENTROPY) == pytest.approx(expected, rel=1e-4)
+    assert found(graph, tensor, first, Method.ENTROPY) == pytest.approx(expected, rel=1e-4)
     assert np.ptp(costs) > 0  # there was something to choose
 
 

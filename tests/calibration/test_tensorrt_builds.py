@@ -2,10 +2,7 @@
 
 import pytest
 
-from showface.calibration.placement import Target, default_float, quantizable
-from showface.calibration.quantize import quantize
-from showface.calibration.ranges import Method
-from showface.calibration.workshop import stage_ranges
+from showface.calibration.placement import Target
 from showface.runtime.stages import STAGES, TENSORS
 
 trt = pytest.importorskip("tensorrt_rtx")
@@ -33,10 +30,6 @@ def build(data, stage, size=256, channels=16):
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_parses_and_builds(stage, graphs, recorded):
-    graph = graphs[stage.name]
-    kept = default_float(graph, stage.name, Target.TENSORRT)
-    groups = [group for group in quantizable(graph, stage.name, Target.TENSORRT) if group not in kept]
-    ranges = stage_ranges(graph, stage, recorded, Target.TENSORRT, Method.MINMAX, 1)["minmax"]
-    data = quantize(graph, stage.name, Target.TENSORRT, groups, ranges).SerializeToString()
-    assert len(build(data, stage)) > 1000
+def test_parses_and_builds(stage, made):
+    graph, _ = made(stage, Target.TENSORRT)
+    assert len(build(graph.SerializeToString(), stage)) > 1000

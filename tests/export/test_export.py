@@ -17,7 +17,6 @@ from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError
 from showface.runtime.stages import CATEGORIES, STAGES, TENSORS
 from showface.training.checkpoint import METADATA_KEY, model_from_checkpoint, read_checkpoint
-from showface.training.config import MemoryConfig, MremConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = {f"{stage.name}.onnx" for stage in STAGES}
@@ -135,33 +134,10 @@ def test_a_graph_runs_at_a_batch_it_was_not_traced_with(narrow_bundle):
         assert session.run(None, {"image": image, "mask": mask})[0].shape == (batch, 3, 256, 256)
 
 
-NARROW_MEMORY = {"channels": 16, "slots": 8, "encoder_width": 8}
-
-
-@pytest.mark.parametrize(
-    ("variant", "changes"),
-    [
-        ("no-memory", {"memory": MemoryConfig(kind="none", **NARROW_MEMORY)}),
-        ("non-disentangled", {"memory": MemoryConfig(kind="shared", **NARROW_MEMORY)}),
-        ("no-mrem", {"mrem": MremConfig(mining=False)}),
-    ],
-)
-def test_each_ablation_exports_and_passes(
-    variant, changes, narrow_bundle, make_checkpoint, chain_inputs, tmp_path, monkeypatch
-):
-    trace = exporter.export_stage
-
-    def export_stage(module, stage, *rest):
-        if stage.name in ("coarse", "parser"):  # made first and from the same seed: the same in every variant
-            return onnx.load(narrow_bundle / f"{stage.name}.onnx")
-        return trace(module, stage, *rest)
-
-    monkeypatch.setattr(exporter, "PARITY_BATCHES", (1, 3))
-    monkeypatch.setattr(exporter, "export_stage", export_stage)
-    checkpoint = make_checkpoint(tmp_path / "model.safetensors", **changes)
-    report = exporter.export_bundle(checkpoint, tmp_path / "bundle", chain_inputs, 2)
+def test_each_ablation_exports_and_passes(ablation):
+    variant, _, folder, report = ablation
     assert report["passed"]
-    manifest = open_bundle(tmp_path / "bundle").manifest
+    manifest = open_bundle(folder).manifest
     assert manifest.variant == variant
     assert set(report["stages"]) == {stage.name for stage in manifest.stages}
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-KILLS, FACES = 30, 16
+KILLS, FACES = 24, 10
 SCRIPT = Path(__file__).with_name("run_and_kill.py")
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-FILES = int(os.environ.get("SHOWFACE_SOAK", "240"))
-GROWTH = 24  # MiB that a run may grow by after its first third
-BROKEN_EVERY = 50
+FILES = int(os.environ.get("SHOWFACE_SOAK", "120"))
+GROWTH = 12  # MiB that a run may grow by after its first third
+BROKEN_EVERY = 40
 
 
 def resident(process):

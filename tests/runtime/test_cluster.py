@@ -28,7 +28,7 @@ from showface.runtime.masks import MaskSource
 from showface.runtime.options import Options
 from showface.runtime.results import Result
 
-FACES = 40
+FACES = 33  # three chunks for two workers
 # Of any number, so that a local cluster has two workers of one thread.
 TWO_PROCESSORS = """
 from showface.runtime import cluster

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-BEFORE, AFTER = 4, 40  # good inputs by name before and after the broken ones
+BEFORE, AFTER = 4, 20  # good inputs by name before and after the broken ones
 GOOD = [*(f"a{k:02d}.png" for k in range(BEFORE)), *(f"c{k:02d}.png" for k in range(AFTER))]
 
 

@@ -268,21 +268,6 @@ def test_broken_files_fail_alone(run, face_folder, tmp_path):
         assert not (tmp_path / "out" / name).exists()
 
 
-@pytest.mark.parametrize("side", [256, 300])
-def test_what_lies_outside_the_hole_is_written_bit_by_bit(run, face_folder, tmp_path, side):
-    images, masks = face_folder
-    random = np.random.default_rng(side)
-    pixels = random.integers(0, 256, (side, side, 3), dtype=np.uint8)
-    hole = random.random((side, side)) < 0.01
-    hole[side // 4 : side // 2, side // 3 : side // 2] = True
-    Image.fromarray(pixels).save(images / "a.png")
-    write_mask(masks / "a.png", hole * 255, side)
-    assert statuses(run()) == ALL_DONE
-    written = np.asarray(Image.open(tmp_path / "out" / "a.png"))
-    assert np.array_equal(written[~hole], pixels[~hole])
-    assert not np.array_equal(written[hole], pixels[hole])
-
-
 def test_masks_inside_the_input_folder_are_no_inputs(run, face_folder):
     images, masks = face_folder
     inside = shutil.copytree(masks, images / "masks")

@@ -13,7 +13,7 @@ from showface.runtime.jobs import plan_jobs
 from showface.runtime.masks import MaskSource
 from showface.runtime.options import Options
 
-SIDES = (100, 256, 300, 512)
+SIDES = (100, 256, 300)  # below, at and above the networks' size
 LAYOUTS = {"gray": (), "rgb": (3,), "rgba": (4,)}
 FILES = [(suffix, layout, 8) for suffix in ("png", "tif") for layout in LAYOUTS]
 FILES += [(suffix, layout, 16) for suffix in ("png", "tif") for layout in LAYOUTS]

@@ -1,4 +1,4 @@
-"""Copies of the default bundle whose graphs can be changed, and many real builds in one process."""
+"""Copies of the narrow bundle whose graphs can be changed, and many real builds in one process."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from showface.export.engines.request import BuildOptions
-from showface.runtime.bundle import default_bundle, open_bundle
+from showface.runtime.bundle import open_bundle
 
 # Serves requests one after the other: a process for each of the matrix's engines would take longer than the builds.
 MANY = """
@@ -24,15 +24,14 @@ with open(os.devnull, "w") as events:
 
 
 @pytest.fixture
-def bundle_copy(tmp_path):
-    """Return a function that copies the default bundle and writes over some of its graphs."""
+def bundle_copy(narrow_bundle, tmp_path):
+    """Return a function that copies the narrow bundle and writes over some of its graphs."""
 
     def copy(name="bundle", precision=None, **graphs):
         folder = tmp_path / name
         folder.mkdir()
-        for path in default_bundle().iterdir():
-            if path.is_file():
-                (folder / path.name).write_bytes(path.read_bytes())
+        for path in narrow_bundle.iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
         manifest = json.loads((folder / "manifest.json").read_text())
         for stage, data in graphs.items():
             (folder / f"{stage}.onnx").write_bytes(data)
