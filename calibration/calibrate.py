@@ -120,7 +120,7 @@ def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
     digest = samples.digest()
     shop = open_workshop(bundle, graphs, recording, digest, target, method, settings.work, settings.threads, say)
     faces = plan_faces(recording)
-    shop = choose_settings(shop, method, {} if plan is None else plan.settings, faces, step)
+    shop = choose_settings(shop, method, {} if plan is None else plan.settings, faces, settings.budget, step)
     checked = tuple(check)
     sensitivities: list[Sensitivity] = []
     if plan is None:

@@ -17,7 +17,7 @@ from .recording import Recorded, Recording
 from .sensitivity import Sensitivity, probe_all
 from .workshop import Workshop
 
-PLAN_FACES = 12  # that settle settings and plan
+PLAN_FACES = 24  # that settle settings and plan
 PROBE_FACES = 3  # one a bucket: every layer group runs the chain over them, only to be ranked
 MARGIN = 0.8  # of the budget: the plan must hold on other faces
 RETURNS = 12  # groups that may go back to 8 bits, by the time that they save
@@ -45,6 +45,15 @@ class Budget:
             to_psnr(from_psnr(self.hole_psnr) * MARGIN),
             1.0 - (1.0 - self.labels) * MARGIN,
         )
+
+    def used(self, psnr_drop: float, hole_error: float, label_loss: float) -> float:
+        """Return how much of the budget is used, the shares of the three bounds added up; 0 to 3 within the budget."""
+        shares = (
+            max(psnr_drop, 0.0) / max(self.psnr_drop, 1e-6),
+            hole_error / from_psnr(self.hole_psnr),
+            label_loss / max(1.0 - self.labels, 1e-6),
+        )
+        return sum(shares)
 
     def violated(self, quality: Quality) -> list[str]:
         """Return what ``quality`` exceeds, as texts; nothing if it is within the budget."""
@@ -120,12 +129,7 @@ def _cost(item: Sensitivity | None, budget: Budget) -> float:
     """Return how much of the budget a group uses for each millisecond that it saves; an unprobed one goes first."""
     if item is None:
         return float("inf")
-    used = (
-        max(item.psnr_drop, 0.0) / max(budget.psnr_drop, 1e-6),
-        item.hole_error / from_psnr(budget.hole_psnr),
-        item.label_loss / max(1.0 - budget.labels, 1e-6),
-    )
-    return sum(used) / max(item.saved_ms, LEAST_MS)
+    return budget.used(item.psnr_drop, item.hole_error, item.label_loss) / max(item.saved_ms, LEAST_MS)
 
 
 def full_plan(shop: Workshop, method: Method) -> Plan:
@@ -139,11 +143,17 @@ def full_plan(shop: Workshop, method: Method) -> Plan:
 
 
 def choose_settings(
-    shop: Workshop, method: Method, given: Mapping[str, str], faces: Sequence[Recorded], step: Callable[[str], None]
+    shop: Workshop,
+    method: Method,
+    given: Mapping[str, str],
+    faces: Sequence[Recorded],
+    budget: Budget,
+    step: Callable[[str], None],
 ) -> Workshop:
     """Return the workshop in which each stage has its setting of ``method``.
 
-    It is the one that is ``given``, else the one that changes the fewest labels, then the hole least.
+    It is the one that is ``given``, else the one that uses the least of ``budget`` when all that the rules allow is
+    quantised.
 
     Raises:
         UsageError: the method has no such setting.
@@ -162,7 +172,7 @@ def choose_settings(
         for setting in options:
             session = shop.with_setting(stage, setting).open_stage(stage, full.quantized(stage))
             quality = measure({**shop.sessions, stage: session}, faces, stage)
-            costs[setting] = (-quality.labels, quality.hole_error)
+            costs[setting] = budget.used(quality.psnr_drop, quality.hole_error, 1.0 - quality.labels)
         best = min(costs, key=lambda setting: costs[setting])
         step(f"{stage}: {method} {best}")
         shop = shop.with_setting(stage, best)

@@ -38,7 +38,7 @@ def calibrate(
     method: Annotated[CalibrationMethod, typer.Option(help="Calibrator.")] = CalibrationMethod.PERCENTILE,
     target: Annotated[CalibrationTarget, typer.Option(help="Who will run it.")] = CalibrationTarget.CPU,
     faces: Annotated[int, typer.Option(min=6, help="Faces that set the ranges.")] = 256,
-    check_faces: Annotated[int, typer.Option(min=3, help="Other faces, that judge the result.")] = 24,
+    check_faces: Annotated[int, typer.Option(min=3, help="Other faces, that judge the result.")] = 48,
     max_psnr_drop: Annotated[float, typer.Option(min=0.0, help="dB against the ground truth, worst bucket.")] = 0.1,
     plan: Annotated[Path | None, typer.Option(help="Replay this plan; its method and target count.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page.")] = None,
