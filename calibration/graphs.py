@@ -30,6 +30,7 @@ def float_graph(data: bytes, stage: str) -> ModelProto:
         raise UsageError(f"stage {stage}: is quantised already; calibrate the float bundle that it came from")
     _fold_casts(model)
     _fix_scales(model)
+    _fold_sums(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Conv" and node.input[1] not in constants:
@@ -73,8 +74,36 @@ def _fix_scales(model: ModelProto) -> None:
     drop_unread(model)
 
 
+def _fold_sums(model: ModelProto) -> None:
+    """Move a constant that is added to a convolution's output, or to that enlarged, into its bias.
+
+    The sum, such as 1 + γ, would be a pass of its own in 8 bits. Interpolation leaves a constant as it is.
+    """
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    source, after = producers(model), readers(model)
+    outputs = {output.name for output in model.graph.output}
+    for node in list(model.graph.node):
+        added = [name for name in node.input if name in constants and constants[name].size == 1]
+        if node.op_type != "Add" or len(added) != 1 or node.output[0] in outputs:
+            continue
+        name = next(name for name in node.input if name not in added)
+        maker = source.get(name)
+        if maker is not None and maker.op_type == "Resize" and len(after[name]) == 1:
+            maker = source.get(maker.input[0])
+        if maker is None or maker.op_type != "Conv" or len(maker.input) < 3 or outputs.intersection(maker.output):
+            continue
+        if len(after[maker.output[0]]) > 1:
+            continue
+        bias = numpy_helper.from_array(constants[maker.input[2]] + constants[added[0]].reshape(()), f"{node.name}_bias")
+        model.graph.initializer.append(bias)
+        maker.input[2] = bias.name
+        for reader in after[node.output[0]]:
+            reader.input[:] = [name if edge == node.output[0] else edge for edge in reader.input]
+    drop_unread(model)
+
+
 def drop_unread(model: ModelProto) -> None:
-    """Remove nodes whose outputs nothing reads, and those that only they read."""
+    """Remove nodes whose outputs nothing reads, those that only they read, and constants that are left over."""
     needed = {output.name for output in model.graph.output}
     kept = []
     for node in reversed(model.graph.node):
@@ -83,6 +112,9 @@ def drop_unread(model: ModelProto) -> None:
             needed.update(node.input)
     del model.graph.node[:]
     model.graph.node.extend(reversed(kept))
+    constants = [tensor for tensor in model.graph.initializer if tensor.name in needed]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(constants)
 
 
 def layer_of(node: NodeProto) -> str:

@@ -25,6 +25,23 @@ def test_casts_are_folded(graphs):
         assert all(t.data_type != TensorProto.FLOAT16 for t in graph.graph.initializer)
 
 
+def test_sums_with_a_constant_are_folded(narrow_bundle, three):
+    """The 1 of SPADE's 1 + γ goes into the bias of γ, before or behind its enlargement."""
+    data = (narrow_bundle / "refiner.onnx").read_bytes()
+    graph = float_graph(data, "refiner")
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    adds = [node for node in graph.graph.node if node.op_type == "Add"]
+    assert adds
+    assert not [node for node in adds if constants.intersection(node.input)]
+    assert constants == {name for node in graph.graph.node for name in node.input if name in constants}
+    inputs = {name: three[0].tensors[name] for name in STAGE["refiner"].inputs}
+    before, after = (
+        ort.InferenceSession(each, providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+        for each in (data, graph.SerializeToString())
+    )
+    np.testing.assert_allclose(after, before, atol=1e-5)
+
+
 @pytest.mark.parametrize("target", Target)
 @pytest.mark.parametrize("name", list(STAGE))
 def test_edges_that_carry_qdq(name, target, made, graphs):
