@@ -14,6 +14,7 @@ from showface.runtime.faces import composite
 from showface.runtime.metrics import Rgb, l1_percent, psnr, ssim
 from showface.runtime.session import Session
 from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT
+from showface.training.pairs import BUCKETS
 
 from .recording import Recorded
 
@@ -118,8 +119,10 @@ class Quality:
 def summarise(scores: Sequence[FaceScores]) -> Quality:
     """Average the faces, at least one; faces that equal the ground truth (empty holes) are left out of PSNR."""
     buckets = {}
-    for name in dict.fromkeys(score.bucket for score in scores):
+    for name in BUCKETS:
         rows = [score for score in scores if score.bucket == name]
+        if not rows:
+            continue
         figures: dict[str, float] = {"faces": len(rows)}
         for k, metric in enumerate(("l1_percent", "psnr", "ssim")):
             pairs = [(row.truth[k], row.float_truth[k]) for row in rows]
