@@ -35,14 +35,16 @@ class Tolerance:
 # rounding of a running float32 sum does not average out: n equal values are off by up to n·2⁻²⁵ of their sum, 2.4e-4
 # for the 8,192 that ONNX Runtime adds up in each lane of its InstanceNormalization (PyTorch adds up in cascades).
 CODES = ("memory_codes", "known_codes", "guidance")
-# float32: summation order only. TF32 and float16 both round to 10 bits of mantissa; float16 has the smaller
-# range. int8: 8 bits a value, and logits that move by a step. Values are in [-1, 1] or close to it.
+# float32: summation order only. TF32 and float16 both round to 10 bits of mantissa; float16 has the smaller range. A
+# parser is undecided where a face is hidden: in float16 up to 0.12 % of the labels of a face flip (default bundle, 60
+# faces), led by 0.045 at most in the reference. int8: 8 bits a value, and logits that move by a step. Values are in
+# [-1, 1] or close to it.
 TOLERANCES: dict[str, Tolerance] = {
     "float32": Tolerance(
         max_abs=1e-4, p99_abs=5e-5, min_agreement=0.9999, tie_margin=1e-3, min_psnr_db=90.0, code_factor=10.0
     ),
-    "tf32": Tolerance(max_abs=5e-2, p99_abs=1e-2, min_agreement=0.999, tie_margin=5e-2, min_psnr_db=50.0),
-    "float16": Tolerance(max_abs=5e-2, p99_abs=1e-2, min_agreement=0.999, tie_margin=5e-2, min_psnr_db=50.0),
+    "tf32": Tolerance(max_abs=5e-2, p99_abs=1e-2, min_agreement=0.998, tie_margin=5e-2, min_psnr_db=50.0),
+    "float16": Tolerance(max_abs=5e-2, p99_abs=1e-2, min_agreement=0.998, tie_margin=5e-2, min_psnr_db=50.0),
     "int8": Tolerance(max_abs=1.0, p99_abs=0.25, min_agreement=0.97, tie_margin=2.0, min_psnr_db=30.0),
 }
 ALIASES = {"fp32": "float32", "fp16": "float16"}
