@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 Seconds = dict[str, list[float]]
+SETTLE = 0.05  # seconds; the threads of the runtime that ran before still spin, and would take the next one's cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ def ratio_of(seconds: Sequence[float], base: Sequence[float]) -> Ratio:
 def interleave(tasks: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int) -> Seconds:
     """Time all tasks in turn, so that what disturbs the machine disturbs them alike.
 
-    Every second round runs them in the reverse order, so that none is always behind the same other.
+    Every second round runs them in the reverse order, so that none is always behind the same other. Before each run
+    there is a pause, in which worker threads that wait for more work go to sleep.
 
     Args:
         tasks: by name.
@@ -70,6 +72,7 @@ def interleave(tasks: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int
     seconds: Seconds = {name: [] for name in tasks}
     for index in range(rounds):
         for name in list(tasks) if index % 2 == 0 else list(tasks)[::-1]:
+            time.sleep(SETTLE)
             started = time.perf_counter()
             tasks[name]()
             seconds[name].append(time.perf_counter() - started)
