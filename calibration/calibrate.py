@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from .bundle import check_new, write_bundle
 from .graphs import float_bytes, float_graph
 from .placement import Target, quantizable
 from .plan import INT8, Plan, read_plan
-from .planning import Budget, choose_settings, new_plan, plan_faces
+from .planning import Budget, choose_settings, full_plan, new_plan, plan_faces
 from .ranges import Method
 from .recording import Recorded, Recording, check_recording, record
 from .samples import Samples, choose_samples, flat_images
@@ -55,7 +55,7 @@ class Settings:
     method: Method = Method.PERCENTILE
     target: Target = Target.CPU
     faces: int = 256
-    check_faces: int = 24
+    check_faces: int = 48
     budget: Budget = field(default_factory=Budget)
     plan: Path | None = None
     threads: int | None = None
@@ -120,7 +120,9 @@ def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
     digest = samples.digest()
     shop = open_workshop(bundle, graphs, recording, digest, target, method, settings.work, settings.threads, say)
     faces = plan_faces(recording)
-    shop = choose_settings(shop, method, {} if plan is None else plan.settings, faces, settings.budget, step)
+    shop = choose_settings(shop, full_plan(shop, method) if plan is None else plan, faces, settings.budget, step)
+    if plan is not None:
+        plan = replace(plan, settings=shop.chosen(method))
     checked = tuple(check)
     sensitivities: list[Sensitivity] = []
     if plan is None:

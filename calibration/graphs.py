@@ -92,13 +92,15 @@ def _fold_sums(model: ModelProto) -> None:
             maker = source.get(maker.input[0])
         if maker is None or maker.op_type != "Conv" or len(maker.input) < 3 or outputs.intersection(maker.output):
             continue
-        if len(after[maker.output[0]]) > 1:
+        if len(after[maker.output[0]]) > 1 or maker.input[2] not in constants:
             continue
         bias = numpy_helper.from_array(constants[maker.input[2]] + constants[added[0]].reshape(()), f"{node.name}_bias")
         model.graph.initializer.append(bias)
+        constants[bias.name] = numpy_helper.to_array(bias)
         maker.input[2] = bias.name
         for reader in after[node.output[0]]:
             reader.input[:] = [name if edge == node.output[0] else edge for edge in reader.input]
+        after[name] = after[node.output[0]]
     drop_unread(model)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from showface.runtime.errors import ShowfaceError, UsageError
 from showface.runtime.session import Session
@@ -118,7 +118,7 @@ def make_plan(
         low, high = (middle, high) if leave(ranked[:middle])[1] else (low, middle)
     chosen = ranked[:high]
     step(f"plan: {high} of {len(ranked)} groups in float keep the budget")
-    for key in sorted(chosen, key=lambda key: -single[key].saved_ms if key in single else 0.0)[:RETURNS]:
+    for key in sorted(reversed(chosen), key=lambda key: -single[key].saved_ms if key in single else 0.0)[:RETURNS]:
         fewer = [other for other in chosen if other != key]
         if not leave(fewer)[1]:
             chosen = fewer
@@ -138,43 +138,36 @@ def full_plan(shop: Workshop, method: Method) -> Plan:
     for stage, groups in shop.groups().items():
         kept = default_float(shop.graphs[stage], stage, shop.target)
         stages[stage] = {group: f"float: {kept[group]}" if group in kept else INT8 for group in groups}
-    settings = {stage: setting for stage, setting in shop.settings().items() if setting != method}
-    return Plan(shop.target, method, stages, settings)
+    return Plan(shop.target, method, stages)
 
 
 def choose_settings(
-    shop: Workshop,
-    method: Method,
-    given: Mapping[str, str],
-    faces: Sequence[Recorded],
-    budget: Budget,
-    step: Callable[[str], None],
+    shop: Workshop, plan: Plan, faces: Sequence[Recorded], budget: Budget, step: Callable[[str], None]
 ) -> Workshop:
-    """Return the workshop in which each stage has its setting of ``method``.
+    """Return the workshop in which each stage has its setting of the plan's method.
 
-    It is the one that is ``given``, else the one that uses the least of ``budget`` when all that the rules allow is
-    quantised.
+    It is the one that ``plan`` names, else the one that uses the least of ``budget`` when what ``plan`` quantises is.
 
     Raises:
         UsageError: the method has no such setting.
     """
-    full = full_plan(shop, method)
+    given = plan.settings
     for stage, options in shop.ranges.items():
         if stage in given:
             if given[stage] not in options:
                 known = ", ".join(options)
-                raise UsageError(f"plan: {method} has no setting {given[stage]!r} for {stage}; it has {known}")
+                raise UsageError(f"plan: {plan.method} has no setting {given[stage]!r} for {stage}; it has {known}")
             shop = shop.with_setting(stage, given[stage])
             continue
-        if len(options) < 2 or not full.quantized(stage):
+        if len(options) < 2 or not plan.quantized(stage):
             continue
         costs = {}
         for setting in options:
-            session = shop.with_setting(stage, setting).open_stage(stage, full.quantized(stage))
+            session = shop.with_setting(stage, setting).open_stage(stage, plan.quantized(stage))
             quality = measure({**shop.sessions, stage: session}, faces, stage)
             costs[setting] = budget.used(quality.psnr_drop, quality.hole_error, 1.0 - quality.labels)
         best = min(costs, key=lambda setting: costs[setting])
-        step(f"{stage}: {method} {best}")
+        step(f"{stage}: {plan.method} {best}")
         shop = shop.with_setting(stage, best)
     return shop
 
@@ -183,7 +176,7 @@ def new_plan(
     shop: Workshop, method: Method, faces: Sequence[Recorded], budget: Budget, step: Callable[[str], None]
 ) -> tuple[Plan, list[Sensitivity]]:
     """Probe all that the rules allow on a few of ``faces``, and leave groups in float until ``budget`` is kept."""
-    full = full_plan(shop, method)
+    full = replace(full_plan(shop, method), settings=shop.chosen(method))
     found = probe_all(shop, full, _spread(faces, PROBE_FACES), lambda name: step(f"probing {name}"))
     return make_plan(shop, full, found, faces, budget.tightened(), step), found
 

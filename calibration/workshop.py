@@ -21,7 +21,7 @@ from showface.runtime.version import __version__
 from .placement import RULES, Target, placed_tensors, quantizable
 from .plan import Plan
 from .quantize import quantize
-from .ranges import PERCENTILES, Method, Options, cached_ranges, collapsed, find_ranges
+from .ranges import PERCENTILES, SAMPLE, Method, Options, cached_ranges, collapsed, find_ranges
 from .recording import Recording
 
 Say = Callable[[str], None]
@@ -60,6 +60,10 @@ class Workshop:
     def settings(self) -> dict[str, str]:
         """Return the setting of the method that each stage's ranges were found with."""
         return {stage: next(iter(options)) for stage, options in self.ranges.items()}
+
+    def chosen(self, method: Method) -> dict[str, str]:
+        """Return the settings of those stages for which ``method`` has more than one."""
+        return {stage: setting for stage, setting in self.settings().items() if setting != method}
 
     def with_setting(self, stage: str, setting: str) -> Workshop:
         """Return the workshop with the ranges of ``stage`` under ``setting``."""
@@ -106,7 +110,7 @@ def open_workshop(
     for stage in bundle.manifest.stages:
         graph = graphs[stage.name]
         key = {
-            "onnx": hashlib.sha256(bundle.model(stage)).hexdigest(),
+            "onnx": hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest(),
             "data": digest,
             "faces": len(recording.pairs),
             "method": str(method),
@@ -138,5 +142,5 @@ def library_versions() -> dict[str, str]:
         "showface": __version__,
         "onnxruntime": onnxruntime.__version__,
         "onnx": version("onnx"),
-        "percentiles": str(PERCENTILES),
+        "counting": f"{PERCENTILES} {SAMPLE}",
     }

@@ -20,7 +20,8 @@ class Tolerance:
         min_agreement: on the share of equal labels.
         tie_margin: a flipped label whose lead in the reference is larger is a fault, not a tie.
         min_psnr_db: on the completed image inside the hole.
-        code_factor: what the bounds on errors are multiplied by for the tensors ``CODES``.
+        code_max_factor: what ``max_abs`` is multiplied by for the tensors ``CODES``.
+        code_p99_factor: the same of ``p99_abs``.
     """
 
     max_abs: float
@@ -28,7 +29,8 @@ class Tolerance:
     min_agreement: float
     tie_margin: float
     min_psnr_db: float
-    code_factor: float = 1.0
+    code_max_factor: float = 1.0
+    code_p99_factor: float = 1.0
 
 
 # They stand behind normalisations over 131,072 values. Where an input has no detail these are equal, and the
@@ -41,7 +43,13 @@ CODES = ("memory_codes", "known_codes", "guidance")
 # [-1, 1] or close to it.
 TOLERANCES: dict[str, Tolerance] = {
     "float32": Tolerance(
-        max_abs=1e-4, p99_abs=5e-5, min_agreement=0.9999, tie_margin=1e-3, min_psnr_db=90.0, code_factor=10.0
+        max_abs=1e-4,
+        p99_abs=5e-5,
+        min_agreement=0.9999,
+        tie_margin=1e-3,
+        min_psnr_db=90.0,
+        code_max_factor=10.0,
+        code_p99_factor=10.0,
     ),
     "tf32": Tolerance(max_abs=5e-2, p99_abs=1e-2, min_agreement=0.998, tie_margin=5e-2, min_psnr_db=50.0),
     "float16": Tolerance(max_abs=5e-2, p99_abs=1e-2, min_agreement=0.998, tie_margin=5e-2, min_psnr_db=50.0),
@@ -64,11 +72,10 @@ def tolerance_of(precision: str) -> Tolerance:
 
 
 def override(tolerance: Tolerance, changes: Mapping[str, float | None]) -> Tolerance:
-    """Return ``tolerance`` with the values of ``changes`` that are not None; a bound on errors is then one for all."""
+    """Return ``tolerance`` with the values of ``changes`` that are not None; bounds on errors are then for all."""
     named = {name: value for name, value in changes.items() if value is not None}
-    if named.keys() & {"max_abs", "p99_abs"}:
-        tolerance = replace(tolerance, code_factor=1.0)
-    return replace(tolerance, **named)
+    factors = {"max_abs": "code_max_factor", "p99_abs": "code_p99_factor"}
+    return replace(tolerance, **{factors[name]: 1.0 for name in named if name in factors}, **named)
 
 
 def plan_tolerances(
@@ -102,8 +109,7 @@ def failures_of(figures: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
         elif tensor["kind"] == "labels":
             found += [f"{name}: {text}" for text in _label_failures(tensor, tolerance)]
         else:
-            factor = tolerance.code_factor if name in CODES else 1.0
-            found += [f"{name}: {text}" for text in _float_failures(tensor, tolerance, factor)]
+            found += [f"{name}: {text}" for text in _float_failures(tensor, tolerance, name in CODES)]
     psnr = figures.get("psnr_db")
     if psnr is not None and psnr < tolerance.min_psnr_db:
         bound = f"at least {tolerance.min_psnr_db:g} is asked for"
@@ -113,11 +119,14 @@ def failures_of(figures: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
     return found
 
 
-def _float_failures(tensor: Mapping[str, Any], tolerance: Tolerance, factor: float) -> list[str]:
+def _float_failures(tensor: Mapping[str, Any], tolerance: Tolerance, codes: bool) -> list[str]:
     counts = [f"{tensor[kind]} {kind}" for kind in ("nan", "inf") if tensor[kind]]
     if counts:
         return [f"{' and '.join(counts)} values ({tensor['worst_images']['not_finite']})"]
-    bounds = {"max_abs": factor * tolerance.max_abs, "p99_abs": factor * tolerance.p99_abs}
+    bounds = {
+        "max_abs": tolerance.max_abs * (tolerance.code_max_factor if codes else 1.0),
+        "p99_abs": tolerance.p99_abs * (tolerance.code_p99_factor if codes else 1.0),
+    }
     return [
         f"{name} is {tensor[name]:.2e}, at most {bound:g} is allowed ({tensor['worst_images'][name]})"
         for name, bound in bounds.items()

@@ -86,14 +86,14 @@ def test_a_planted_outlier_is_found(planted, recorded):
 def test_the_better_setting_is_chosen(shop, recorded):
     clipped = {tensor: (low / 20, high / 20) for tensor, (low, high) in shop.ranges["mrem"]["minmax"].items()}
     shop = replace(shop, ranges={**shop.ranges, "mrem": {"clipped": clipped, **shop.ranges["mrem"]}})
-    faces, unchanged = list(recorded)[:2], shop.settings()
-    chosen = choose_settings(shop, Method.MINMAX, {}, faces, Budget(), lambda text: None)
+    faces, unchanged, plan = list(recorded)[:2], shop.settings(), plan_of(shop, "coarse", "mrem")
+    chosen = choose_settings(shop, plan, faces, Budget(), lambda text: None)
     assert (unchanged["mrem"], chosen.settings()["mrem"]) == ("clipped", "minmax")
     assert chosen.settings()["coarse"] == "minmax"  # there was no choice
-    given = choose_settings(shop, Method.MINMAX, {"mrem": "clipped"}, faces, Budget(), lambda text: None)
+    given = choose_settings(shop, replace(plan, settings={"mrem": "clipped"}), faces, Budget(), lambda text: None)
     assert given.settings()["mrem"] == "clipped"
     with pytest.raises(UsageError, match="minmax has no setting '99' for mrem; it has clipped, minmax"):
-        choose_settings(shop, Method.MINMAX, {"mrem": "99"}, faces, Budget(), lambda text: None)
+        choose_settings(shop, replace(plan, settings={"mrem": "99"}), faces, Budget(), lambda text: None)
 
 
 def test_the_gate_fails_a_bad_stage(planted, recorded):
