@@ -91,7 +91,7 @@ def test_unreadable_toml(tmp_path, content):
 
 def test_missing_required_key(tmp_path):
     path = tmp_path / "run.toml"
-    path.write_text('[phases.p]\nsteps = 3\n', encoding="utf-8")
+    path.write_text("[phases.p]\nsteps = 3\n", encoding="utf-8")
     with pytest.raises(UsageError, match="sources"):
         config_from_toml(TrainConfig, path)
 

@@ -19,7 +19,7 @@ from showface.training.config import (
     ParserConfig,
     RefinerConfig,
 )
-from showface.training.networks.layers import GatedConv2d, PartialConv2d, Spade
+from showface.training.networks.layers import GatedConv2d, PartialConv2d, Spade, SpadeResBlock
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.networks.mrem import MaskedCorrelationMining, Mrem
 
@@ -208,6 +208,18 @@ def test_gate_and_guidance_follow_their_formulas():
     np.testing.assert_allclose(spade(result, guidance).numpy()[0], modulated, rtol=1e-4, atol=1e-5)
 
 
+def test_features_enlarged_within_a_block_are_those_enlarged_before_it():
+    torch.manual_seed(5)
+    x, guidance = torch.randn(2, 6, 8, 8) * 3 + 1, torch.randn(2, 4, 4, 4)
+    within = SpadeResBlock(6, 5, 4, 7, repeat=2).requires_grad_(False)
+    before = SpadeResBlock(6, 5, 4, 7).requires_grad_(False)
+    before.load_state_dict(within.state_dict())
+    result = within(x, guidance)
+    assert result.shape == (2, 5, 16, 16)
+    large = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    torch.testing.assert_close(result, before(large, guidance), rtol=1e-4, atol=1e-5)
+
+
 def test_validity_grows_by_the_kernel():
     valid = torch.zeros(1, 1, 7, 7)
     valid[0, 0, 3, 3] = 1
@@ -222,7 +234,7 @@ def test_patches_and_unpatch_are_inverse():
     x = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(3))
     patches = mining.patches(x)
     assert patches.shape == (2, 6, 48)
-    assert torch.equal(patches[1, 4], x[1, :, 4:8, 4:8].reshape(-1))
+    assert torch.equal(patches[1, 4], x[1, :, 4:8, 4:8].permute(1, 2, 0).reshape(-1))  # pixel by pixel
     assert torch.equal(mining.unpatch(patches, x), x)
 
 

@@ -75,37 +75,48 @@ class GatedResBlock(nn.Module):
         return x + self.conv(self.gated(x))
 
 
+def repeat_pixels(x: Tensor, times: int) -> Tensor:
+    """Enlarge ``x`` [B, C, H, W], each pixel becoming ``times``² equal ones."""
+    return x if times == 1 else F.interpolate(x, scale_factor=float(times), mode="nearest")
+
+
 class Spade(nn.Module):
-    """Spatially-adaptive denormalisation (Park et al. 2019).
+    """Spatially-adaptive denormalisation (Park et al. 2019), of features that ``repeat`` enlarges.
 
     Scale and shift are computed at the resolution of ``guidance`` and resized to that of the
-    features: at full size they would cost more than the rest of the refiner.
+    features: at full size they would cost more than the rest of the refiner. The features are enlarged, each
+    pixel repeated, after they were normalised: repetition changes neither mean nor variance.
     """
 
-    def __init__(self, channels: int, guidance_channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, guidance_channels: int, hidden: int, repeat: int = 1) -> None:
         super().__init__()
+        self.repeat = repeat
         self.norm = nn.InstanceNorm2d(channels)
         self.shared = nn.Conv2d(guidance_channels, hidden, 3, padding=1)
         self.gamma = nn.Conv2d(hidden, channels, 3, padding=1)
         self.beta = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """Normalise ``x`` [B, C, H, W] and modulate it by ``guidance`` [B, G, h, w]."""
+        """Normalise ``x`` [B, C, H, W], enlarge it, and modulate it by ``guidance`` [B, G, h, w]."""
         shared = F.relu(self.shared(guidance))
         gamma, beta = self.gamma(shared), self.beta(shared)
-        scale = x.shape[-1] // guidance.shape[-1]
+        normal = repeat_pixels(self.norm(x), self.repeat)
+        scale = normal.shape[-1] // guidance.shape[-1]
         if scale > 1:
             # By a factor rather than to a size: ONNX Runtime resizes blocks of channels only where it is a constant.
             gamma, beta = (F.interpolate(t, scale_factor=float(scale), mode="bilinear") for t in (gamma, beta))
-        return self.norm(x) * (1 + gamma) + beta
+        return normal * (1 + gamma) + beta
 
 
 class SpadeResBlock(nn.Module):
-    """Residual block whose normalisations are guided (Park et al. 2019)."""
+    """Residual block whose normalisations are guided (Park et al. 2019), of features that ``repeat`` enlarges."""
 
-    def __init__(self, in_channels: int, out_channels: int, guidance_channels: int, hidden: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, guidance_channels: int, hidden: int, repeat: int = 1
+    ) -> None:
         super().__init__()
-        self.spade1 = Spade(in_channels, guidance_channels, hidden)
+        self.repeat = repeat
+        self.spade1 = Spade(in_channels, guidance_channels, hidden, repeat)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.spade2 = Spade(out_channels, guidance_channels, hidden)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
@@ -113,7 +124,7 @@ class SpadeResBlock(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """Map [B, C, H, W] to [B, C', H, W] under ``guidance`` [B, G, h, w]."""
+        """Map [B, C, H, W] to [B, C', H·repeat, W·repeat] under ``guidance`` [B, G, h, w]."""
         y = self.conv1(F.leaky_relu(self.spade1(x, guidance), 0.2))
         y = self.conv2(F.leaky_relu(self.spade2(y, guidance), 0.2))
-        return self.shortcut(x) + y
+        return repeat_pixels(self.shortcut(x), self.repeat) + y

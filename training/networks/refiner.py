@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import RefinerConfig
-from .layers import GatedConv2d, GatedResBlock, Spade, SpadeResBlock
+from .layers import GatedConv2d, GatedResBlock, Spade, SpadeResBlock, repeat_pixels
 
 
 class Refiner(nn.Module):
@@ -25,7 +25,7 @@ class Refiner(nn.Module):
         self.encode4 = GatedConv2d(half, quarter, stride=2)
         self.body = nn.Sequential(*(GatedResBlock(quarter, d) for d in config.dilations))
         self.decode4 = SpadeResBlock(quarter, quarter, guidance_channels, config.spade_hidden)
-        self.decode2 = SpadeResBlock(quarter, half, guidance_channels, config.spade_hidden)
+        self.decode2 = SpadeResBlock(quarter, half, guidance_channels, config.spade_hidden, repeat=2)
         self.decode1 = nn.Conv2d(half, full, 3, padding=1)
         self.spade1 = Spade(full, guidance_channels, config.spade_hidden)
         self.to_rgb = nn.Conv2d(full, 3, 3, padding=1)
@@ -43,7 +43,7 @@ class Refiner(nn.Module):
         skip1 = self.encode1(torch.cat([coarse_image, mask], dim=1))
         skip2 = self.encode2(skip1)
         x = self.decode4(self.body(self.encode4(skip2)), guidance)
-        x = self.decode2(F.interpolate(x, scale_factor=2.0, mode="nearest"), guidance) + skip2
-        x = self.decode1(F.interpolate(x, scale_factor=2.0, mode="nearest")) + skip1
+        x = self.decode2(x, guidance) + skip2
+        x = self.decode1(repeat_pixels(x, 2)) + skip1
         residual = self.to_rgb(F.leaky_relu(self.spade1(x, guidance), 0.2))
         return (coarse_image + residual * mask).clamp(-1.0, 1.0)
