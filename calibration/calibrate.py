@@ -22,6 +22,7 @@ from .recording import Recorded, Recording, check_recording, record
 from .samples import Samples, choose_samples, flat_images
 from .sensitivity import Sensitivity
 from .speed import Timing
+from .subpixel import part_joined_inputs
 from .verdicts import QualityVerdict, drop_slow_stages, gate_quality, judge_speed, speed_text
 from .workshop import Workshop, library_versions, open_workshop
 
@@ -114,6 +115,9 @@ def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
         plan = read_plan(settings.plan, lambda target: {s: list(quantizable(g, s, target)) for s, g in graphs.items()})
     target = settings.target if plan is None else plan.target
     method = settings.method if plan is None else plan.method
+    if target is Target.CPU:
+        for graph in graphs.values():
+            part_joined_inputs(graph)
     samples = choose_samples(settings.images, settings.masks, settings.faces, settings.check_faces)
     recording, check = _record(settings, bundle, samples, say, step)
     step(f"finding ranges by {method}")

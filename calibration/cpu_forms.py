@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper
 
-from .graphs import attribute, drop_unread, producers, readers, shapes
+from .graph_edits import Wiring, add_constants, copy_of, replace_node
+from .graphs import attribute, drop_unread
+from .subpixel import convolve_before_repeating
 
 ALIGNMENT = 4  # input channels that the 8-bit convolution kernel takes at a time
 ELU_SCALE = 1 / 255  # of exp(x) - 1 for x <= 0, which lies in (-1, 0]
 
 
-def use_fast_forms(model: ModelProto) -> None:
-    """Rewrite a Q/DQ graph for the CPU in place."""
+def use_fast_forms(model: ModelProto, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Rewrite a Q/DQ graph for the CPU in place.
+
+    Args:
+        model: the graph.
+        weights: constants of the float graph that it was made of.
+    """
+    _quantize_before_repeating(model)
+    convolve_before_repeating(model, weights)
     _pad_input_channels(model)
     _repeat_pixels(model)
     _resize_channels_last(model)
     _split_elu(model)
     drop_unread(model)
+
+
+def _quantize_before_repeating(model: ModelProto) -> None:
+    """Quantise pixels before a nearest upsampling in float repeats them: the values are the same, and fewer."""
+    wiring = Wiring.of(model)
+    for node in list(model.graph.node):
+        if wiring.repetition(node) is None or wiring.ends(node) is not None:
+            continue
+        follow = wiring.only_reader(node)
+        if follow is None or follow.op_type != "QuantizeLinear":
+            continue
+        quantize, name = copy_of(follow, node.input[0], f"{node.name}_q"), f"{node.name}_dq"
+        dequantize = helper.make_node("DequantizeLinear", [quantize.output[0], *quantize.input[1:]], [name], name)
+        node.input[0] = name
+        replace_node(model, node, [quantize, dequantize, node])
 
 
 def _pad_input_channels(model: ModelProto) -> None:
@@ -29,27 +54,27 @@ def _pad_input_channels(model: ModelProto) -> None:
     Without them the kernel that reads pixels where they lie is ruled out and the input is unfolded first, k² values for
     one where the stride is 1: 35 to 16 channels at 256² take 8.1 ms, 36 take 4.3 ms.
     """
-    constants, source = _constants(model), producers(model)
+    wiring = Wiring.of(model)
     for node in list(model.graph.node):
-        pair = [source.get(name) for name in node.input[:2]] if node.op_type == "Conv" else []
+        pair = [wiring.source.get(name) for name in node.input[:2]] if node.op_type == "Conv" else []
         if not pair or any(each is None or each.op_type != "DequantizeLinear" for each in pair):
             continue
         activation, weight = (each for each in pair if each is not None)
-        values = constants[weight.input[0]]
+        values = wiring.constants[weight.input[0]]
         missing = -values.shape[1] % ALIGNMENT
         if not missing or attribute(node, "group", 1) != 1 or max(attribute(node, "strides", [1])) > 1:
             continue
         name = f"{node.name}_aligned"
         padded = np.pad(values, [(0, 0), (0, missing), (0, 0), (0, 0)])
         pads = np.array([0, 0, 0, 0, 0, missing, 0, 0], np.int64)
-        _add_constants(model, {f"{name}_weight": padded, f"{name}_pads": pads})
+        add_constants(model, {f"{name}_weight": padded, f"{name}_pads": pads})
         new = [
             helper.make_node("Pad", [activation.input[0], f"{name}_pads"], [f"{name}_q"], f"{name}_pad"),
-            _like(activation, f"{name}_q", f"{name}_x"),
-            _like(weight, f"{name}_weight", f"{name}_w"),
+            copy_of(activation, f"{name}_q", f"{name}_x"),
+            copy_of(weight, f"{name}_weight", f"{name}_w"),
         ]
         node.input[0], node.input[1] = f"{name}_x", f"{name}_w"
-        _replace(model, node, [*new, node])
+        replace_node(model, node, [*new, node])
 
 
 def _repeat_pixels(model: ModelProto) -> None:
@@ -58,19 +83,18 @@ def _repeat_pixels(model: ModelProto) -> None:
     ONNX Runtime draws the convolutions' order of axes through a Resize, whose kernel then goes value by value:
     5.2 ms for 128² to 256² of 64 channels, against 0.4 ms.
     """
-    constants, source, after, sizes = _constants(model), producers(model), readers(model), shapes(model)
+    wiring = Wiring.of(model)
     for node in list(model.graph.node):
-        ends = _ends(node, source, after) if node.op_type == "Resize" else None
-        if ends is None or ends[0].input[1:] != ends[1].input[1:]:
+        times = wiring.repetition(node)
+        ends = wiring.ends(node) if times else None
+        if times is None or ends is None or ends[0].input[1:] != ends[1].input[1:]:
             continue
-        start, end = ends
-        scales = constants.get(node.input[2]) if len(node.input) > 2 else None
-        _, channels, height, width = sizes.get(_before(start, source), (0, 0, 0, 0))
-        if scales is None or not _repeats(node, scales) or not channels * height * width:
+        (down, right), (start, end) = times, ends
+        _, channels, height, width = wiring.sizes.get(_before(start, wiring), (0, 0, 0, 0))
+        if not channels * height * width:
             continue
-        down, right = int(scales[2]), int(scales[3])
         name = f"{node.name}_repeat"
-        _add_constants(
+        add_constants(
             model,
             {
                 f"{name}_axes": np.array([2, 4], np.int64),
@@ -86,14 +110,7 @@ def _repeat_pixels(model: ModelProto) -> None:
             helper.make_node("Transpose", [f"{name}_3"], [end.output[0]], f"{name}_first", perm=[0, 3, 1, 2]),
         ]
         model.graph.node.remove(end)
-        _replace(model, node, new)
-
-
-def _repeats(node: NodeProto, scales: NDArray[np.float32]) -> bool:
-    """Return whether a Resize repeats each pixel ``scales`` times."""
-    kind = [attribute(node, name, "") for name in ("mode", "coordinate_transformation_mode", "nearest_mode")]
-    whole = scales.shape == (4,) and bool((scales == scales.astype(int)).all()) and bool((scales[:2] == 1).all())
-    return kind == [b"nearest", b"asymmetric", b"floor"] and whole
+        replace_node(model, node, new)
 
 
 def _resize_channels_last(model: ModelProto) -> None:
@@ -101,19 +118,19 @@ def _resize_channels_last(model: ModelProto) -> None:
 
     In 8 bits ONNX Runtime's kernel is slower still, and rounds down.
     """
-    constants, source, after, sizes = _constants(model), producers(model), readers(model), shapes(model)
+    wiring = Wiring.of(model)
     for node in list(model.graph.node):
-        ends = _ends(node, source, after) if node.op_type == "Resize" else None
+        ends = wiring.ends(node) if node.op_type == "Resize" else None
         if ends is None or attribute(node, "mode", b"nearest") != b"linear" or len(node.input) != 3:
             continue
         start, end = ends
-        scales = constants.get(node.input[2])
-        _, *before = sizes.get(_before(start, source), (0,) * 4)
-        _, *behind = sizes.get(end.input[0], (0,) * 4)
+        scales = wiring.constants.get(node.input[2])
+        _, *before = wiring.sizes.get(_before(start, wiring), (0,) * 4)
+        _, *behind = wiring.sizes.get(end.input[0], (0,) * 4)
         if scales is None or scales.shape != (4,) or not all((*before, *behind)):
             continue
         name = f"{node.name}_last"
-        _add_constants(
+        add_constants(
             model,
             {
                 f"{name}_scales": scales[[0, 2, 3, 1]],
@@ -130,14 +147,14 @@ def _resize_channels_last(model: ModelProto) -> None:
             helper.make_node("Transpose", [start.input[0]], [f"{name}_0"], f"{name}_transpose", perm=[0, 2, 3, 1]),
             # The reshapes change nothing: ONNX Runtime would draw one transposition through to the other and drop both.
             helper.make_node("Reshape", [f"{name}_0", f"{name}_before"], [f"{name}_1"], f"{name}_hold"),
-            _like(start, f"{name}_1", f"{name}_x"),
+            copy_of(start, f"{name}_1", f"{name}_x"),
             resize,
             quantize,
             helper.make_node("Reshape", [f"{name}_q", f"{name}_behind"], [f"{name}_2"], f"{name}_keep"),
             helper.make_node("Transpose", [f"{name}_2"], [end.output[0]], f"{name}_back", perm=[0, 3, 1, 2]),
         ]
         model.graph.node.remove(end)
-        _replace(model, node, new)
+        replace_node(model, node, new)
 
 
 def _split_elu(model: ModelProto) -> None:
@@ -146,16 +163,17 @@ def _split_elu(model: ModelProto) -> None:
     Minimum and maximum are taken of the 8-bit values, at the zero point. The exponential is quantised from 0 to 1, and
     read with the zero point 255, which subtracts the 1.
     """
-    source, after = producers(model), readers(model)
+    wiring = Wiring.of(model)
     for node in list(model.graph.node):
-        ends = _ends(node, source, after) if node.op_type == "Elu" and attribute(node, "alpha", 1.0) == 1.0 else None
+        plain = node.op_type == "Elu" and attribute(node, "alpha", 1.0) == 1.0
+        ends = wiring.ends(node) if plain else None
         if ends is None:
             continue
         start, end = ends
         quantized, scale, zero = start.input
         name = f"{node.name}_split"
         step, low, high = f"{name}_scale", f"{name}_low", f"{name}_high"
-        _add_constants(model, {step: np.float32(ELU_SCALE), low: np.uint8(0), high: np.uint8(255)})
+        add_constants(model, {step: np.float32(ELU_SCALE), low: np.uint8(0), high: np.uint8(255)})
         new = [
             helper.make_node("Min", [quantized, zero], [f"{name}_0"], f"{name}_min"),
             helper.make_node("DequantizeLinear", [f"{name}_0", scale, zero], [f"{name}_1"], f"{name}_min_dq"),
@@ -166,44 +184,10 @@ def _split_elu(model: ModelProto) -> None:
             helper.make_node("DequantizeLinear", [f"{name}_5", scale, zero], [f"{name}_6"], f"{name}_max_dq"),
             helper.make_node("Add", [f"{name}_6", f"{name}_4"], [end.input[0]], node.name),
         ]
-        _replace(model, node, new)
+        replace_node(model, node, new)
 
 
-def _ends(
-    node: NodeProto, source: dict[str, NodeProto], after: dict[str, list[NodeProto]]
-) -> tuple[NodeProto, NodeProto] | None:
-    """Return the DQ before and the Q behind a node that stands in 8 bits alone."""
-    start, follow = source.get(node.input[0]), after.get(node.output[0], [])
-    if start is None or start.op_type != "DequantizeLinear" or [n.op_type for n in follow] != ["QuantizeLinear"]:
-        return None
-    return start, follow[0]
-
-
-def _before(dequantize: NodeProto, source: dict[str, NodeProto]) -> str:
+def _before(dequantize: NodeProto, wiring: Wiring) -> str:
     """Return the float tensor whose 8 bits ``dequantize`` reads."""
-    quantize = source.get(dequantize.input[0])
+    quantize = wiring.source.get(dequantize.input[0])
     return quantize.input[0] if quantize is not None and quantize.op_type == "QuantizeLinear" else ""
-
-
-def _like(dequantize: NodeProto, quantized: str, output: str) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(dequantize)
-    copy.name, copy.input[0], copy.output[0] = output, quantized, output
-    return copy
-
-
-def _constants(model: ModelProto) -> dict[str, NDArray[np.generic]]:
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-
-
-def _add_constants(model: ModelProto, values: dict[str, NDArray[np.generic] | np.generic]) -> None:
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), name) for name, v in values.items())
-
-
-def _replace(model: ModelProto, node: NodeProto, nodes: Iterable[NodeProto]) -> None:
-    """Put ``nodes`` where ``node`` stands."""
-    listed = list(model.graph.node)
-    place = next(k for k, each in enumerate(listed) if each is node or each.name == node.name)
-    listed[place : place + 1] = list(nodes)
-    del model.graph.node[:]
-    model.graph.node.extend(listed)

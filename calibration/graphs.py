@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from showface.runtime.errors import UsageError
@@ -79,8 +80,7 @@ def _fold_sums(model: ModelProto) -> None:
 
     The sum, such as 1 + γ, would be a pass of its own in 8 bits. Interpolation leaves a constant as it is.
     """
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    source, after = producers(model), readers(model)
+    constants, source, after = constant_values(model), producers(model), readers(model)
     outputs = {output.name for output in model.graph.output}
     for node in list(model.graph.node):
         added = [name for name in node.input if name in constants and constants[name].size == 1]
@@ -131,6 +131,11 @@ def layer_of(node: NodeProto) -> str:
 def group_of(node: NodeProto, stage: str) -> str:
     """Return the layer group of a node: the first levels of its module's name."""
     return ".".join(layer_of(node).split(".")[: GROUP_DEPTH[stage]])
+
+
+def constant_values(model: ModelProto) -> dict[str, NDArray[Any]]:
+    """Return the constants of a graph."""
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
 def producers(model: ModelProto) -> dict[str, NodeProto]:

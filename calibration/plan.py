@@ -11,7 +11,7 @@ from pathlib import Path
 from showface.runtime.errors import UsageError, system_errors
 
 from .placement import Target
-from .ranges import Method
+from .ranges import Method, settings_of
 
 HEADER = """\
 # Which layers of each stage run in 8 bits ("int8") or stay in float; a text tells why.
@@ -84,6 +84,12 @@ def read_plan(path: Path, groups_for: Callable[[Target], Mapping[str, Sequence[s
     if not isinstance(settings, dict) or not settings.keys() <= known.keys():
         names = ", ".join(known)
         raise UsageError(f"{path}: [{SETTINGS}] gives a stage its setting of {method}; this bundle has {names}")
+    options = settings_of(method)
+    for stage, setting in settings.items():
+        if setting not in options:
+            raise UsageError(
+                f"{path}: [{SETTINGS}] {stage} = {setting!r}: {method} has {', '.join(map(_text, options))}"
+            )
     stages: dict[str, dict[str, str]] = {}
     for stage, groups in data.items():
         if stage not in known or not isinstance(groups, dict):
@@ -93,7 +99,7 @@ def read_plan(path: Path, groups_for: Callable[[Target], Mapping[str, Sequence[s
                 raise UsageError(f"{path}: stage {stage} has no layers {group!r}; it has {', '.join(known[stage])}")
             if not isinstance(value, str) or (value != INT8 and value.split(":")[0] != "float"):
                 raise UsageError(f"{path}: {stage} {group!r} is {value!r}; write 'int8' or 'float: reason'")
-    for stage, names in known.items():
+    for stage, layers in known.items():
         given = data.get(stage, {})
-        stages[stage] = {name: given.get(name, "float: not named in the plan") for name in names}
-    return Plan(target, method, stages, {stage: str(setting) for stage, setting in settings.items()})
+        stages[stage] = {name: given.get(name, "float: not named in the plan") for name in layers}
+    return Plan(target, method, stages, settings)

@@ -15,7 +15,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from showface.runtime.errors import ShowfaceError
 
 from .cpu_forms import use_fast_forms
-from .graphs import producers
+from .graphs import constant_values, producers
 from .placement import RULES, Target, placed_nodes
 
 Range = tuple[float, float]  # lowest and highest value that is not clipped
@@ -64,7 +64,7 @@ def quantize(
     result: ModelProto = quantizer.model.model
     _read_float_where_it_is(result, {node.name for node in nodes}, rules.quantized_outputs)
     if target is Target.CPU:
-        use_fast_forms(result)
+        use_fast_forms(result, constant_values(model))
     _assert_quantized(result, stage, [node.name for node in nodes if node.op_type == "Conv"])
     return result
 

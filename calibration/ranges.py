@@ -53,6 +53,11 @@ SAMPLE = 2**16  # values of a tensor and a face; of 256 faces still 1,100 lie be
 PERCENTILES = (99.99, 99.95, 99.9)
 
 
+def settings_of(method: Method) -> tuple[str, ...]:
+    """Return the settings that a method tries: percentiles, or itself alone."""
+    return tuple(map(str, PERCENTILES)) if method is Method.PERCENTILE else (str(method),)
+
+
 def find_ranges(
     model: ModelProto,
     tensors: Sequence[str],
@@ -72,7 +77,7 @@ def find_ranges(
         threads: for ONNX Runtime.
 
     Returns:
-        The method's name → tensor → range; for percentiles, each of ``PERCENTILES`` as a text → tensor → range.
+        Each of :func:`settings_of` the method → tensor → range.
     """
     if method is Method.MINMAX:
         return {str(method): _extremes(model, tensors, faces, symmetric, threads)}
@@ -90,11 +95,11 @@ def find_ranges(
             values = session.run([_sample(name) for name in tensors], dict(inputs))
             collector.collect(dict(zip(tensors, values, strict=True)))
         options = {}
-        for percentile in PERCENTILES if method is Method.PERCENTILE else (0.0,):
-            collector.percentile = percentile
+        for setting in settings_of(method):
+            if method is Method.PERCENTILE:
+                collector.percentile = float(setting)
             found = collector.compute_collection_result()
-            ranges = {name: _range(found[name][:2]) for name in tensors}
-            options[str(percentile or method)] = ranges
+            options[setting] = {name: _range(found[name][:2]) for name in tensors}
     return options
 
 

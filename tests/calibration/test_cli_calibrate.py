@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from showface.calibration import placement
 from showface.calibration.calibrate import Settings, calibrate
+from showface.calibration.placement import FloatRule, Target
+from showface.calibration.plan import read_plan
 from showface.calibration.planning import Budget
+from showface.calibration.ranges import Method, settings_of
 from showface.runtime.bundle import open_bundle
 from showface.runtime.cli import main
 from showface.runtime.errors import ShowfaceError
@@ -130,6 +134,28 @@ def test_empty_masks(narrow_bundle, folders, tmp_path, call):
     )  # fmt: skip
     assert (code, "all masks are empty" in said) == (2, True), said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_is_made_and_its_settings_are_kept(calibrated, narrow_bundle, folders, tmp_path, monkeypatch):
+    """The whole way without ``--plan``, over two stages; of TensorRT's target, whose verdict asks for no time."""
+    rest = tuple(FloatRule(stage, "*", "not of this test") for stage in ("coarse", "parser", "refiner"))
+    monkeypatch.setattr(placement, "FLOAT_RULES", (*placement.FLOAT_RULES, *rest))
+    settings = Settings(
+        narrow_bundle, tmp_path / "out", *folders, calibrated[0] / "int8.work", Method.PERCENTILE, Target.TENSORRT,
+        faces=6, check_faces=3, budget=Budget(psnr_drop=10.0, hole_psnr=0.0, labels=0.0), threads=1,
+    )  # fmt: skip
+    steps = []
+    outcome = calibrate(settings, lambda text: None, steps.append)
+    plan = outcome.plan
+    groups = {stage: plan.quantized(stage) for stage in plan.stages if plan.quantized(stage)}
+    assert set(groups) == {"memory", "mrem"}
+    probed = {stage: [item.group for item in outcome.sensitivities if item.stage == stage] for stage in groups}
+    assert probed == {stage: [None, *names] for stage, names in groups.items()}
+    assert set(plan.settings.values()) <= set(settings_of(Method.PERCENTILE))
+    assert f"memory: percentile {plan.settings['memory']}" in steps
+    assert open_bundle(tmp_path / "out").manifest.calibration["settings"] == dict(plan.settings)
+    available = {stage: list(names) for stage, names in plan.stages.items()}
+    assert read_plan(tmp_path / "out/plan.toml", lambda target: available) == plan
 
 
 def test_nothing_left_to_quantise(calibrated, narrow_bundle, folders, tmp_path):

@@ -10,7 +10,7 @@ from showface.runtime.errors import UsageError
 GROUPS = {"coarse": ["encoder.0", "to_rgb"], "mrem": ["mining.query", "(stage)"]}
 PLAN = Plan(
     Target.CPU,
-    Method.ENTROPY,
+    Method.PERCENTILE,
     {
         "coarse": {"encoder.0": INT8, "to_rgb": 'float: its error is "seen" as it is'},
         "mrem": {"mining.query": INT8, "(stage)": "float: k² / count"},
@@ -47,6 +47,11 @@ def test_what_is_not_named_stays_in_float(tmp_path):
         ('target = "npu"\nmethod = "minmax"', "'npu' is not a valid Target"),
         ('target = "cpu"\nmethod = "minmax"\n[decoder]', "there is no stage 'decoder'; this bundle has coarse, mrem"),
         ('target = "cpu"\nmethod = "percentile"\n[settings]\ndecoder = "99.9"', "this bundle has coarse, mrem"),
+        (
+            'target = "cpu"\nmethod = "percentile"\n[settings]\ncoarse = "99"',
+            """coarse = '99': percentile has "99.99", "99.95", "99.9\"""",
+        ),
+        ('target = "cpu"\nmethod = "minmax"\n[settings]\ncoarse = "99.9"', "coarse = '99.9': minmax has \"minmax\""),
         (
             'target = "cpu"\nmethod = "minmax"\n[coarse]\n"encoder.9" = "int8"',
             "stage coarse has no layers 'encoder.9'; it has encoder.0, to_rgb",

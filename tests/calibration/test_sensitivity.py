@@ -1,5 +1,6 @@
 """Sensitivity, plan and gate on models that are made bad on purpose."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -9,15 +10,16 @@ from onnx import TensorProto, load_from_string, numpy_helper
 
 from showface.calibration.placement import Target
 from showface.calibration.plan import INT8, Plan
-from showface.calibration.planning import Budget, choose_settings, make_plan
+from showface.calibration.planning import MARGIN, Budget, _spread, choose_settings, make_plan
 from showface.calibration.ranges import Method
 from showface.calibration.sensitivity import probe_all
 from showface.calibration.speed import Timing
 from showface.calibration.verdicts import gate_quality, judge_quality, judge_speed, speed_text
 from showface.calibration.workshop import Workshop, stage_ranges
 from showface.runtime.bundle import open_bundle
-from showface.runtime.errors import ShowfaceError, UsageError
+from showface.runtime.errors import ShowfaceError
 from showface.runtime.onnxruntime_backend import open_session
+from showface.training.pairs import BUCKETS
 
 OUTLIER = ("encoder.conv1", "encoder.conv2")  # of the stage memory; the first writes it, the second reads it
 
@@ -92,8 +94,23 @@ def test_the_better_setting_is_chosen(shop, recorded):
     assert chosen.settings()["coarse"] == "minmax"  # there was no choice
     given = choose_settings(shop, replace(plan, settings={"mrem": "clipped"}), faces, Budget(), lambda text: None)
     assert given.settings()["mrem"] == "clipped"
-    with pytest.raises(UsageError, match="minmax has no setting '99' for mrem; it has clipped, minmax"):
-        choose_settings(shop, replace(plan, settings={"mrem": "99"}), faces, Budget(), lambda text: None)
+
+
+def test_a_plan_keeps_a_margin_of_the_budget():
+    """A share of what may be lost: decibels of error power, not of the figure, and labels lost, not kept."""
+    tight = Budget(psnr_drop=0.1, hole_psnr=34.0, labels=0.98).tightened()
+    assert tight.psnr_drop == pytest.approx(0.1 * MARGIN)
+    assert tight.hole_psnr == pytest.approx(34.0 - 10 * np.log10(MARGIN))
+    assert 1 - tight.labels == pytest.approx(0.02 * MARGIN)
+    assert Budget(psnr_drop=-1.0).tightened().psnr_drop < -1.0  # a gain that is asked for grows
+
+
+def test_as_many_faces_of_each_bucket(recorded):
+    spread = _spread(iter(recorded), 6)
+    assert Counter(item.face.bucket for item in spread) == dict.fromkeys(BUCKETS, 2)
+    assert [item.face.name for item in _spread(recorded, 3)] == [
+        next(item.face.name for item in recorded if item.face.bucket == bucket) for bucket in BUCKETS
+    ]
 
 
 def test_the_gate_fails_a_bad_stage(planted, recorded):

@@ -65,7 +65,7 @@ def close(monkeypatch):
             return guarded
 
         for call in calls:
-            module, name = (("io", "open") if call == "open" else ("os", call))
+            module, name = ("io", "open") if call == "open" else ("os", call)
             monkeypatch.setattr(f"{module}.{name}", guard(getattr(sys.modules[module], name)))
 
     return start

@@ -251,9 +251,7 @@ def test_a_device_builds_without_torch_and_onnx(bundle_copy, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     bundle = bundle_copy()
     command = [sys.executable, "-m", "showface.runtime.cli", "build", str(bundle.folder), "--backend", "tensorrt-rtx"]
-    done = subprocess.run(
-        [*command, "--target", "sm_86"], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "--target", "sm_86"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("built") == len(STAGE_NAMES)
     refused = subprocess.run(
