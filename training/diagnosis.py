@@ -175,9 +175,7 @@ def diagnosis_table(diagnosis: Diagnosis) -> str:
     for name, buckets in diagnosis.quality.items():
         for bucket, s in buckets.items():
             distance = "–" if s.frechet is None else f"{s.frechet:.1f}"
-            lines.append(
-                f"| {name} | {bucket}% | {s.l1_percent:.3f} | {s.psnr:.3f} | {s.ssim:.4f} | {distance} |"
-            )
+            lines.append(f"| {name} | {bucket}% | {s.l1_percent:.3f} | {s.psnr:.3f} | {s.ssim:.4f} | {distance} |")
     if diagnosis.alive:
         alive = ", ".join(f"{name} {hit}/{m}" for name, (hit, m) in diagnosis.alive.items())
         lines += ["", f"Slots alive: {alive}"]
@@ -185,4 +183,3 @@ def diagnosis_table(diagnosis: Diagnosis) -> str:
         each = ", ".join(f"{c} {'–' if s is None else f'{s:.2f}'}" for c, s in overlap.by_category.items())
         lines += ["", f"Parser on {name}: mean IoU {overlap.mean:.3f} ({each})"]
     return "\n".join(lines) + "\n"
-

@@ -217,9 +217,7 @@ class Trainer:
         stages = [n for n, _ in self.task.model.named_children()] if whole else list(self.task.trained)
         figures: dict[str, Any] = {self.task.name: {"steps": self.step, "config": asdict(self.config)}}
         with self.averaged():
-            save_checkpoint(
-                self.output / f"{name}.safetensors", self.task.model, self.config.network, stages, figures
-            )
+            save_checkpoint(self.output / f"{name}.safetensors", self.task.model, self.config.network, stages, figures)
 
     def resume(self) -> None:
         """Continue from the saved state.

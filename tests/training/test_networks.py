@@ -186,6 +186,18 @@ def test_partial_convolution_of_extra_features_is_that_of_joined_ones():
     found, wanted = apart(x, valid, extra), joined(torch.cat([x, extra], dim=1), valid)
     torch.testing.assert_close(found[0], wanted[0])
     assert torch.equal(found[1], wanted[1])
+    with pytest.raises(ValueError, match="extra features are missing"):
+        apart(x, valid)
+    with pytest.raises(ValueError, match="not what this layer was made for"):
+        joined(torch.cat([x, extra], dim=1), valid, extra)
+
+
+def test_apart_or_joined_a_convolution_starts_from_the_same_spread():
+    torch.manual_seed(4)
+    apart, joined = PartialConv2d(32, 64, 3, extra_channels=3), PartialConv2d(35, 64, 3)
+    spread = joined.conv.weight.std().item()
+    assert apart.conv.weight.std().item() == pytest.approx(spread, rel=0.03)
+    assert apart.extra.weight.std().item() == pytest.approx(spread, rel=0.06)
 
 
 def test_gate_and_guidance_follow_their_formulas():

@@ -57,9 +57,7 @@ class CoarseNetwork(nn.Module):
         widths = config.widths
         inputs = (3, *widths[:-1])
         kernels = (5, 3, 3, 3, 3, 3, 3)
-        self.encoder = nn.ModuleList(
-            EncoderBlock(i, o, k) for i, o, k in zip(inputs, widths, kernels, strict=False)
-        )
+        self.encoder = nn.ModuleList(EncoderBlock(i, o, k) for i, o, k in zip(inputs, widths, kernels, strict=False))
         outputs = (*reversed(widths[:-1]), config.full_width)
         self.decoder = nn.ModuleList(
             DecoderBlock(i, s, o) for i, s, o in zip(reversed(widths), reversed(inputs), outputs, strict=True)

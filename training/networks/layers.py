@@ -24,6 +24,9 @@ class PartialConv2d(nn.Module):
         self.extra = None
         if extra_channels:
             self.extra = nn.Conv2d(extra_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+            bound = ((in_channels + extra_channels) * kernel_size**2) ** -0.5  # PyTorch's, of all inputs together
+            for part in (self.conv, self.extra):
+                nn.init.uniform_(part.weight, -bound, bound)
         self.bias = nn.Parameter(torch.zeros(1, out_channels, 1, 1))
 
     def forward(self, x: Tensor, valid: Tensor, extra: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -36,7 +39,12 @@ class PartialConv2d(nn.Module):
 
         Returns:
             Features [B, C', H', W'] and their validity [B, 1, H', W'], 0 or 1.
+
+        Raises:
+            ValueError: ``extra`` is given to a layer that was not made for it, or withheld from one that was.
         """
+        if (extra is None) != (self.extra is None):
+            raise ValueError(f"extra features are {'missing' if extra is None else 'not what this layer was made for'}")
         area = self.kernel_size**2
         count = area * F.avg_pool2d(valid, self.kernel_size, self.stride, self.kernel_size // 2)
         response = self.conv(x) if self.extra is None else self.conv(x) + self.extra(extra)
