@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,16 @@ from showface.runtime.bundle import Bundle, open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError
 
 from .bundle import check_new, write_bundle
-from .graphs import float_bytes, float_graph
+from .graphs import float_bytes
 from .placement import Target, quantizable
 from .plan import INT8, Plan, read_plan
 from .planning import Budget, choose_settings, full_plan, new_plan, plan_faces
+from .preparation import float_graph
 from .ranges import Method
 from .recording import Recorded, Recording, check_recording, record
 from .samples import Samples, choose_samples, flat_images
 from .sensitivity import Sensitivity
 from .speed import Timing
-from .subpixel import part_joined_inputs
 from .verdicts import QualityVerdict, drop_slow_stages, gate_quality, judge_speed, speed_text
 from .workshop import Workshop, library_versions, open_workshop
 
@@ -109,15 +110,13 @@ def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
     """
     check_new(settings.destination)
     bundle = open_bundle(settings.bundle)
-    graphs = _float_graphs(bundle)
+    _refuse_quantized(bundle)
     plan = None
     if settings.plan is not None:
-        plan = read_plan(settings.plan, lambda target: {s: list(quantizable(g, s, target)) for s, g in graphs.items()})
+        plan = read_plan(settings.plan, partial(_layer_groups, bundle))
     target = settings.target if plan is None else plan.target
     method = settings.method if plan is None else plan.method
-    if target is Target.CPU:
-        for graph in graphs.values():
-            part_joined_inputs(graph)
+    graphs = _float_graphs(bundle, target)
     samples = choose_samples(settings.images, settings.masks, settings.faces, settings.check_faces)
     recording, check = _record(settings, bundle, samples, say, step)
     step(f"finding ranges by {method}")
@@ -150,11 +149,18 @@ def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
     return outcome
 
 
-def _float_graphs(bundle: Bundle) -> dict[str, ModelProto]:
+def _refuse_quantized(bundle: Bundle) -> None:
     quantized = [stage for stage, precision in bundle.manifest.precision.items() if precision == INT8]
     if quantized:
         raise UsageError(f"{bundle.folder}: {', '.join(quantized)} in INT8 already; calibrate the float bundle")
-    return {stage.name: float_graph(bundle.model(stage), stage.name) for stage in bundle.manifest.stages}
+
+
+def _float_graphs(bundle: Bundle, target: Target) -> dict[str, ModelProto]:
+    return {stage.name: float_graph(bundle.model(stage), stage.name, target) for stage in bundle.manifest.stages}
+
+
+def _layer_groups(bundle: Bundle, target: Target) -> dict[str, list[str]]:
+    return {stage: list(quantizable(graph, stage, target)) for stage, graph in _float_graphs(bundle, target).items()}
 
 
 def _record(settings: Settings, bundle: Bundle, samples: Samples, say: Say, step: Say) -> tuple[Recording, Recording]:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
-from .graph_edits import Wiring, add_constants, copy_of, replace_node
-from .graphs import attribute, drop_unread
-from .subpixel import convolve_before_repeating
+from .graph_edits import Wiring, add_constants, copy_of, drop_unread, replace_node
+from .graphs import attribute
+from .subpixel import convolve_small
 
 ALIGNMENT = 4  # input channels that the 8-bit convolution kernel takes at a time
 ELU_SCALE = 1 / 255  # of exp(x) - 1 for x <= 0, which lies in (-1, 0]
@@ -25,7 +25,7 @@ def use_fast_forms(model: ModelProto, weights: Mapping[str, NDArray[Any]]) -> No
         weights: constants of the float graph that it was made of.
     """
     _quantize_before_repeating(model)
-    convolve_before_repeating(model, weights)
+    convolve_small(model, weights)
     _pad_input_channels(model)
     _repeat_pixels(model)
     _resize_channels_last(model)
@@ -56,7 +56,7 @@ def _pad_input_channels(model: ModelProto) -> None:
     """
     wiring = Wiring.of(model)
     for node in list(model.graph.node):
-        pair = [wiring.source.get(name) for name in node.input[:2]] if node.op_type == "Conv" else []
+        pair = [wiring.producers.get(name) for name in node.input[:2]] if node.op_type == "Conv" else []
         if not pair or any(each is None or each.op_type != "DequantizeLinear" for each in pair):
             continue
         activation, weight = (each for each in pair if each is not None)
@@ -90,7 +90,7 @@ def _repeat_pixels(model: ModelProto) -> None:
         if times is None or ends is None or ends[0].input[1:] != ends[1].input[1:]:
             continue
         (down, right), (start, end) = times, ends
-        _, channels, height, width = wiring.sizes.get(_before(start, wiring), (0, 0, 0, 0))
+        channels, height, width = wiring.image_shape(_before(start, wiring))
         if not channels * height * width:
             continue
         name = f"{node.name}_repeat"
@@ -125,8 +125,8 @@ def _resize_channels_last(model: ModelProto) -> None:
             continue
         start, end = ends
         scales = wiring.constants.get(node.input[2])
-        _, *before = wiring.sizes.get(_before(start, wiring), (0,) * 4)
-        _, *behind = wiring.sizes.get(end.input[0], (0,) * 4)
+        before = wiring.image_shape(_before(start, wiring))
+        behind = wiring.image_shape(end.input[0])
         if scales is None or scales.shape != (4,) or not all((*before, *behind)):
             continue
         name = f"{node.name}_last"
@@ -138,18 +138,15 @@ def _resize_channels_last(model: ModelProto) -> None:
                 f"{name}_behind": np.array([0, *behind[1:], behind[0]], np.int64),
             },
         )
-        resize, quantize = NodeProto(), NodeProto()
-        resize.CopyFrom(node)
-        quantize.CopyFrom(end)
-        resize.input[0], resize.input[2], resize.output[0] = f"{name}_x", f"{name}_scales", f"{name}_y"
-        quantize.input[0], quantize.output[0] = f"{name}_y", f"{name}_q"
+        resize = copy_of(node, f"{name}_x", f"{name}_y")
+        resize.input[2] = f"{name}_scales"
         new = [
             helper.make_node("Transpose", [start.input[0]], [f"{name}_0"], f"{name}_transpose", perm=[0, 2, 3, 1]),
             # The reshapes change nothing: ONNX Runtime would draw one transposition through to the other and drop both.
             helper.make_node("Reshape", [f"{name}_0", f"{name}_before"], [f"{name}_1"], f"{name}_hold"),
             copy_of(start, f"{name}_1", f"{name}_x"),
             resize,
-            quantize,
+            copy_of(end, f"{name}_y", f"{name}_q"),
             helper.make_node("Reshape", [f"{name}_q", f"{name}_behind"], [f"{name}_2"], f"{name}_keep"),
             helper.make_node("Transpose", [f"{name}_2"], [end.output[0]], f"{name}_back", perm=[0, 3, 1, 2]),
         ]
@@ -189,5 +186,5 @@ def _split_elu(model: ModelProto) -> None:
 
 def _before(dequantize: NodeProto, wiring: Wiring) -> str:
     """Return the float tensor whose 8 bits ``dequantize`` reads."""
-    quantize = wiring.source.get(dequantize.input[0])
+    quantize = wiring.producers.get(dequantize.input[0])
     return quantize.input[0] if quantize is not None and quantize.op_type == "QuantizeLinear" else ""

@@ -1,4 +1,4 @@
-"""Edits of a Q/DQ graph in place: how it is wired, nodes replaced, constants added, copies led elsewhere."""
+"""Edits of a graph in place: how it is wired, nodes replaced, constants added, what is left over dropped."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Wiring:
 
     Attributes:
         constants: their values.
-        source: the node that writes each tensor.
-        after: the nodes that read each tensor.
-        sizes: shapes that the graph declares; an open dimension is 0.
+        producers: the node that writes each tensor.
+        readers: the nodes that read each tensor.
+        shapes: that the graph declares; an open dimension is 0.
         outputs: of the graph.
     """
 
     constants: Mapping[str, NDArray[Any]]
-    source: Mapping[str, NodeProto]
-    after: Mapping[str, list[NodeProto]]
-    sizes: Mapping[str, tuple[int, ...]]
+    producers: Mapping[str, NodeProto]
+    readers: Mapping[str, list[NodeProto]]
+    shapes: Mapping[str, tuple[int, ...]]
     outputs: frozenset[str]
 
     @classmethod
@@ -37,14 +37,19 @@ class Wiring:
         outputs = frozenset(output.name for output in model.graph.output)
         return cls(constant_values(model), producers(model), readers(model), shapes(model), outputs)
 
+    def image_shape(self, tensor: str) -> tuple[int, int, int]:
+        """Return channels, height and width of ``tensor``; zeros where one is open or it has other dimensions."""
+        shape = self.shapes.get(tensor, ())
+        return shape[1:] if len(shape) == 4 and all(shape[1:]) else (0, 0, 0)
+
     def only_reader(self, node: NodeProto) -> NodeProto | None:
         """Return the one node that reads a node's output, which nothing else sees."""
-        follow = self.after.get(node.output[0], [])
+        follow = self.readers.get(node.output[0], [])
         return follow[0] if len(follow) == 1 and node.output[0] not in self.outputs else None
 
     def ends(self, node: NodeProto) -> tuple[NodeProto, NodeProto] | None:
         """Return the DQ before and the Q behind a node that stands in 8 bits alone."""
-        start, end = self.source.get(node.input[0]), self.only_reader(node)
+        start, end = self.producers.get(node.input[0]), self.only_reader(node)
         if start is None or end is None or (start.op_type, end.op_type) != ("DequantizeLinear", "QuantizeLinear"):
             return None
         return start, end
@@ -67,9 +72,9 @@ def add_constants(model: ModelProto, values: Mapping[str, NDArray[Any] | np.gene
 
 
 def replace_node(model: ModelProto, node: NodeProto, nodes: Iterable[NodeProto]) -> None:
-    """Put ``nodes`` where ``node`` stands."""
+    """Put ``nodes`` where ``node`` stands; every node has a name of its own."""
     listed = list(model.graph.node)
-    place = next(k for k, each in enumerate(listed) if each is node or each.name == node.name)
+    place = [each.name for each in listed].index(node.name)
     listed[place : place + 1] = list(nodes)
     del model.graph.node[:]
     model.graph.node.extend(listed)
@@ -81,3 +86,18 @@ def copy_of(node: NodeProto, read: str, output: str) -> NodeProto:
     copy.CopyFrom(node)
     copy.name, copy.input[0], copy.output[0] = output, read, output
     return copy
+
+
+def drop_unread(model: ModelProto) -> None:
+    """Remove nodes whose outputs nothing reads, those that only they read, and constants that are left over."""
+    needed = {output.name for output in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(kept))
+    constants = [tensor for tensor in model.graph.initializer if tensor.name in needed]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(constants)

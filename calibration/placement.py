@@ -55,6 +55,11 @@ class Rules:
     symmetric: bool
     reduced_range: bool
 
+    @property
+    def weight_limit(self) -> int:
+        """The largest magnitude of a weight, as ONNX Runtime's quantiser has it."""
+        return 64 if self.reduced_range else 127
+
 
 # ONNX Runtime turns DQ → Conv → Q into one QLinearConv, so outputs are quantised as well; without a Q
 # behind it a convolution runs in float, and each change between float and 8 bits costs a pass over memory.

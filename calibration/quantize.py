@@ -27,7 +27,7 @@ def quantize(
     """Return ``model`` with the layer groups ``groups`` in 8 bits.
 
     Args:
-        model: float graph of the stage, from :func:`showface.calibration.graphs.float_graph`.
+        model: float graph of the stage, from :func:`showface.calibration.preparation.float_graph`.
         stage: its name.
         target: who runs it.
         groups: names from :func:`showface.calibration.placement.quantizable`; at least one.
@@ -63,9 +63,9 @@ def quantize(
     quantizer.model.topological_sort()
     result: ModelProto = quantizer.model.model
     _read_float_where_it_is(result, {node.name for node in nodes}, rules.quantized_outputs)
+    _assert_quantized(result, stage, [node.name for node in nodes if node.op_type == "Conv"])
     if target is Target.CPU:
         use_fast_forms(result, constant_values(model))
-    _assert_quantized(result, stage, [node.name for node in nodes if node.op_type == "Conv"])
     return result
 
 

@@ -97,7 +97,7 @@ def open_workshop(
 
     Args:
         bundle: the float bundle.
-        graphs: of its stages, from :func:`showface.calibration.graphs.float_graph`.
+        graphs: of its stages, from :func:`showface.calibration.preparation.float_graph`.
         recording: of the faces that set the ranges.
         digest: of their files.
         target: who will run the result.

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from showface.calibration.graphs import float_graph
-from showface.calibration.placement import default_float, quantizable
+from showface.calibration.placement import Target, default_float, quantizable
+from showface.calibration.preparation import float_graph
 from showface.calibration.quantize import quantize
 from showface.calibration.ranges import Method
 from showface.calibration.recording import record
@@ -70,19 +70,26 @@ def three(recorded):
 
 
 @pytest.fixture(scope="session")
-def graphs(narrow_bundle):
-    """Return the float graph of each stage of the narrow bundle."""
+def float_graphs(narrow_bundle):
+    """Return the float graph of each stage of the narrow bundle, for each target."""
     bundle = open_bundle(narrow_bundle)
-    return {stage.name: float_graph(bundle.model(stage), stage.name) for stage in bundle.manifest.stages}
+    stages = bundle.manifest.stages
+    return {target: {s.name: float_graph(bundle.model(s), s.name, target) for s in stages} for target in Target}
 
 
 @pytest.fixture(scope="session")
-def made(graphs, three):
+def graphs(float_graphs):
+    """Return the float graph of each stage, for the CPU."""
+    return float_graphs[Target.CPU]
+
+
+@pytest.fixture(scope="session")
+def made(float_graphs, three):
     """Return a function that gives the default Q/DQ graph of a stage for a target, and its ranges; cached."""
 
     @cache
     def make(stage, target):
-        graph = graphs[stage.name]
+        graph = float_graphs[target][stage.name]
         kept = default_float(graph, stage.name, target)
         groups = [group for group in quantizable(graph, stage.name, target) if group not in kept]
         ranges = stage_ranges(graph, stage, three, target, Method.MINMAX, 1)[str(Method.MINMAX)]

@@ -62,7 +62,7 @@ def test_computes_what_the_plain_graph_computes(pair, recorded, monkeypatch):
         assert np.abs(near - values).mean() < 0.01 * np.abs(values).max()
 
 
-def test_patterns_are_replaced(pair):
+def test_patterns_are_replaced(pair, graphs):
     name, plain, fast = pair
     operators = [node.op_type for node in fast.graph.node]
     source = producers(fast)
@@ -71,12 +71,15 @@ def test_patterns_are_replaced(pair):
             weight = next(t for t in fast.graph.initializer if t.name == source[node.input[1]].input[0])
             strides = next((list(a.ints) for a in node.attribute if a.name == "strides"), [1])
             assert weight.dims[1] % 4 == 0 or max(strides) > 1
+    small = [node.name for node in fast.graph.node if node.name.endswith("_subpixel_00")]
+    if name == "coarse":
+        joined = [node for node in graphs["coarse"].graph.node if node.name.endswith("_parts")]
+        assert len([convolution for convolution in small if "_part0_" in convolution]) == len(joined) > 0
     if name == "refiner":
         assert "Elu" in {node.op_type for node in plain.graph.node}
         assert "Elu" not in operators
         nearest = [n for n in plain.graph.node if n.op_type == "Resize" and b"nearest" in [a.s for a in n.attribute]]
-        convolved = [node for node in fast.graph.node if node.name.endswith("_subpixel_00")]
-        assert len(convolved) == 1  # of decode1
+        assert len(small) == 1  # of decode1
         assert operators.count("Tile") == len(nearest) - 1 > 0
         for node in fast.graph.node:
             if node.op_type == "Resize":

@@ -5,8 +5,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from showface.calibration.graphs import float_graph, layer_of, producers
+from showface.calibration.graphs import layer_of, producers
 from showface.calibration.placement import RULES, Target, default_float, placed_nodes, quantizable
+from showface.calibration.preparation import float_graph
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import STAGES
 
@@ -28,7 +29,7 @@ def test_casts_are_folded(graphs):
 def test_sums_with_a_constant_are_folded(narrow_bundle, three):
     """The 1 of SPADE's 1 + γ goes into the bias of γ, before or behind its enlargement."""
     data = (narrow_bundle / "refiner.onnx").read_bytes()
-    graph = float_graph(data, "refiner")
+    graph = float_graph(data, "refiner", Target.CPU)
     constants = {tensor.name for tensor in graph.graph.initializer}
     adds = [node for node in graph.graph.node if node.op_type == "Add"]
     assert adds
@@ -44,7 +45,8 @@ def test_sums_with_a_constant_are_folded(narrow_bundle, three):
 
 @pytest.mark.parametrize("target", Target)
 @pytest.mark.parametrize("name", list(STAGE))
-def test_edges_that_carry_qdq(name, target, made, graphs):
+def test_edges_that_carry_qdq(name, target, made, float_graphs):
+    graphs = float_graphs[target]
     graph, _ = made(STAGE[name], target)
     source = producers(graph)
     constants = {tensor.name: tensor for tensor in graph.graph.initializer}
@@ -75,15 +77,24 @@ def test_edges_that_carry_qdq(name, target, made, graphs):
             assert source[node.input[0]].op_type != "DequantizeLinear", node.name
 
 
-@pytest.mark.parametrize("target", Target)
-def test_float_nodes_read_float_values_where_there_are_any(target, made, graphs):
-    graph, _ = made(STAGE["coarse"], target)
-    source, before = producers(graph), {node.name: node for node in graphs["coarse"].graph.node}
-    concatenations = [node for node in graph.graph.node if node.op_type == "Concat" and node.name in before]
+def test_float_nodes_read_float_values_where_there_are_any(made, float_graphs):
+    graph, _ = made(STAGE["coarse"], Target.TENSORRT)
+    before = {node.name: node for node in float_graphs[Target.TENSORRT]["coarse"].graph.node}
+    source = producers(graph)
+    concatenations = [node for node in graph.graph.node if node.op_type == "Concat"]
     assert concatenations
     for node in concatenations:  # of features that a quantised convolution reads as well
         assert list(node.input) == list(before[node.name].input)
         assert all(source[edge].op_type != "DequantizeLinear" for edge in node.input)
+
+
+def test_float_nodes_read_8_bits_where_there_is_nothing_else(made):
+    graph, _ = made(STAGE["coarse"], Target.CPU)
+    source = producers(graph)
+    sums = [node for node in graph.graph.node if node.name.endswith("_parts")]  # of two convolutions in 8 bits
+    assert sums
+    for node in sums:
+        assert [source[edge].op_type for edge in node.input] == ["DequantizeLinear"] * 2
 
 
 def test_residual_adds_read_two_pairs_for_tensorrt(made):
@@ -185,4 +196,4 @@ def test_runs_and_stays_near_the_float_stage(name, target, made, recorded):
 def test_quantized_graph_is_refused(made):
     graph, _ = made(STAGE["mrem"], Target.CPU)
     with pytest.raises(UsageError, match="stage mrem: is quantised already; calibrate the float bundle"):
-        float_graph(graph.SerializeToString(), "mrem")
+        float_graph(graph.SerializeToString(), "mrem", Target.CPU)

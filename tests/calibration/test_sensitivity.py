@@ -146,13 +146,13 @@ def test_slower_is_said():
     assert speed_text({}).startswith("not measured: engines run on a GPU")
 
 
-def test_weights_behind_casts_are_folded(graphs, recorded, narrow_bundle):
+def test_weights_behind_casts_are_folded(float_graphs, recorded, narrow_bundle):
     """The stored graph casts float16 weights; the folded one has none and computes the same, bit for bit."""
     bundle = open_bundle(narrow_bundle)
     stage = bundle.manifest.stages[0]
     stored = load_from_string(bundle.model(stage))
     assert any(tensor.data_type == TensorProto.FLOAT16 for tensor in stored.graph.initializer)
     face = next(iter(recorded))
-    for data in (bundle.model(stage), graphs[stage.name].SerializeToString()):
+    for data in (bundle.model(stage), float_graphs[Target.TENSORRT][stage.name].SerializeToString()):
         outputs = open_session(data, stage, None, 1).run({name: face.tensors[name] for name in stage.inputs})
         np.testing.assert_array_equal(outputs["coarse_image"], face.tensors["coarse_image"])
