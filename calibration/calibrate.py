@@ -129,7 +129,7 @@ def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
     checked = tuple(check)
     sensitivities: list[Sensitivity] = []
     if plan is None:
-        plan, sensitivities = new_plan(shop, method, faces, settings.budget, step)
+        plan, sensitivities = new_plan(shop, method, faces, checked, settings.budget, step)
         if target is Target.CPU:
             plan = drop_slow_stages(shop, plan, checked, say)
     step("judging quality")

@@ -19,7 +19,7 @@ from .workshop import Workshop
 
 PLAN_FACES = 24  # that settle settings and plan
 PROBE_FACES = 3  # one a bucket: every layer group runs the chain over them, only to be ranked
-MARGIN = 0.9  # of the budget: the plan must hold on other faces
+MARGINS = (0.9, 0.7, 0.5)  # of the budget, in turn until the plan holds on other faces
 RETURNS = 12  # groups that may go back to 8 bits, by the time that they save
 LEAST_MS = 1.0  # less is noise, and not worth keeping a costly group for
 
@@ -38,12 +38,12 @@ class Budget:
     hole_psnr: float = 34.0
     labels: float = 0.985
 
-    def tightened(self) -> Budget:
-        """Return the budget that leaves a margin for faces which the plan has not seen."""
+    def tightened(self, share: float) -> Budget:
+        """Return the budget of which a plan may use ``share``, so that it holds on faces which it has not seen."""
         return Budget(
-            self.psnr_drop * (MARGIN if self.psnr_drop > 0 else 1 / MARGIN),
-            to_psnr(from_psnr(self.hole_psnr) * MARGIN),
-            1.0 - (1.0 - self.labels) * MARGIN,
+            self.psnr_drop * (share if self.psnr_drop > 0 else 1 / share),
+            to_psnr(from_psnr(self.hole_psnr) * share),
+            1.0 - (1.0 - self.labels) * share,
         )
 
     def used(self, psnr_drop: float, hole_error: float, label_loss: float) -> float:
@@ -167,12 +167,26 @@ def choose_settings(
 
 
 def new_plan(
-    shop: Workshop, method: Method, faces: Sequence[Recorded], budget: Budget, step: Callable[[str], None]
+    shop: Workshop,
+    method: Method,
+    faces: Sequence[Recorded],
+    checked: Sequence[Recorded],
+    budget: Budget,
+    step: Callable[[str], None],
 ) -> tuple[Plan, list[Sensitivity]]:
-    """Probe all that the rules allow on a few of ``faces``, and leave groups in float until ``budget`` is kept."""
+    """Probe all that the rules allow on a few of ``faces``, and leave groups in float until ``budget`` is kept.
+
+    The plan is made on ``faces``, of a share of the budget, and anew of a smaller one while it fails on ``checked``.
+    """
     full = replace(full_plan(shop, method), settings=shop.chosen(method))
     found = probe_all(shop, full, _spread(faces, PROBE_FACES), lambda name: step(f"probing {name}"))
-    return make_plan(shop, full, found, faces, budget.tightened(), step), found
+    for share in MARGINS:
+        plan = make_plan(shop, full, found, faces, budget.tightened(share), step)
+        violated = budget.violated(measure(shop.open(plan), checked))
+        if not violated:
+            break
+        step(f"plan: within {share:g} of the budget on its own faces; on others {violated[0]}")
+    return plan, found
 
 
 def plan_faces(recording: Recording) -> list[Recorded]:
