@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +111,13 @@ def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
     check_new(settings.destination)
     bundle = open_bundle(settings.bundle)
     _refuse_quantized(bundle)
+    graphs_for = cache(partial(_float_graphs, bundle))
     plan = None
     if settings.plan is not None:
-        plan = read_plan(settings.plan, partial(_layer_groups, bundle))
+        plan = read_plan(settings.plan, lambda target: _layer_groups(graphs_for(target), target))
     target = settings.target if plan is None else plan.target
     method = settings.method if plan is None else plan.method
-    graphs = _float_graphs(bundle, target)
+    graphs = graphs_for(target)
     samples = choose_samples(settings.images, settings.masks, settings.faces, settings.check_faces)
     recording, check = _record(settings, bundle, samples, say, step)
     step(f"finding ranges by {method}")
@@ -159,8 +160,8 @@ def _float_graphs(bundle: Bundle, target: Target) -> dict[str, ModelProto]:
     return {stage.name: float_graph(bundle.model(stage), stage.name, target) for stage in bundle.manifest.stages}
 
 
-def _layer_groups(bundle: Bundle, target: Target) -> dict[str, list[str]]:
-    return {stage: list(quantizable(graph, stage, target)) for stage, graph in _float_graphs(bundle, target).items()}
+def _layer_groups(graphs: Mapping[str, ModelProto], target: Target) -> dict[str, list[str]]:
+    return {stage: list(quantizable(graph, stage, target)) for stage, graph in graphs.items()}
 
 
 def _record(settings: Settings, bundle: Bundle, samples: Samples, say: Say, step: Say) -> tuple[Recording, Recording]:

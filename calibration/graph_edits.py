@@ -54,9 +54,9 @@ class Wiring:
             return None
         return start, end
 
-    def repetition(self, node: NodeProto | None) -> tuple[int, int] | None:
+    def repetition(self, node: NodeProto) -> tuple[int, int] | None:
         """Return how often a Resize repeats each pixel downwards and to the right, if it does nothing else."""
-        if node is None or node.op_type != "Resize" or len(node.input) < 3:
+        if node.op_type != "Resize" or len(node.input) < 3:
             return None
         scales = self.constants.get(node.input[2])
         kind = [attribute(node, name, "") for name in ("mode", "coordinate_transformation_mode", "nearest_mode")]

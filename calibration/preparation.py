@@ -1,4 +1,4 @@
-"""Float graphs, made ready for quantisation: casts and sums folded, sizes constant, joined inputs parted."""
+"""Float graphs, made ready for quantisation: casts and sums folded, sizes constant, joined inputs split."""
 
 from __future__ import annotations
 

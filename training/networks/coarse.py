@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import CoarseConfig, LayoutConfig
-from .layers import PartialConv2d
+from .layers import PartialConv2d, repeat_pixels
 
 LAYOUT_STRIDE = 4
 CHANNEL_BLOCK = 8  # channels that ONNX Runtime convolves together on a CPU; it handles no input of another number so
@@ -41,8 +41,7 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor, skip: Tensor, skip_valid: Tensor) -> tuple[Tensor, Tensor]:
         """Double the resolution of ``x`` and merge ``skip``; both are zero where invalid."""
-        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        valid = F.interpolate(valid, scale_factor=2.0, mode="nearest")
+        x, valid = repeat_pixels(x, 2), repeat_pixels(valid, 2)
         joint = self.share * valid + (1.0 - self.share) * skip_valid
         skip = skip.to(x.dtype)
         y, valid = self.conv(x, joint, skip) if self.apart else self.conv(torch.cat([x, skip], dim=1), joint)

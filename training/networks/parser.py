@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import ParserConfig
+from .layers import repeat_pixels
 
 # MobileNetV2 (Sandler et al. 2018): expansion, channels, repeats, stride.
 INVERTED_RESIDUALS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2))
@@ -90,8 +91,8 @@ class ContextPath(nn.Module):
             if i == LAST_BLOCK_AT_STRIDE_16:
                 at16 = x
         context = self.refine32(x) + self.global_context(x.mean(dim=(2, 3), keepdim=True))
-        context = self.refine16(at16) + F.interpolate(context, scale_factor=2.0, mode="nearest")
-        return self.merge16(F.interpolate(context, scale_factor=2.0, mode="nearest"))
+        context = self.refine16(at16) + repeat_pixels(context, 2)
+        return self.merge16(repeat_pixels(context, 2))
 
 
 class FeatureFusion(nn.Module):
@@ -133,7 +134,7 @@ class FaceParser(nn.Module):
         """Return logits [B, n, H, W] of ``image`` [B, 3, H, W] in [-1, 1]."""
         x = (image * 0.5 + 0.5 - self.mean) / self.std
         at2 = self.spatial2(x)
-        context = F.interpolate(self.context(x), scale_factor=2.0, mode="nearest")
+        context = repeat_pixels(self.context(x), 2)
         at4 = self.head4(self.fusion(self.spatial4(at2), context))
         at4 = F.interpolate(at4, scale_factor=2.0, mode="bilinear", align_corners=False)
         logits = self.classifier(self.head2(torch.cat([at4, at2], dim=1)))
