@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ from .workshop import Workshop
 PLAN_FACES = 24  # that settle settings and plan
 PROBE_FACES = 3  # one a bucket: every layer group runs the chain over them, only to be ranked
 MARGINS = (0.9, 0.7, 0.5)  # of the budget, in turn until the plan holds on other faces
-RETURNS = 12  # groups that may go back to 8 bits, by the time that they save
+RETURNS = 12  # groups that may go back to 8 bits, by what they save
 LEAST_MS = 1.0  # less is noise, and not worth keeping a costly group for
 
 
@@ -60,11 +61,11 @@ class Budget:
         bounds = (
             (
                 quality.psnr_drop <= self.psnr_drop,
-                f"PSNR falls by {quality.psnr_drop:.3f} dB (at most {self.psnr_drop})",
+                f"PSNR falls by {quality.psnr_drop:.3f} dB (at most {self.psnr_drop:.3g})",
             ),
             (
                 quality.hole_psnr >= self.hole_psnr,
-                f"{quality.hole_psnr:.1f} dB in the hole (at least {self.hole_psnr})",
+                f"{quality.hole_psnr:.1f} dB in the hole (at least {self.hole_psnr:.1f})",
             ),
             (quality.labels >= self.labels, f"{quality.labels:.2%} equal labels (at least {self.labels:.2%})"),
         )
@@ -79,7 +80,7 @@ def make_plan(
     budget: Budget,
     step: Callable[[str], None],
 ) -> Plan:
-    """Leave in float the fewest groups, the costliest for the time they save first, that bring the chain in ``budget``.
+    """Leave in float the fewest groups, the costliest for what they save first, that bring the chain in ``budget``.
 
     Their number is found by halving; those that were left in float for nothing then go back to 8 bits.
 
@@ -88,7 +89,8 @@ def make_plan(
     """
     single = {(item.stage, item.group): item for item in found}
     every = [(stage, group) for stage in plan.stages for group in plan.quantized(stage)]
-    ranked = sorted(every, key=lambda key: -_cost(single.get(key), budget))
+    gains = _gains(found)
+    ranked = sorted(every, key=lambda key: -_cost(single[key], gains[key], budget) if key in single else -math.inf)
 
     opened: dict[str, tuple[list[str], Session]] = {}
 
@@ -118,18 +120,24 @@ def make_plan(
         low, high = (middle, high) if leave(ranked[:middle])[1] else (low, middle)
     chosen = ranked[:high]
     step(f"plan: {high} of {len(ranked)} groups in float keep the budget")
-    for key in sorted(reversed(chosen), key=lambda key: -single[key].saved_ms if key in single else 0.0)[:RETURNS]:
+    for key in sorted(reversed(chosen), key=lambda key: -gains.get(key, 0.0))[:RETURNS]:
         fewer = [other for other in chosen if other != key]
         if not leave(fewer)[1]:
             chosen = fewer
     return leave(chosen, violated)[0]
 
 
-def _cost(item: Sensitivity | None, budget: Budget) -> float:
-    """Return how much of the budget a group uses for each millisecond that it saves; an unprobed one goes first."""
-    if item is None:
-        return float("inf")
-    return budget.used(item.psnr_drop, item.hole_error, item.label_loss) / max(item.saved_ms, LEAST_MS)
+def _gains(found: Iterable[Sensitivity]) -> dict[tuple[str, str], float]:
+    """Return what each group saves: its share of the time and its share of the weights that all groups save, added."""
+    groups = {(item.stage, item.group): item for item in found if item.group is not None}
+    times = {key: max(item.saved_ms, LEAST_MS) for key, item in groups.items()}
+    time, weights = sum(times.values()), max(1, sum(item.weights for item in groups.values()))
+    return {key: times[key] / time + item.weights / weights for key, item in groups.items()}
+
+
+def _cost(item: Sensitivity, gain: float, budget: Budget) -> float:
+    """Return how much of the budget a group uses for what it saves."""
+    return budget.used(item.psnr_drop, item.hole_error, item.label_loss) / gain
 
 
 def full_plan(shop: Workshop, method: Method) -> Plan:

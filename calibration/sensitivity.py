@@ -27,6 +27,7 @@ class Sensitivity:
         hole_error: mean squared difference in the hole, which adds up over groups to a first approximation.
         label_loss: share of pixels whose category changes.
         saved_ms: of a batch of 1 on this machine's CPU, negative where it got slower; 0 for another target.
+        weights: how many it brings into 8 bits.
     """
 
     stage: str
@@ -36,6 +37,7 @@ class Sensitivity:
     hole_error: float
     label_loss: float
     saved_ms: float
+    weights: int
 
 
 def probe(
@@ -57,6 +59,7 @@ def probe(
         quality.hole_error,
         1.0 - quality.labels,
         saved,
+        shop.weights(stage, groups),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -52,6 +53,12 @@ class Workshop:
         return {
             stage.name: list(quantizable(self.graphs[stage.name], stage.name, self.target)) for stage in self.stages
         }
+
+    def weights(self, stage: str, groups: Collection[str]) -> int:
+        """Return how many weights the layers ``groups`` of ``stage`` have, products of two tensors none."""
+        sizes = {tensor.name: math.prod(tensor.dims) for tensor in self.graphs[stage].graph.initializer}
+        nodes = quantizable(self.graphs[stage], stage, self.target)
+        return sum(sizes.get(node.input[1], 0) for group in groups for node in nodes[group])
 
     def graph(self, stage: str, groups: Collection[str]) -> ModelProto:
         """Return the graph of ``stage`` with ``groups`` in 8 bits."""

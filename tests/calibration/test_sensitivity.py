@@ -11,9 +11,9 @@ from onnx import TensorProto, load_from_string, numpy_helper
 from showface.calibration import planning
 from showface.calibration.placement import Target
 from showface.calibration.plan import INT8, Plan
-from showface.calibration.planning import MARGINS, Budget, _spread, choose_settings, make_plan, new_plan
+from showface.calibration.planning import MARGINS, Budget, _cost, _gains, _spread, choose_settings, make_plan, new_plan
 from showface.calibration.ranges import Method
-from showface.calibration.sensitivity import probe_all
+from showface.calibration.sensitivity import Sensitivity, probe_all
 from showface.calibration.speed import Timing
 from showface.calibration.verdicts import gate_quality, judge_quality, judge_speed, speed_text
 from showface.calibration.workshop import Workshop, stage_ranges
@@ -128,6 +128,21 @@ def test_a_plan_that_fails_on_other_faces_is_made_anew(planted, recorded, monkey
     assert shares == pytest.approx(MARGINS[:2])
     assert "on others" in said[0]
     assert "dB in the hole" in said[0]
+
+
+def test_weights_count_beside_time(shop):
+    """Of two groups that cost as much and save as little time, the one with few weights is left in float first."""
+    constants = {tensor.name: tensor.dims for tensor in shop.graphs["memory"].graph.initializer}
+    few, many = (int(np.prod(constants[f"{layer}.weight"])) for layer in ("encoder.conv1", "encoder.conv3"))
+    assert [shop.weights("memory", [group]) for group in ("encoder.conv1", "encoder.conv3")] == [few, many]
+    assert shop.weights("memory", ["encoder.conv1", "encoder.conv3"]) == few + many
+
+    found = [Sensitivity("memory", None, 0.02, 50.0, 1e-5, 0.0, 0.2, few + many)]
+    found += [Sensitivity("memory", name, 0.01, 50.0, 1e-5, 0.0, 0.1, w) for name, w in (("few", few), ("many", many))]
+    gains = _gains(found)
+    assert sum(gains.values()) == pytest.approx(2.0)  # all of the time, and all of the weights
+    costs = {item.group: _cost(item, gains["memory", item.group], Budget()) for item in found[1:]}
+    assert costs["few"] > costs["many"] > 0
 
 
 def test_as_many_faces_of_each_bucket(recorded):
