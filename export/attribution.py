@@ -264,9 +264,7 @@ def _match(outputs: Sequence[torch.Tensor], leaving: Tensors) -> list[tuple[str,
     return pairs[::-1]
 
 
-def _figures(
-    module: str, folded: str, tensor: str, reference: NDArray[Any], candidate: NDArray[Any]
-) -> ModuleFigures:
+def _figures(module: str, folded: str, tensor: str, reference: NDArray[Any], candidate: NDArray[Any]) -> ModuleFigures:
     a, b = reference.astype(np.float64), candidate.astype(np.float64)
     finite = np.isfinite(a) & np.isfinite(b)
     alike = finite | (a == b) | (np.isnan(a) & np.isnan(b))

@@ -56,9 +56,7 @@ def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[Array, Ar
     """
     check_square(pixels, name)
     if hole.dtype != np.bool_ or hole.shape != pixels.shape[:2]:
-        raise InputError(
-            f"{name}: the hole is {hole.dtype} {hole.shape}; give bool {pixels.shape[:2]}, True = hole"
-        )
+        raise InputError(f"{name}: the hole is {hole.dtype} {hole.shape}; give bool {pixels.shape[:2]}, True = hole")
     small_hole = _resize(hole.astype(np.float32), size) > 0
     channels = [pixels] if pixels.ndim == 2 else [pixels[..., channel] for channel in range(3)]
     image = np.empty((3, size, size), np.float32)

@@ -103,9 +103,7 @@ def _names(source: Path, masks: Path | None, say: Callable[[str], None]) -> tupl
     return names, errors
 
 
-def _walk(
-    source: Path, masks: Path | None, errors: dict[str, str], omitted: dict[str, list[str]]
-) -> Iterator[str]:
+def _walk(source: Path, masks: Path | None, errors: dict[str, str], omitted: dict[str, list[str]]) -> Iterator[str]:
     """Yield the images below a folder; collect folders that cannot be read, and names that are omitted by reason."""
     # Path.resolve raises on a loop of symbolic links, os.path.realpath does not.
     excluded = None if masks is None else os.path.realpath(masks)

@@ -14,9 +14,7 @@ from .jobs import list_images
 from .masks import hole_of, mask_source
 
 
-def read_samples(
-    images: Path, masks: Path | None, image_size: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def read_samples(images: Path, masks: Path | None, image_size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return ``image`` [N, 3, H, W] in [-1, 1] and ``mask`` [N, 1, H, W] of all faces in ``images``.
 
     Args:

@@ -74,9 +74,7 @@ def _encode(finished: Finished, options: Options) -> bytes:
     pixels = assemble(item, finished.completed, options.masks.kind == "alpha")
     photo = item.photo
     try:
-        return encode_photo(
-            pixels, item.job.output.suffix, photo.lossy, photo.profile, photo.exif, options.quality
-        )
+        return encode_photo(pixels, item.job.output.suffix, photo.lossy, photo.profile, photo.exif, options.quality)
     except InputError as error:
         raise InputError(f"{item.job.output}: {error}") from error
 
