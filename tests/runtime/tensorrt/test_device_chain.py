@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from fakes.cuda import MisuseError
 
 from showface.runtime.errors import ShowfaceError, UsageError
 from showface.runtime.onnxruntime_backend import open_chain
@@ -231,10 +232,10 @@ def test_profiles_that_exclude_each_other_are_refused(quick_rig):
 class TestTheFakeIsStrict:
     """Each wrong use that the fake is there to find does raise."""
 
-    def test_a_missing_wait_between_the_streams_is_a_race(self, quick_rig, chain_inputs, misuse, monkeypatch):
+    def test_a_missing_wait_between_the_streams_is_a_race(self, quick_rig, chain_inputs, monkeypatch):
         with open_rig(quick_rig) as chain:
             monkeypatch.setattr(quick_rig.cuda, "wait", lambda stream, event: None)
-            with pytest.raises(misuse, match="race"):
+            with pytest.raises(MisuseError, match="race"):
                 chain.complete(*batch_of(chain_inputs, 1))
 
     def test_a_result_that_is_read_too_early_is_wrong(self, quick_rig, chain_inputs, monkeypatch):
@@ -244,35 +245,35 @@ class TestTheFakeIsStrict:
             assert not np.array_equal(chain.complete(image, mask), expected(image, mask))
             monkeypatch.undo()
 
-    def test_use_after_free_and_double_free(self, cuda, misuse):
+    def test_use_after_free_and_double_free(self, cuda):
         stream, address = cuda.create_stream(), cuda.allocate(16)
         host = np.zeros(16, np.uint8)
         cuda.free(address)
-        with pytest.raises(misuse, match="no device memory"):
+        with pytest.raises(MisuseError, match="no device memory"):
             cuda.upload(address, host.ctypes.data, 16, stream)
-        with pytest.raises(misuse, match="freed before"):
+        with pytest.raises(MisuseError, match="freed before"):
             cuda.free(address)
-        with pytest.raises(misuse, match="no stream"):
+        with pytest.raises(MisuseError, match="no stream"):
             cuda.synchronize(99)
-        with pytest.raises(misuse, match="never recorded"):
+        with pytest.raises(MisuseError, match="never recorded"):
             cuda.wait(stream, cuda.create_event())
 
-    def test_memory_freed_under_work_and_overrun(self, cuda, misuse):
+    def test_memory_freed_under_work_and_overrun(self, cuda):
         stream, address, host = cuda.create_stream(), cuda.allocate(16), np.zeros(32, np.uint8)
-        with pytest.raises(misuse, match="32 bytes of 16"):
+        with pytest.raises(MisuseError, match="32 bytes of 16"):
             cuda.upload(address, host.ctypes.data, 32, stream)
         cuda.upload(address, host.ctypes.data, 16, stream)
-        with pytest.raises(misuse, match="under way"):
+        with pytest.raises(MisuseError, match="under way"):
             cuda.free(address)
 
-    def test_an_unbound_tensor_and_missing_scratch(self, quick_rig, cuda, misuse):
+    def test_an_unbound_tensor_and_missing_scratch(self, quick_rig, cuda):
         context = quick_rig.engines["coarse"].create_execution_context("USER_MANAGED")
         stream = cuda.create_stream()
         for name in ("image", "mask"):
             assert context.set_input_shape(name, quick_rig.engines["coarse"].shape(name, 1))
         assert not context.set_input_shape("image", (9, 3, 256, 256))
-        with pytest.raises(misuse, match="no scratch memory"):
+        with pytest.raises(MisuseError, match="no scratch memory"):
             context.execute_async_v3(stream)
         context.set_device_memory(cuda.allocate(4096), 4096)
-        with pytest.raises(misuse, match="not bound"):
+        with pytest.raises(MisuseError, match="not bound"):
             context.execute_async_v3(stream)
