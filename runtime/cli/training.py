@@ -11,6 +11,7 @@ from ..errors import UsageError, system_errors
 from .common import DeviceOption, JsonOption, app, check_picture, check_writable, load_extra
 
 ConfigOption = Annotated[Path, typer.Option(help="TOML file; see training/configs.")]
+TrainConfigOption = Annotated[Path, typer.Option("--config", help="TOML file, for all a recipe; see training/configs.")]
 DataOption = Annotated[Path, typer.Option(help="Folder that the config's paths are relative to.")]
 TrainDeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 DevicesOption = Annotated[int, typer.Option(min=1, help="Processes, one a device; torchrun decides it when used.")]
@@ -23,27 +24,38 @@ LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Faces a
 
 
 def _open_run(context: typer.Context, config: Path, device: str, devices: int) -> tuple[Any, Any]:
-    """Read a run's config and start Fabric for it; each process computes with the threads that were asked for."""
+    """Read a run's config and start Fabric for it."""
     reader: Any = load_extra("showface.training.config_reader", "train")
     settings: Any = load_extra("showface.training.config", "train")
     run = reader.config_from_toml(settings.TrainConfig, config)
+    _set_threads(context)
+    return run, load_extra("showface.training.loop", "train").make_fabric(device, devices, run.precision)
+
+
+def _set_threads(context: typer.Context) -> None:
+    """Let torch compute with the threads that were asked for; each process does so."""
     if context.obj["threads"] is not None:
         load_extra("torch", "train").set_num_threads(context.obj["threads"])
-    return run, load_extra("showface.training.loop", "train").make_fabric(device, devices, run.precision)
 
 
 @app.command()
 def train(
     context: typer.Context,
-    stage: Annotated[str, typer.Argument(help="parser, layout, coarse, reconstruction or mdrnet.")],
-    config: ConfigOption,
+    stage: Annotated[str, typer.Argument(help="parser, layout, coarse, reconstruction, mdrnet; or all.")],
+    config: TrainConfigOption,
     data: DataOption = Path(),
-    output: Annotated[Path | None, typer.Option(help="Default: runs/STAGE.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Default: runs/STAGE; runs for all.")] = None,
     device: TrainDeviceOption = "cpu",
     devices: DevicesOption = 1,
     resume: Annotated[bool, typer.Option(help="Continue the run in the output folder.")] = False,
 ) -> None:
-    """Train one stage; also: torchrun --nproc-per-node N -m showface.training STAGE …."""
+    """Train one stage, or all by a recipe; also: torchrun --nproc-per-node N -m showface.training STAGE …."""
+    if stage == "all":
+        recipe: Any = load_extra("showface.training.recipe", "train")
+        runs = recipe.read_recipe(config, data, output or Path("runs"))
+        _set_threads(context)
+        recipe.train_all(runs, data, resume, device, devices)
+        return
     loop: Any = load_extra("showface.training.loop", "train")
     run, fabric = _open_run(context, config, device, devices)
     loop.train(stage, run, data, output or Path("runs") / stage, resume, fabric)
@@ -104,8 +116,7 @@ def diagnose(
     if (labelled is None) != (labels is None):
         raise UsageError("--labelled and --labels go together")
     methods: Any = load_extra("showface.training.methods", "train")
-    if context.obj["threads"] is not None:
-        load_extra("torch", "train").set_num_threads(context.obj["threads"])
+    _set_threads(context)
     diagnosis: Any = load_extra("showface.training.diagnosis", "train")
     found = diagnosis.diagnose(
         load_extra("showface.training.checkpoint", "train").model_from_checkpoint(checkpoint)[0],

@@ -12,7 +12,8 @@ from showface.runtime.errors import UsageError
 from showface.training.config import MemoryConfig, NetworkConfig, PhaseConfig, TrainConfig
 from showface.training.config_reader import config_from_dict, config_from_toml
 
-SHIPPED = sorted(Path(str(resources.files(showface.training.configs))).glob("*.toml"))
+CONFIGS = Path(str(resources.files(showface.training.configs)))
+SHIPPED = sorted({*CONFIGS.glob("*.toml")} - {*CONFIGS.glob("*-all.toml")})  # without the recipes
 MINIMAL = '[sources.a]\nimages = "a"\n[phases.p]\nsteps = 3\n'
 
 

@@ -1,0 +1,154 @@
+"""Recipes: what is wrong is said before the first run, runs follow one another, and a stopped recipe continues."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import torch
+
+import showface.training.configs
+from showface.runtime.errors import ShowfaceError, UsageError
+from showface.training.checkpoint import read_checkpoint
+from showface.training.config import TrainConfig
+from showface.training.config_reader import config_from_toml
+from showface.training.loop import Trainer
+from showface.training.recipe import RecipeConfig, read_recipe, train_all
+
+SHIPPED = sorted(Path(str(resources.files(showface.training.configs))).glob("*-all.toml"))
+CONFIG = """
+precision = "fp32"
+checkpoint_every = 1
+init = {init}
+
+[sources.a]
+images = "images"
+
+[masks]
+folder = "masks/train"
+
+[phases.full]
+steps = 2
+batch_size = 2
+resize = 64
+
+[network]
+image_size = 64
+coarse = {{ widths = [8, 8, 8], full_width = 8{layout} }}
+"""
+LAYOUT = ", layout = { widths = [8, 8], full_width = 8 }"
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A recipe of a layout network and a coarse network that builds on it."""
+    (tmp_path / "layout.toml").write_text(CONFIG.format(init="[]", layout=LAYOUT))
+    (tmp_path / "coarse.toml").write_text(CONFIG.format(init='["../layout/layout.safetensors"]', layout=LAYOUT))
+    path = tmp_path / "all.toml"
+    runs = [{"stage": "layout", "config": "layout.toml"}, {"stage": "coarse", "config": "coarse.toml", "output": "c"}]
+    path.write_text("runs = [" + ", ".join(_inline(run) for run in runs) + "]\n")
+    return path
+
+
+def _inline(run):
+    return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in run.items()) + " }"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_recipes_are_whole(path, tmp_path):
+    """Every checkpoint that a run starts from is left by an earlier run; every file it reads is one of its config's."""
+    for entry in config_from_toml(RecipeConfig, path).runs:
+        config = config_from_toml(TrainConfig, path.parent / entry.config)
+        for source in config.sources.values():
+            for name in filter(None, (source.images, source.labels)):
+                (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        for name in filter(None, (config.masks.folder, config.backbone, config.perceptual.weights)):
+            (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    runs = read_recipe(path, tmp_path, tmp_path / "runs")
+    assert runs[-1].stage == "mdrnet"
+    assert {"coarse", "parser", "mdrnet"} <= {run.stage for run in runs}
+
+
+def test_recipes_are_shipped():
+    assert [path.stem for path in SHIPPED] == ["paper-all", "single-gpu-all", "small-cpu-all"]
+
+
+def test_runs_follow_one_another_and_a_stopped_recipe_continues(recipe, data, tmp_path, monkeypatch, capsys):
+    train_all(read_recipe(recipe, data, tmp_path / "whole"), data, False, "cpu", 1)
+    stopped = read_recipe(recipe, data, tmp_path / "stopped")
+    with monkeypatch.context() as patch:
+        stop = lambda self, caught: 15 if (self.task.name, self.step) == ("coarse", 1) else 0  # noqa: E731
+        patch.setattr(Trainer, "_agreed", stop)
+        with pytest.raises(ShowfaceError, match="stopped at step 1"):
+            train_all(stopped, data, False, "cpu", 1)
+    assert torch.load(tmp_path / "stopped/c/state.pt", weights_only=True)["step"] == 1
+    with pytest.raises(UsageError, match="layout: holds a run already; continue it with --resume"):
+        train_all(stopped, data, False, "cpu", 1)
+    capsys.readouterr()
+    train_all(stopped, data, True, "cpu", 1)
+    checkpoints = [read_checkpoint(tmp_path / name / "c/coarse.safetensors") for name in ("whole", "stopped")]
+    assert checkpoints[0].sha256 == checkpoints[1].sha256
+    said = capsys.readouterr().out.replace("\n", "")
+    assert "layout: finished before" in said
+    assert "c: coarse" in said
+
+    monkeypatch.setattr("showface.training.recipe.train", lambda *_: pytest.fail("trained again"))
+    train_all(stopped, data, True, "cpu", 1)
+    (tmp_path / "layout.toml").write_text(CONFIG.format(init="[]", layout=LAYOUT).replace("steps = 2", "steps = 3"))
+    with pytest.raises(UsageError, match="another 'phases'"):
+        train_all(read_recipe(recipe, data, tmp_path / "stopped"), data, True, "cpu", 1)
+
+
+def test_a_recipe_on_two_processes(recipe, data, tmp_path):
+    """The second run takes the processes of the first one, and one of them says what was written."""
+    options = ("--config", recipe, "--data", data, "--output", tmp_path / "runs", "--devices", "2")
+    command = [sys.executable, "-m", "showface.training", "all", *map(str, options)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    outcome = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
+    )
+    assert outcome.returncode == 0, outcome.stdout
+    steps = [torch.load(tmp_path / f"runs/{name}/state.pt", weights_only=True)["step"] for name in ("layout", "c")]
+    assert steps == [2, 2]
+    assert outcome.stdout.count("next: showface export") == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ('"layout"', '"sketch"', r"all\.toml: 'sketch' is no training stage; choose one of .*coarse"),
+        ('"c"', '"../c"', "'../c': a name, not a path"),
+        ('"c"', '".."', "'..': a name, not a path"),
+        ('"c"', '"layout"', "two runs in the folder 'layout'"),
+        ('"coarse.toml"', '"c.toml"', r"c\.toml: cannot be read as TOML"),
+    ],
+)
+def test_a_wrong_recipe(old, new, match, recipe, data, tmp_path):
+    recipe.write_text(recipe.read_text().replace(old, new))
+    with pytest.raises(UsageError, match=match):
+        read_recipe(recipe, data, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_recipe_without_runs(recipe, data, tmp_path):
+    recipe.write_text("runs = []\n")
+    with pytest.raises(UsageError, match="names no runs"):
+        read_recipe(recipe, data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ('"images"', '"faces"', r"coarse\.toml: .*faces: not there; .*--data"),
+        ('"masks/train"', '"holes"', r"coarse\.toml: .*holes: not there"),
+        ("layout.safetensors", "coarse.safetensors", r"coarse\.toml: .*: not there, and no earlier run"),
+    ],
+)
+def test_a_later_run_that_lacks_something(old, new, match, recipe, data, tmp_path):
+    path = tmp_path / "coarse.toml"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UsageError, match=match):
+        read_recipe(recipe, data, tmp_path / "runs")

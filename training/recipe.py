@@ -1,0 +1,125 @@
+"""A recipe: the runs that make a whole model, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from showface.runtime.errors import UsageError
+
+from .config import TrainConfig
+from .config_reader import config_from_toml
+from .loop import make_fabric, train
+from .run_files import STATE_FILE, load_state
+from .tasks import TASKS
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """A run as the recipe's file names it: its stage, its config beside that file, its folder (default: the stage)."""
+
+    stage: str
+    config: str
+    output: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeConfig:
+    """What a recipe's file holds: its runs in order."""
+
+    runs: tuple[RunConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of a recipe, ready to start; ``output`` is its folder."""
+
+    stage: str
+    config: TrainConfig
+    output: Path
+
+    @property
+    def begun(self) -> bool:
+        """Whether its folder holds a state to continue from."""
+        return (self.output / STATE_FILE).is_file()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint that it leaves."""
+        return self.output / f"{self.stage}.safetensors"
+
+
+def read_recipe(path: Path, data: Path, output: Path) -> list[Run]:
+    """Read a recipe and all its configs, so that what is wrong with the last run is said before the first one starts.
+
+    Args:
+        path: TOML file of a :class:`RecipeConfig`.
+        data: folder that the configs' paths are relative to.
+        output: folder of the runs' folders.
+
+    Raises:
+        UsageError: file, stage or config are wrong, two runs share a folder, or a run needs a file of the data or a
+            checkpoint that is neither there nor left by an earlier run.
+    """
+    runs: list[Run] = []
+    for entry in config_from_toml(RecipeConfig, path).runs:
+        if entry.stage not in TASKS:
+            raise UsageError(f"{path}: {entry.stage!r} is no training stage; choose one of {', '.join(TASKS)}")
+        folder = entry.output or entry.stage
+        if folder in ("", ".", "..") or Path(folder).name != folder:
+            raise UsageError(f"{path}: output {folder!r}: a name, not a path, is expected; it is a folder of {output}")
+        run = Run(entry.stage, config_from_toml(TrainConfig, path.parent / entry.config), output / folder)
+        if any(run.output == before.output for before in runs):
+            raise UsageError(f"{path}: two runs in the folder {folder!r}; give one of them another 'output'")
+        _check_inputs(run, data, {before.checkpoint.resolve() for before in runs}, path.parent / entry.config)
+        runs.append(run)
+    if not runs:
+        raise UsageError(f"{path}: names no runs")
+    return runs
+
+
+def _check_inputs(run: Run, data: Path, made: set[Path], where: Path) -> None:
+    """Refuse a run that lacks data, or a checkpoint to start from that is not among those ``made`` before it."""
+    config = run.config
+    weights = {**TASKS[run.stage].terms, **config.loss}
+    perceptual = config.perceptual.weights if weights.get("perceptual") or weights.get("style") else None
+    sources = [path for source in config.sources.values() for path in (source.images, source.labels)]
+    for name in filter(None, (*sources, config.masks.folder, config.backbone, perceptual)):
+        if not (data / name).exists():
+            raise UsageError(f"{where}: {data / name}: not there; name the folder that holds it with --data")
+    for name in filter(None, (*config.init, config.coordination)):
+        needed = (run.output / name).resolve()
+        if needed not in made and not needed.is_file():
+            raise UsageError(f"{where}: {run.output / name}: not there, and no earlier run of the recipe leaves it")
+
+
+def train_all(runs: list[Run], data: Path, resume: bool, device: str, devices: int) -> None:
+    """Train ``runs`` in order; with ``resume``, finished runs are not repeated.
+
+    Args:
+        runs: from :func:`read_recipe`.
+        data: folder that the configs' paths are relative to.
+        resume: continue where an earlier call stopped.
+        device: ``cpu`` or ``cuda``.
+        devices: processes, one a device.
+
+    Raises:
+        UsageError: a run's folder holds a run and ``resume`` is not set, or one of another config.
+        Interrupted: on SIGTERM or SIGINT, after the state was saved.
+    """
+    for run in runs:
+        if run.begun and not resume:
+            raise UsageError(f"{run.output}: holds a run already; continue it with --resume or choose another --output")
+    console = Console()
+    for number, run in enumerate(runs, 1):
+        fabric = make_fabric(device, devices, run.config.precision)
+        done = load_state(run.output, run.config, fabric.device)["step"] if run.begun else 0
+        finished = done == run.config.steps and run.checkpoint.is_file()
+        if fabric.is_global_zero:
+            console.print(f"run {number} of {len(runs)}, {run.output}: {'finished before' if finished else run.stage}")
+        if not finished:
+            train(run.stage, run.config, data, run.output, run.begun, fabric)
+        if fabric.is_global_zero and number == len(runs):
+            console.print(f"wrote {run.checkpoint}; next: showface export {run.checkpoint} BUNDLE", soft_wrap=True)
