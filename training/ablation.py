@@ -112,7 +112,7 @@ def ablate(
         record = json.loads(json.dumps({"config": asdict(config), "test": asdict(test)}, default=str))
         found = _measured(folder / SCORES_FILE, record)
         if found is None:
-            if not (folder / "mdrnet.safetensors").is_file() or steps_done(folder, fabric.device) < config.steps:
+            if not (folder / "mdrnet.safetensors").is_file() or steps_done(folder, config) < config.steps:
                 train("mdrnet", config, data, folder, (folder / STATE_FILE).is_file(), fabric)
             found = _measure(folder, test, fabric)
             if fabric.is_global_zero:

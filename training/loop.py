@@ -18,6 +18,7 @@ import torch.distributed as dist
 from lightning.fabric import Fabric
 from rich.console import Console
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from showface.runtime.errors import ShowfaceError, UsageError
 
@@ -75,7 +76,8 @@ class Trainer:
         self.adversary = None
         if self.task.weights.get("adversarial"):
             self.adversary = Adversary(config.adversarial, betas, fabric)
-        self.average = {k: v.detach().clone() for k, v in self.task.state().items()}
+        self.live = self.task.state()  # the tensors themselves, which every change is made in
+        self.average = {k: v.detach().clone() for k, v in self.live.items()}
         self.step, self.best = 0, math.inf
         place = (fabric.device, fabric.global_rank, fabric.world_size)
         self.feed = open_feed(config, data, self.task.with_labels, *place)
@@ -136,7 +138,7 @@ class Trainer:
 
     def _checked(self, terms: dict[str, Tensor], batch: Batch) -> dict[str, float]:
         """Return the means of loss terms over all processes, provided that they are finite."""
-        means = {name: float(value) for name, value in self._mean(terms).items()}
+        means = self._mean(terms)
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if not bad:
             return means
@@ -153,11 +155,10 @@ class Trainer:
     def _update_average(self) -> None:
         """Move the averaged weights; the short early average keeps the random start out of it."""
         decay = min(self.config.optimizer.ema_decay, self.step / (self.step + 10))
-        for key, value in self.task.state().items():
-            if value.dtype.is_floating_point:
-                self.average[key].lerp_(value, 1 - decay)
-            else:
-                self.average[key].copy_(value)
+        moved = [key for key, value in self.live.items() if value.is_floating_point()]
+        get_ema_multi_avg_fn(decay)([self.average[k] for k in moved], [self.live[k] for k in moved], self.step)
+        for key in self.live.keys() - moved:  # counters
+            self.average[key].copy_(self.live[key])
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -177,7 +178,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Return the mean loss terms of the averaged weights on the held-out faces."""
         assert self.held_out is not None
-        size = self.config.network.image_size
+        size = self.config.phase_at(self.config.steps - 1).resize
         sums: dict[str, Tensor] = {}
         count = 0
         with self.averaged():
@@ -189,20 +190,21 @@ class Trainer:
                 count += len(batch.names)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(batch.names)
-        return {name: float(value) / count for name, value in self._mean(sums).items()}
+        return {name: value / count for name, value in self._mean(sums).items()}
 
-    def _mean(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the means over all processes, detached."""
+    def _mean(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        """Return the means over all processes; the one place of a step that waits for the device."""
         stacked = torch.stack([t.detach().float() for t in terms.values()])
         if self.fabric.world_size > 1:
             stacked = self.fabric.all_reduce(stacked)  # type: ignore[assignment]
-        return dict(zip(terms, stacked, strict=True))
+        return dict(zip(terms, stacked.tolist(), strict=True))
 
     def save(self) -> None:
         """Write the state to resume from and the checkpoint of the averaged weights."""
         if not self.fabric.is_global_zero:
             return
         state = {"step": self.step, "best": self.best, "model": self.task.state(), "average": self.average}
+        state["init"] = self.task.digests
         state["optimizer"] = self.optimizer.state_dict()
         if self.adversary is not None:
             state["adversary"] = self.adversary.state()
@@ -223,11 +225,18 @@ class Trainer:
         """Continue from the saved state.
 
         Raises:
-            UsageError: there is none, or it belongs to another config.
+            UsageError: there is none, or it belongs to another config or to other checkpoints in ``init``.
         """
-        state = load_state(self.output, self.config, self.fabric.device)
+        state = load_state(self.output, self.config)
+        changed = [name for name, digest in self.task.digests.items() if state.get("init", {}).get(name) != digest]
+        if changed:
+            raise UsageError(
+                f"{self.output / changed[0]}: has changed since the run in {self.output} started from it; "
+                "restore it, or start anew in another --output"
+            )
         self.task.model.load_state_dict(state["model"], strict=False)
-        self.average, self.step, self.best = state["average"], state["step"], state["best"]
+        self.average = {k: v.to(self.fabric.device) for k, v in state["average"].items()}
+        self.step, self.best = state["step"], state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         if self.adversary is not None:
             self.adversary.load(state["adversary"])
@@ -239,6 +248,8 @@ class Trainer:
             Interrupted: on SIGTERM or SIGINT, after the state was saved.
         """
         config, active = self.config, self.fabric.is_global_zero
+        if self.step == config.steps:
+            self.save()  # stopped between the last state and its checkpoint
         reporter = Reporter(self.output if active else None, self.task.name, self.step, config, console)
         with reporter, _caught_signals() as caught:
             for batch in self.feed.batches(self.step):
@@ -269,9 +280,10 @@ class Trainer:
 
     def _agreed(self, caught: list[int]) -> int:
         """Return the signal that any process caught, or 0."""
+        if self.fabric.world_size == 1:
+            return caught[0] if caught else 0
         number = torch.tensor(caught[0] if caught else 0, device=self.fabric.device)
-        if self.fabric.world_size > 1:
-            dist.all_reduce(number, dist.ReduceOp.MAX)
+        dist.all_reduce(number, dist.ReduceOp.MAX)
         return int(number)
 
 
@@ -334,3 +346,4 @@ def train(stage: str, config: TrainConfig, data: Path, output: Path, resume: boo
     else:
         trainer.prepare()
     trainer.run(Console())
+    fabric.barrier()  # the checkpoint is whole before any process goes on to read it

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from showface.runtime.errors import UsageError
 
-from .config import TrainConfig
+from .checkpoint import read_checkpoint
+from .config import NetworkConfig, TrainConfig
 from .config_reader import config_from_toml
 from .loop import make_fabric, train
-from .run_files import STATE_FILE, load_state
+from .run_files import STATE_FILE, steps_done
+from .task import with_layout
 from .tasks import TASKS
 
 
@@ -50,6 +52,12 @@ class Run:
         """The checkpoint that it leaves."""
         return self.output / f"{self.stage}.safetensors"
 
+    @property
+    def leaves(self) -> set[str]:
+        """The networks in that checkpoint; ``mdrnet`` leaves the whole model."""
+        trained = set(TASKS[self.stage].trained)
+        return with_layout(trained | {"coarse", "parser"} if self.stage == "mdrnet" else trained, self.config.network)
+
 
 def read_recipe(path: Path, data: Path, output: Path) -> list[Run]:
     """Read a recipe and all its configs, so that what is wrong with the last run is said before the first one starts.
@@ -73,26 +81,55 @@ def read_recipe(path: Path, data: Path, output: Path) -> list[Run]:
         run = Run(entry.stage, config_from_toml(TrainConfig, path.parent / entry.config), output / folder)
         if any(run.output == before.output for before in runs):
             raise UsageError(f"{path}: two runs in the folder {folder!r}; give one of them another 'output'")
-        _check_inputs(run, data, {before.checkpoint.resolve() for before in runs}, path.parent / entry.config)
+        try:
+            _check_run(run, runs, data)
+        except UsageError as error:
+            raise UsageError(f"{path.parent / entry.config}: {error}") from error
         runs.append(run)
     if not runs:
         raise UsageError(f"{path}: names no runs")
     return runs
 
 
-def _check_inputs(run: Run, data: Path, made: set[Path], where: Path) -> None:
-    """Refuse a run that lacks data, or a checkpoint to start from that is not among those ``made`` before it."""
-    config = run.config
-    weights = {**TASKS[run.stage].terms, **config.loss}
+def _check_run(run: Run, before: list[Run], data: Path) -> None:
+    """Refuse a run that cannot be trained by its config, or that lacks data or a checkpoint to start from."""
+    task, config = TASKS[run.stage], run.config
+    task.check(config)
+    weights = task.weights_of(config)
     perceptual = config.perceptual.weights if weights.get("perceptual") or weights.get("style") else None
     sources = [path for source in config.sources.values() for path in (source.images, source.labels)]
     for name in filter(None, (*sources, config.masks.folder, config.backbone, perceptual)):
         if not (data / name).exists():
-            raise UsageError(f"{where}: {data / name}: not there; name the folder that holds it with --data")
+            raise UsageError(f"{data / name}: not there; name the folder that holds it with --data")
+    loaded: set[str] = set()
     for name in filter(None, (*config.init, config.coordination)):
-        needed = (run.output / name).resolve()
-        if needed not in made and not needed.is_file():
-            raise UsageError(f"{where}: {run.output / name}: not there, and no earlier run of the recipe leaves it")
+        path = (run.output / name).resolve()
+        maker = next((other for other in before if other.checkpoint.resolve() == path), None)
+        if maker is None and not path.is_file():
+            raise UsageError(f"{run.output / name}: not there, and no earlier run of the recipe leaves it")
+        if name in config.init:
+            loaded |= _networks_in(path) if maker is None else maker.leaves
+            if maker is not None:
+                _check_network(maker, config.network)
+    task.check_loaded(config, loaded)
+
+
+def _networks_in(path: Path) -> set[str]:
+    """Return the networks that a checkpoint holds."""
+    checkpoint = read_checkpoint(path)
+    return with_layout(set(checkpoint.stages), checkpoint.config)
+
+
+def _check_network(maker: Run, network: NetworkConfig) -> None:
+    """Refuse to build the networks that ``maker`` leaves in another way; a layout network may join the coarse one."""
+    made = maker.config.network
+    for name in maker.leaves - {"coarse", "coarse.layout", "reconstruction"}:
+        if getattr(made, name) != getattr(network, name):
+            raise UsageError(f"network.{name}: differs from the run in {maker.output}, which this one starts from")
+    coarse = replace(network.coarse, layout=made.coarse.layout)
+    has_layout = "coarse.layout" in maker.leaves
+    if (has_layout and coarse != network.coarse) or ("coarse" in maker.leaves and coarse != made.coarse):
+        raise UsageError(f"network.coarse: differs from the run in {maker.output}, which this one starts from")
 
 
 def train_all(runs: list[Run], data: Path, resume: bool, device: str, devices: int) -> None:
@@ -115,8 +152,7 @@ def train_all(runs: list[Run], data: Path, resume: bool, device: str, devices: i
     console = Console()
     for number, run in enumerate(runs, 1):
         fabric = make_fabric(device, devices, run.config.precision)
-        done = load_state(run.output, run.config, fabric.device)["step"] if run.begun else 0
-        finished = done == run.config.steps and run.checkpoint.is_file()
+        finished = steps_done(run.output, run.config) == run.config.steps and run.checkpoint.is_file()
         if fabric.is_global_zero:
             console.print(f"run {number} of {len(runs)}, {run.output}: {'finished before' if finished else run.stage}")
         if not finished:

@@ -45,14 +45,17 @@ def save_state(output: Path, config: TrainConfig, state: dict[str, Any]) -> None
     write_whole(output / STATE_FILE, lambda path: torch.save({"config": asdict(config), **state}, path))
 
 
-def steps_done(output: Path, device: torch.device) -> int:
-    """Return how many steps the run in ``output`` has taken; 0 where there is none."""
-    path = output / STATE_FILE
-    return int(torch.load(path, map_location=device, weights_only=True)["step"]) if path.is_file() else 0
+def steps_done(output: Path, config: TrainConfig) -> int:
+    """Return how many steps the run in ``output`` has taken; 0 where there is none.
+
+    Raises:
+        UsageError: as :func:`load_state`.
+    """
+    return int(load_state(output, config)["step"]) if (output / STATE_FILE).is_file() else 0
 
 
-def load_state(output: Path, config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    """Read the state of the run in ``output``.
+def load_state(output: Path, config: TrainConfig) -> dict[str, Any]:
+    """Read the state of the run in ``output`` to the CPU.
 
     Raises:
         UsageError: there is none, it cannot be read, or it belongs to another config.
@@ -61,7 +64,7 @@ def load_state(output: Path, config: TrainConfig, device: torch.device) -> dict[
     if not path.is_file():
         raise UsageError(f"{path}: nothing to resume from; leave --resume out to start anew")
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         before = state["config"]
     except Exception as error:  # torch raises what its unpickler raises
         raise UsageError(f"{path}: cannot be read as a training state: {str(error).splitlines()[0]}") from error

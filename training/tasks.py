@@ -1,4 +1,4 @@
-"""The stages of training: which networks learn, and the loss terms of a batch."""
+"""The stages of training: their networks, and the loss terms of a batch."""
 
 from __future__ import annotations
 
@@ -14,118 +14,12 @@ from showface.runtime.errors import UsageError
 from showface.runtime.stages import CATEGORIES
 
 from . import losses
-from .checkpoint import belongs, load_weights, read_checkpoint, reconstruction_from_checkpoint
+from .checkpoint import read_checkpoint, reconstruction_from_checkpoint
 from .config import TrainConfig
 from .data.augment import Sample
 from .networks.backbone import load_backbone
-from .networks.mdrnets import MDRNets
 from .networks.reconstruction import ReconstructionNetwork
-from .networks.vgg import VggFeatures, vgg_from_file
-
-Outcome = tuple[dict[str, Tensor], Tensor, Tensor]  # unweighted loss terms, result and target [B, 3, H, W]
-
-
-class Task(nn.Module):
-    """A stage of training.
-
-    ``terms`` are its loss terms with their default weights λ: the paper names the terms, but not
-    their weights. ``trained`` are the networks that learn; the others are frozen, and those that are
-    ``needed`` must come from a checkpoint in ``init``.
-    """
-
-    name: ClassVar[str]
-    trained: ClassVar[tuple[str, ...]]
-    terms: ClassVar[Mapping[str, float]]
-    needed: tuple[str, ...] = ()
-    with_labels: ClassVar[bool] = False
-
-    def __init__(self, config: TrainConfig, data: Path, output: Path) -> None:
-        super().__init__()
-        unknown = sorted(set(config.loss) - set(self.terms))
-        if unknown:
-            raise UsageError(f"loss: unknown term {unknown[0]!r} for {self.name}; known: {', '.join(self.terms)}")
-        if config.memory_restarts and "memory" not in self.trained:
-            raise UsageError(f"memory_restarts: the stage {self.name} trains no memory; remove the key")
-        outside = [step for step in config.memory_restarts if not 0 <= step < config.steps]
-        if outside:
-            raise UsageError(f"memory_restarts: step {outside[0]} is none of the run's {config.steps}")
-        self.weights = {**self.terms, **config.loss}
-        self.config = config
-        self.model = self.build(config)
-        self.loaded: set[str] = set()
-        for name in config.init:
-            checkpoint = read_checkpoint(output / name)
-            load_weights(self.model, checkpoint, output / name)
-            self.loaded.update(checkpoint.stages)
-            if "coarse" in checkpoint.stages and checkpoint.config.coarse.layout is not None:
-                self.loaded.add("coarse.layout")
-        needed = {"coarse.layout"} if "coarse" in self.needed and config.network.coarse.layout is not None else set()
-        missing = sorted({*self.needed, *needed} - self.loaded)
-        if missing:
-            raise UsageError(
-                f"init: {self.name} needs the trained {' and '.join(missing)}; "
-                f"train it first (showface train {missing[0].split('.')[-1]}) and name its checkpoint in 'init'"
-            )
-        self.features = self._features(data)
-
-    def build(self, config: TrainConfig) -> nn.Module:
-        """Return the networks, by the names that checkpoints know them under."""
-        return MDRNets(config.network)
-
-    def _features(self, data: Path) -> VggFeatures | None:
-        if not (self.weights.get("perceptual") or self.weights.get("style")):
-            return None
-        settings = self.config.perceptual
-        if settings.weights is None:
-            raise UsageError("perceptual.weights: the perceptual and style losses need the file of a VGG network")
-        return vgg_from_file(data / settings.weights, settings.network)
-
-    def learn(self) -> list[nn.Parameter]:
-        """Freeze everything but the trained networks and return their parameters."""
-        self.requires_grad_(False).eval()
-        named = dict(self.model.named_modules())  # an ablation leaves networks out
-        networks = [named[name] for name in self.trained if name in named]
-        for network in networks:
-            network.requires_grad_(True).train()
-            if self.config.compile:
-                network.compile()
-        return [p for network in networks for p in network.parameters()]
-
-    def state(self) -> dict[str, Tensor]:
-        """Return weights and buffers of the trained networks, by their key in the model."""
-        return {k: v for k, v in self.model.state_dict().items() if belongs(k, self.trained)}
-
-    @property
-    def starts_from_faces(self) -> bool:
-        """Whether :meth:`prepare` and :meth:`start` are to be called before the first step."""
-        return False
-
-    def prepare(self, sample: Sample) -> Tensor:
-        """Return what :meth:`start` wants to know of faces, [B, ...]."""
-        raise NotImplementedError
-
-    def start(self, prepared: Tensor, generator: torch.Generator) -> None:
-        """Set the networks up from what :meth:`prepare` returned for the faces of all processes."""
-
-    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, crop: tuple[int, int, int] | None) -> Outcome:
-        """Return loss terms, result and target; the arguments are the fields of a ``Sample``."""
-        raise NotImplementedError
-
-    def pixel_terms(self, completed: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the weighted ones among eqs 10, 11, 12 and 14, and the squared error."""
-        terms = {
-            "reconstruction": losses.reconstruction_loss(completed, target),
-            "squared_error": losses.squared_error_loss(completed, target),
-        }
-        if self.features is not None:
-            with torch.no_grad():
-                wanted = self.features(target)
-            found = self.features(completed)
-            terms["perceptual"] = losses.perceptual_loss(found, wanted)
-            terms["style"] = losses.style_loss(found, wanted)
-        if self.weights.get("total_variation"):
-            terms["total_variation"] = losses.total_variation_loss(completed)
-        return {name: value for name, value in terms.items() if self.weights[name]}
+from .task import Outcome, Task, with_layout
 
 
 class ParserTask(Task):
@@ -137,10 +31,19 @@ class ParserTask(Task):
     with_labels = True
     dice_weight = 1.0
 
-    def __init__(self, config: TrainConfig, data: Path, output: Path) -> None:
+    @classmethod
+    def check(cls, config: TrainConfig) -> None:
+        """Refuse a share that is none."""
+        super().check(config)
         if not 0.0 <= config.coarse_faces <= 1.0:
             raise UsageError(f"coarse_faces {config.coarse_faces:g}: give a share from 0 to 1")
-        self.needed = ("coarse",) if config.coarse_faces else ()
+
+    @classmethod
+    def needed(cls, config: TrainConfig) -> set[str]:
+        """Return the coarse network where it completes faces."""
+        return with_layout({"coarse"}, config.network) if config.coarse_faces else set()
+
+    def __init__(self, config: TrainConfig, data: Path, output: Path) -> None:
         super().__init__(config, data, output)
         if config.backbone is not None:
             load_backbone(self.model.parser.context, data / config.backbone)
@@ -172,14 +75,18 @@ class LayoutTask(Task):
     trained = ("coarse.layout",)
     terms: ClassVar[Mapping[str, float]] = {"reconstruction": 5.0, "squared_error": 0.0}
 
-    def __init__(self, config: TrainConfig, data: Path, output: Path) -> None:
+    @classmethod
+    def check(cls, config: TrainConfig) -> None:
+        """Refuse a config without the network."""
+        super().check(config)
         if config.network.coarse.layout is None:
             raise UsageError("network.coarse.layout: the stage layout trains this network; add the table to the config")
-        super().__init__(config, data, output)
 
     def learn(self) -> list[nn.Parameter]:
         """Leave out what joins the layout to the coarse network, which learns with that."""
         super().learn()
+        if self.config.compile:
+            self.model.coarse.layout.unet.compile()  # what is called here
         for layer in (self.model.coarse.layout.features, self.model.coarse.layout.weight):
             layer.requires_grad_(False)
         return list(self.model.coarse.layout.unet.parameters())
@@ -229,26 +136,38 @@ class MdrnetTask(Task):
 
     name = "mdrnet"
     trained = ("memory", "mrem", "refiner")
-    needed = ("coarse", "parser")
     terms: ClassVar[Mapping[str, float]] = {
         "reconstruction": 5.0, "squared_error": 0.0, "intra": 0.0, "inter": 0.0, "semantic": 0.0, "perceptual": 0.0,
         "style": 0.0, "adversarial": 0.0, "total_variation": 0.0,
     }  # fmt: skip
 
+    @classmethod
+    def check(cls, config: TrainConfig) -> None:
+        """Refuse the InCo² loss without its network, and restarts without a memory."""
+        super().check(config)
+        if config.memory_restarts and config.network.memory.kind == "none":
+            raise UsageError("memory_restarts: the network has no memory (network.memory.kind); remove the key")
+        if cls.coordinated(cls.weights_of(config)) and config.coordination is None:
+            raise UsageError("coordination: the InCo² loss needs the checkpoint of the stage reconstruction")
+
+    @classmethod
+    def needed(cls, config: TrainConfig) -> set[str]:
+        """Return the frozen networks."""
+        return with_layout({"coarse", "parser"}, config.network)
+
+    @staticmethod
+    def coordinated(weights: Mapping[str, float]) -> bool:
+        """Return whether the InCo² loss has a weight."""
+        return bool(weights["intra"] or weights["inter"])
+
     def __init__(self, config: TrainConfig, data: Path, output: Path) -> None:
         super().__init__(config, data, output)
-        if config.memory_restarts and self.model.memory.bank is None:
-            raise UsageError("memory_restarts: the network has no memory (network.memory.kind); remove the key")
         self.reconstruction: ReconstructionNetwork | None = None
-        if self.coordinated:
-            if config.coordination is None:
-                raise UsageError("coordination: the InCo² loss needs the checkpoint of the stage reconstruction")
+        if self.coordinated(self.weights):
+            assert config.coordination is not None  # checked
+            checkpoint = read_checkpoint(output / config.coordination)
             self.reconstruction = reconstruction_from_checkpoint(output / config.coordination)
-
-    @property
-    def coordinated(self) -> bool:
-        """Whether the InCo² loss has a weight."""
-        return bool(self.weights["intra"] or self.weights["inter"])
+            self.digests[config.coordination] = checkpoint.sha256
 
     @property
     def starts_from_faces(self) -> bool:
@@ -297,7 +216,7 @@ class MdrnetTask(Task):
 
     def face_terms(self, face: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Return the weighted ones among eqs 6, 7 and 9, which look at whole faces."""
-        if not (self.coordinated or self.weights["semantic"]):
+        if not (self.coordinated(self.weights) or self.weights["semantic"]):
             return {}
         terms: dict[str, Tensor] = {}
         with torch.no_grad():

@@ -118,12 +118,15 @@ def diagnose(
     methods: Any = load_extra("showface.training.methods", "train")
     _set_threads(context)
     diagnosis: Any = load_extra("showface.training.diagnosis", "train")
+    place, network = methods.torch_device(device), None
+    if features is not None:
+        network = load_extra("showface.training.frechet", "train").feature_network(features, place)
     found = diagnosis.diagnose(
         load_extra("showface.training.checkpoint", "train").model_from_checkpoint(checkpoint)[0],
-        methods.torch_device(device),
+        place,
         images,
         masks,
-        None if features is None else load_extra("showface.training.frechet", "train").feature_network(features),
+        network,
         None if labelled is None or labels is None else (labelled, labels),
         holdout_every,
         limit,

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 from dataclasses import replace
 
@@ -67,6 +68,61 @@ def test_resumed_run_equals_an_uninterrupted_one(stage, data, stages, monkeypatc
         assert same(expected[part], got[part]), part
     name = f"{stage}.safetensors"
     assert read_checkpoint(whole / name).sha256 == read_checkpoint(parts / name).sha256
+
+
+def test_a_finished_run_without_its_checkpoint_writes_it(data, tmp_path, config):
+    """It was killed between the state and the checkpoint."""
+    train("coarse", config(2), data, tmp_path / "run", False, FABRIC)
+    path = tmp_path / "run/coarse.safetensors"
+    before = read_checkpoint(path).sha256
+    path.unlink()
+    train("coarse", config(2), data, tmp_path / "run", True, FABRIC)
+    assert read_checkpoint(path).sha256 == before
+
+
+def test_a_run_does_not_continue_on_another_frozen_network(data, stages, config, tmp_path):
+    shutil.copytree(stages / "coarse", tmp_path / "coarse")
+    shutil.copytree(stages / "parser", tmp_path / "parser")
+    train("mdrnet", config(2, init=INIT), data, tmp_path / "run", False, FABRIC)
+    shutil.rmtree(tmp_path / "coarse")
+    train("coarse", config(3), data, tmp_path / "coarse", False, FABRIC)
+    with pytest.raises(UsageError, match=r"coarse\.safetensors: has changed since the run"):
+        train("mdrnet", config(2, init=INIT), data, tmp_path / "run", True, FABRIC)
+
+
+@pytest.mark.parametrize("stage", ["layout", "coarse", "parser", "mdrnet"])
+def test_a_compiled_stage_takes_the_same_step(stage, data, stages, config, monkeypatch):
+    """The graphs are captured, and computed by PyTorch's own kernels: generating code takes long."""
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile_module(self, backend="aot_eager"))
+    losses = []
+    for name, compiled in (("eager", False), ("compiled", True)):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        run = config(init=INIT if stage == "mdrnet" else (), compile=compiled)
+        trainer = Trainer(stage, run, data, stages / f"{stage}-{name}", FABRIC)
+        trainer.prepare()
+        for step in range(2):
+            terms, _ = trainer.train_step(trainer.feed.batch(step, 2))
+        losses.append(terms["total"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.parametrize("stage", ["layout", "coarse", "parser", "mdrnet"])
+def test_a_step_in_bfloat16(stage, data, stages, config):
+    """What the GPU's configs train in: near the loss in float32, and the weights themselves stay float32."""
+    losses = []
+    for precision in ("fp32", "bf16"):
+        run = config(init=INIT if stage == "mdrnet" else (), precision=precision)
+        trainer = Trainer(stage, run, data, stages / f"{stage}-{precision}", make_fabric("cpu", 1, precision))
+        trainer.prepare()
+        terms, _ = trainer.train_step(trainer.feed.batch(0, 2))
+        losses.append(terms["total"])
+        assert {p.dtype for p in trainer.parameters} == {torch.float32}
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[1] != losses[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -154,3 +154,19 @@ def test_fill_starts_each_block_from_its_own_category():
     shared = DisentangledMemory(MemoryConfig(kind="shared", channels=3, slots=4), 3)
     shared.fill(known, torch.Generator().manual_seed(0))
     assert set(shared.slots[0, :, 0].tolist()) == {1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0}
+
+
+def test_the_nearest_slot_is_found_in_float32():
+    """Slots that are near each other tie in bfloat16, and the first of them would win."""
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(1, N, 64, generator=generator) + 0.05 * torch.randn(16, N, 64, generator=generator)
+    memories = [DisentangledMemory(MemoryConfig("disentangled", 64, 32), N) for _ in range(2)]
+    slots = queries[:1].transpose(0, 1) + 0.05 * torch.randn(N, 32, 64, generator=generator)
+    for memory in memories:
+        memory.slots.copy_(slots)
+    with torch.autocast("cpu", torch.bfloat16):
+        lowered = memories[1].similarity(queries).argmax(dim=2)
+        got = memories[1].update(queries, queries)
+    assert not torch.equal(lowered, memories[0].similarity(queries).argmax(dim=2))
+    assert torch.equal(memories[0].update(queries, queries), got)
+    assert torch.equal(memories[0].slots, memories[1].slots)

@@ -103,7 +103,10 @@ def test_runs_follow_one_another_and_a_stopped_recipe_continues(recipe, data, tm
 
 
 def test_a_recipe_on_two_processes(recipe, data, tmp_path):
-    """The second run takes the processes of the first one, and one of them says what was written."""
+    """The second run takes the processes of the first one, which wait for its checkpoint; one says what was written."""
+    for name in ("layout.toml", "coarse.toml"):
+        path = tmp_path / name
+        path.write_text(path.read_text().replace("checkpoint_every = 1", "checkpoint_every = 100"))
     options = ("--config", recipe, "--data", data, "--output", tmp_path / "runs", "--devices", "2")
     command = [sys.executable, "-m", "showface.training", "all", *map(str, options)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -133,6 +136,19 @@ def test_a_wrong_recipe(old, new, match, recipe, data, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_run_needs_the_networks_before_it(recipe, data, tmp_path):
+    text = recipe.read_text()
+    run = '{ stage = "mdrnet", config = "mdrnet.toml" }'
+    recipe.write_text(text.replace(" }]", " }, " + run + "]"))
+    init = '["../c/coarse.safetensors"]'
+    (tmp_path / "mdrnet.toml").write_text(CONFIG.format(init=init, layout=LAYOUT))
+    with pytest.raises(UsageError, match=r"mdrnet\.toml: init: mdrnet needs the trained parser"):
+        read_recipe(recipe, data, tmp_path / "runs")
+    (tmp_path / "mdrnet.toml").write_text(CONFIG.format(init=init, layout=""))
+    with pytest.raises(UsageError, match=r"mdrnet\.toml: network\.coarse: differs from the run in .*c, which"):
+        read_recipe(recipe, data, tmp_path / "runs")
+
+
 def test_a_recipe_without_runs(recipe, data, tmp_path):
     recipe.write_text("runs = []\n")
     with pytest.raises(UsageError, match="names no runs"):
@@ -145,6 +161,10 @@ def test_a_recipe_without_runs(recipe, data, tmp_path):
         ('"images"', '"faces"', r"coarse\.toml: .*faces: not there; .*--data"),
         ('"masks/train"', '"holes"', r"coarse\.toml: .*holes: not there"),
         ("layout.safetensors", "coarse.safetensors", r"coarse\.toml: .*: not there, and no earlier run"),
+        ("widths = [8, 8], full", "widths = [8, 16], full", r"coarse\.toml: network\.coarse: differs from the run in"),
+        ("[masks]", "[loss]\nstyle = 1.0\n[masks]", r"coarse\.toml: perceptual\.weights"),
+        ("[masks]", "[loss]\nintra = 1.0\n[masks]", r"coarse\.toml: loss: unknown term 'intra'"),
+        ("checkpoint_every = 1", "memory_restarts = [1]", r"coarse\.toml: memory_restarts"),
     ],
 )
 def test_a_later_run_that_lacks_something(old, new, match, recipe, data, tmp_path):

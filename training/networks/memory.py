@@ -128,7 +128,9 @@ class DisentangledMemory(nn.Module):
         """
         blocks, m, _ = self.slots.shape
         present = (queries.abs().amax(dim=2) > 0) & (known.abs().amax(dim=2) > 0)
-        hit = F.one_hot(self.similarity(queries.float()).argmax(dim=2), m).double() * present[:, :, None]
+        with torch.autocast(queries.device.type, enabled=False):  # in bfloat16 slots that are near each other tie
+            nearest = self.similarity(queries.float()).argmax(dim=2)
+        hit = F.one_hot(nearest, m).double() * present[:, :, None]
         total = torch.einsum("bnm,bnc->nmc", hit, known.double())
         count = hit.sum(dim=0)
         if blocks == 1:
