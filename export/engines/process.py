@@ -15,7 +15,7 @@ from .memory_guard import memory_limit
 from .network import Refusal
 from .request import EngineRequest
 
-WORKER = (sys.executable, "-m", "showface.export.engines.worker")
+WORKER = (sys.executable, "-P", "-m", "showface.export.engines.worker")  # -P: no module of the working directory
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
 MIB = 2**20
 LOG_TAIL = 400  # characters of the library's log that an error repeats

@@ -43,7 +43,7 @@ def measure_fresh(
     peaks: list[float | None] = []
     for _ in range(processes):
         order = {"folder": str(folder), "backend": backend, "device": device, "threads": threads, "batch": batch}
-        command = [sys.executable, "-m", "showface.runtime.benchmark.fresh"]
+        command = [sys.executable, "-P", "-m", "showface.runtime.benchmark.fresh"]  # -P: nothing of this folder
         text = json.dumps({**order, "started": time.time()})
         run = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if run.returncode:

@@ -60,6 +60,12 @@ def test_a_fresh_process_reports_its_start_and_its_own_memory(narrow_bundle):
     assert 30 < row["peak_mib"] < 900 < ballast.nbytes / 2**20
 
 
+def test_a_fresh_process_runs_nothing_of_the_working_directory(narrow_bundle, tmp_path, monkeypatch):
+    (tmp_path / "hashlib.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    assert measure_fresh(narrow_bundle, "auto", "cpu", 1, 1, processes=1)["first_run"] > 0
+
+
 def test_a_fresh_process_that_fails_is_an_error_that_names_the_bundle(tmp_path):
     with pytest.raises(ShowfaceError, match=str(tmp_path)):
         measure_fresh(tmp_path, "auto", "cpu", 1, 1, processes=1)

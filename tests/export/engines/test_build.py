@@ -12,6 +12,7 @@ from onnx import helper
 
 from showface.export.engines.build import build_engines
 from showface.export.engines.preflight import check_stages
+from showface.export.engines.process import WORKER
 from showface.export.engines.targets import choose_targets
 from showface.runtime.bundle import open_bundle
 from showface.runtime.cli import main
@@ -261,3 +262,10 @@ def test_a_device_builds_without_torch_and_onnx(bundle_copy, tmp_path):
     assert "of torch module unknown: pip install onnx to see it" in refused.stderr
     blocked = [sys.executable, "-c", "import torch"]
     assert subprocess.run(blocked, env=environment, capture_output=True, check=False).returncode == 1
+
+
+def test_the_builder_runs_nothing_of_the_working_directory(tmp_path):
+    """A kit that someone else packed is unpacked there."""
+    (tmp_path / "hashlib.py").write_text("open('ran', 'w')\n")
+    subprocess.run(WORKER, cwd=tmp_path, input=b"{}", capture_output=True, timeout=60, check=False)
+    assert not (tmp_path / "ran").exists()
