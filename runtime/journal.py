@@ -10,6 +10,7 @@ cluster could not stop, finds its temporary files no more, and publishes nothing
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -61,7 +62,7 @@ class Journal:
         self._root = os.path.realpath(output)
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._lock = threading.Lock()
-        self._file = (self.folder / (self._name + _JOURNAL)).open("ab")
+        self._file = (self.folder / (self._name + _JOURNAL)).open("ab", buffering=0)
 
     def publish(self, path: Path, data: bytes, result: Result, replace: bool) -> None:
         """Give ``data`` its name in the output folder: all of it or nothing, whenever the process dies.
@@ -100,8 +101,8 @@ class Journal:
     def _announce(self, result: Result, data: bytes) -> None:
         line = json.dumps({**asdict(result), "sha256": hashlib.sha256(data).hexdigest()}).encode() + b"\n"
         with self._lock:
-            self._file.write(line)
-            self._file.flush()
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
 
     def close(self, keep: bool) -> None:
@@ -119,8 +120,13 @@ def end_runs(output: Path) -> None:
         UsageError: a folder cannot be renamed, or the work folder is a link.
     """
     with system_errors(UsageError, output, "cannot be written"):
-        for folder in _work_folder(output).glob(f"{_RUNNING}*"):
+        for folder in _run_folders(output, _RUNNING):
             folder.rename(folder.with_name(_ENDED + folder.name.removeprefix(_RUNNING)))
+
+
+def _run_folders(output: Path, beginning: str = "") -> list[Path]:
+    """Return the folders of runs whose names begin so, in order; a link is none, wherever it leads."""
+    return sorted(f for f in _work_folder(output).glob(f"{beginning}*") if f.is_dir() and not f.is_symlink())
 
 
 def recover(output: Path, wanted: Callable[[Result], bool] = lambda _: True) -> Iterator[Result]:
@@ -130,7 +136,7 @@ def recover(output: Path, wanted: Callable[[Result], bool] = lambda _: True) -> 
         output: the output folder.
         wanted: which of them; the files of the others are not read.
     """
-    for path in sorted((output / WORK_FOLDER).glob(f"*/*{_JOURNAL}")):
+    for path in (path for folder in _run_folders(output) for path in sorted(folder.glob(f"*{_JOURNAL}"))):
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 digest, result = _announced(line)
@@ -140,7 +146,7 @@ def recover(output: Path, wanted: Callable[[Result], bool] = lambda _: True) -> 
 
 def discard(output: Path) -> None:
     """Remove the journals and temporary files of ended runs; see :func:`end_runs`."""
-    folders = list((output / WORK_FOLDER).glob(f"{_ENDED}*"))
+    folders = _run_folders(output, _ENDED)
     for folder in folders:
         for pattern in (f"*{_JOURNAL}", f"*{_TEMPORARY}"):
             for path in folder.glob(pattern):

@@ -114,6 +114,8 @@ class ResultLog:
         self.last: dict[str, Result] = {}
         self.written: set[str] = set()
         with system_errors(UsageError, path, "cannot be written"):
+            if path.is_symlink():
+                raise UsageError(f"{path}: is a link; the lines would go elsewhere, so remove it")
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab+", buffering=0)
         try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from showface.runtime.errors import InputError, UsageError
+from showface.runtime.errors import DiskFullError, InputError, UsageError
 from showface.runtime.folder import open_log, process
 from showface.runtime.inpainter import Inpainter
 from showface.runtime.jobs import plan_jobs
@@ -102,3 +102,33 @@ def test_a_work_folder_that_is_a_link_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"\.showface: is a link"):
         open_log(output / RESULTS_FILE)
     assert (outside / "ended-1" / "mine.tmp").read_bytes() == b"precious"
+
+
+def test_links_inside_the_output_lead_nowhere(tmp_path):
+    outside, output = tmp_path / "outside", tmp_path / "out"
+    outside.mkdir()
+    for name in ("precious.tmp", "x.journal"):
+        (outside / name).write_bytes(b"precious")
+    (output / ".showface").mkdir(parents=True)
+    for name in ("ended-1", "run-2"):
+        (output / ".showface" / name).symlink_to(outside)
+    open_log(output / RESULTS_FILE).close()
+    assert {path.name: path.read_bytes() for path in outside.iterdir()} == {
+        "precious.tmp": b"precious", "x.journal": b"precious"
+    }  # fmt: skip
+    (output / RESULTS_FILE).unlink()
+    (output / RESULTS_FILE).symlink_to(outside / "precious.tmp")
+    with pytest.raises(UsageError, match=r"results\.jsonl: is a link"):
+        open_log(output / RESULTS_FILE)
+    assert (outside / "precious.tmp").read_bytes() == b"precious"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_disk_that_fills_while_the_journal_is_written_is_said_to_be_full(tmp_path):
+    journal = Journal(tmp_path, start_run(tmp_path))
+    journal._file.close()
+    journal._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
+    with pytest.raises(DiskFullError):
+        journal.publish(tmp_path / "a.png", b"bytes", DONE, replace=False)
+    journal.close(keep=True)
+    assert not (tmp_path / "a.png").exists()
