@@ -19,6 +19,19 @@ from .saved_masks import saved_mask
 TILE = 160  # pixels
 FACES_A_ROW = 2
 HIDDEN = 127  # grey level of the hole in the input column
+SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels that a picture of the format can have
+
+
+def check_sheet(path: Path, faces: int) -> None:
+    """Refuse a sheet of more faces than its format holds.
+
+    Raises:
+        UsageError: names the number it holds.
+    """
+    side = SIDES.get(path.suffix.lower())
+    most = faces if side is None else side // TILE * FACES_A_ROW
+    if faces > most:
+        raise UsageError(f"--sheet {path}: {path.suffix} holds {most} faces, not {faces}; choose .png or leave it out")
 
 
 def _tile(pixels: Pixels) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..backends import Backend
-from ..errors import UsageError, system_errors
+from ..errors import ShowfaceError, UsageError, system_errors
 from .common import BackendOption, BundleOption, DeviceOption, MasksOption, app, check_picture, errors, load_extra
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def inpaint(
     from ..masks import mask_source
     from ..options import Alignment, Options, absolute, processors, suffix_of_format, workers
     from ..results import RESULTS_FILE, Result
+    from ..sheet import check_sheet, write_sheet
     from .progress import Tally, printable, show_progress
 
     check_picture("--sheet", sheet)
@@ -81,6 +82,8 @@ def inpaint(
         errors.print(printable(text))
 
     jobs = plan_jobs(source, output, masks, suffix, save_masks is not None, say)
+    if sheet is not None:
+        check_sheet(sheet, len(jobs))
     single = source.is_file() and jobs[0].output == output
     log = None if single else output / RESULTS_FILE
     tally, kept = Tally(len(jobs)), list[Result]()
@@ -109,11 +112,16 @@ def inpaint(
                 kept.append(result)
     where = output if log is None else log
     errors.print(", ".join(f"{n} {status}" for status, n in tally.count.items()) + f"; see {printable(str(where))}")
+    broken = False
     if sheet is not None:
-        from ..sheet import write_sheet
-
-        write_sheet(sheet, jobs, sorted(kept, key=lambda result: result.input.split("/")), mask_origin, save_masks)
+        try:
+            write_sheet(sheet, jobs, sorted(kept, key=lambda result: result.input.split("/")), mask_origin, save_masks)
+        except ShowfaceError as error:
+            broken = True
+            say(f"error: {error}")
     _end(caught, tally, limit)
+    if broken:
+        raise typer.Exit(1)
 
 
 def _end(caught: list[int], tally: Tally, limit: int | None) -> None:
@@ -134,10 +142,12 @@ def _check_folders(folder: Path | None, masks: Path | None, source: Path, output
 
     Raises:
         UsageError: ``folder``, for the masks that are saved, is the folder of inputs, masks or outputs, or lies inside
-            the inputs; or the outputs would lie among the masks.
+            the inputs; the outputs would lie among the masks; or the masks are the inputs.
     """
     if masks is not None and os.path.realpath(masks) == os.path.realpath(output):
         raise UsageError(f"{output}: is also what --masks names; choose another output")
+    if masks is not None and os.path.realpath(masks) == os.path.realpath(source):
+        raise UsageError(f"--masks {masks}: is the input itself; name the masks, or see --mask-from")
     if folder is None:
         return
     with system_errors(UsageError, folder, "cannot be read"):
@@ -155,6 +165,8 @@ def _catch_signals() -> list[int]:
     caught: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
+        if caught:  # asked for twice: what is in flight is not waited for, which costs it
+            raise SystemExit(128 + number)
         caught.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from showface.runtime import cli
+from showface.runtime.cli.inpaint import _catch_signals
+from showface.runtime.errors import UsageError
 
 
 @pytest.fixture
@@ -234,3 +236,37 @@ def test_a_signal_during_the_first_imports_ends_quietly(name, code):
     command = [sys.executable, "-c", INTERRUPTED_IMPORT.format(name=name), "info"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (code, "", "")
+
+
+def test_masks_that_are_the_inputs_are_refused(inpaint, face_folder, tmp_path):
+    """Every bright pixel of a photograph would become hole."""
+    images, _ = face_folder
+    refused(inpaint(masks=images), f"--masks {images}", "is the input itself")
+    face = next(images.glob("*.png"))
+    refused(inpaint(source=face, output=tmp_path / "done.png", masks=face), "is the input itself")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sheet_that_fails_after_the_work_is_named_and_the_work_is_kept(inpaint, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise UsageError("s.png: cannot be written")
+
+    monkeypatch.setattr("showface.runtime.sheet.write_sheet", full)
+    code, text = inpaint("--sheet", tmp_path / "s.png")
+    assert code == 1
+    assert "error: s.png: cannot be written" in text
+    assert "3 done" in text
+
+
+def test_a_second_signal_does_not_wait():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        caught = _catch_signals()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert caught == [signal.SIGTERM]
+        with pytest.raises(SystemExit) as ended:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert ended.value.code == 130
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from showface.runtime.errors import UsageError
+from showface.runtime.errors import InputError, UsageError
+from showface.runtime.images import encode_photo
 from showface.runtime.jobs import Job
 from showface.runtime.masks import MaskSource
 from showface.runtime.results import Result
-from showface.runtime.sheet import TILE, write_sheet
+from showface.runtime.sheet import TILE, check_sheet, write_sheet
 
 COLORS = {"a": (200, 30, 30), "b": (30, 200, 30), "c": (30, 30, 200)}
 DONE = (250, 240, 10)
@@ -83,3 +84,16 @@ def test_gray_and_16_bit_faces_become_8_bit_rgb_tiles(run, tmp_path):
 def test_a_sheet_that_cannot_be_written_names_its_path(run, tmp_path):
     with pytest.raises(UsageError, match=r"nodir.*cannot be written"):
         write_sheet(tmp_path / "nodir" / "s.png", run[0], [result("a.png")], run[1])
+
+
+@pytest.mark.parametrize(("name", "most"), [("s.webp", 204), ("s.jpg", 818), ("s.JPEG", 818)])
+def test_a_format_holds_as_many_faces_as_it_says(name, most, tmp_path):
+    check_sheet(tmp_path / name, most)
+    with pytest.raises(UsageError, match=rf"holds {most} faces, not {most + 1}; choose \.png"):
+        check_sheet(tmp_path / name, most + 1)
+    check_sheet(tmp_path / "s.png", 10**6)
+    lines = np.zeros((most // 2 * TILE, 1, 3), np.uint8)
+    suffix = (tmp_path / name).suffix.lower()
+    encode_photo(lines, suffix, lossy=True)
+    with pytest.raises(InputError):
+        encode_photo(np.zeros((len(lines) + TILE, 1, 3), np.uint8), suffix, lossy=True)
