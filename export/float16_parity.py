@@ -60,6 +60,9 @@ def float16_parity(reference: Chain, candidate: Chain, faces: Faces) -> dict[str
     mean = float(np.mean(psnr)) if psnr else float("inf")
     passed = all(finite.values()) and worst >= BOUNDS.min_psnr_db
     passed = passed and min(agreement.values()) >= BOUNDS.min_agreement
+    passed = passed and all(
+        stage["max_abs"] <= BOUNDS.max_abs and stage["p99_abs"] <= BOUNDS.p99_abs for stage in stages.values()
+    )
     chain = {"psnr_mean": mean, "psnr_worst": worst, "finite": finite["chain"]}
     return {"passed": bool(passed), "faces": len(faces[0]), "stages": stages, "chain": chain}
 

@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -131,6 +132,17 @@ def test_parity_finds_a_planted_fault_and_a_nan(narrow_bundle, narrow_halves, na
         assert not report["passed"]
         assert report["stages"]["coarse"]["finite"]
         assert report["stages"]["refiner"]["finite"] == np.isfinite(value)
+
+
+def test_parity_looks_at_every_stage(narrow_bundle, narrow_chain, chain_inputs):
+    """A wrong memory hardly moves the pixels of a network that has learnt little from it."""
+    reference = open_chain(open_bundle(narrow_bundle), "cpu", 1)
+    memory = next(s for s in narrow_chain.sessions if s.stage.name == "memory")
+    wrong = SimpleNamespace(stage=memory.stage, run=lambda given: {k: v + 0.1 for k, v in memory.run(given).items()})
+    chain = Chain([wrong if s is memory else s for s in narrow_chain.sessions], "")
+    report = float16_parity(reference, chain, tuple(array[:1] for array in chain_inputs))
+    assert report["stages"]["memory"]["max_abs"] > 0.05
+    assert not report["passed"]
 
 
 def test_asked_for_float16_a_float32_product_is_an_error():
