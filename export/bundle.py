@@ -62,8 +62,7 @@ def export_bundle(
         raise UsageError(f"{destination}: exists already; remove it or choose another folder")
     model, checkpoint = model_from_checkpoint(checkpoint_path)
     half = all(not w.is_floating_point() or w.dtype == torch.float16 for w in checkpoint.weights.values())
-    temporary = destination.with_name(f".{destination.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
         _write(temporary, model, checkpoint.sha256, half, faces)

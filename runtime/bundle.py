@@ -155,7 +155,7 @@ def open_bundle(folder: str | Path | None = None) -> Bundle:
     try:
         data = json.loads(text)
         version = data["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path}: not a bundle manifest: {error}; export the bundle again") from error
     if type(version) is not int or version < 1:
         raise UsageError(f"{path}: not a bundle manifest: 'schema_version' is {version!r}; export the bundle again")

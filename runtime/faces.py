@@ -52,8 +52,11 @@ def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[Array, Ar
         ``image`` [3, size, size] in [-1, 1], zero in the hole, and ``mask`` [1, size, size], 1 = hole.
 
     Raises:
-        InputError: the image is not square, or the hole is not bool of its height and width.
+        InputError: the image is none or not square, or the hole is not bool of its height and width.
     """
+    shape = pixels.shape[2:]
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim < 2 or shape not in ((), (3,), (4,)):
+        raise InputError(f"{name}: {pixels.dtype} {pixels.shape} is no image; give (H, H[, 3 or 4]), uint8 or uint16")
     check_square(pixels, name)
     if hole.dtype != np.bool_ or hole.shape != pixels.shape[:2]:
         raise InputError(f"{name}: the hole is {hole.dtype} {hole.shape}; give bool {pixels.shape[:2]}, True = hole")

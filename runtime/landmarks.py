@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -93,10 +93,12 @@ def read_landmarks(path: Path) -> Mapping[str, list[Landmarks]]:
         UsageError: it cannot be read, or holds something else.
     """
     with system_errors(UsageError, path, "cannot be read"):
-        text = path.read_bytes().decode("utf-8", errors="surrogateescape")
+        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
     try:
         faces = json.loads(text) if path.suffix.lower() == ".json" else _csv_faces(text)
-        found = {name: [np.asarray(face, np.float64) for face in some] for name, some in faces.items()}
+        found: dict[str, list[Landmarks]] = {}
+        for name, some in faces.items():
+            found.setdefault(PurePosixPath(name).as_posix(), []).extend(np.asarray(face, np.float64) for face in some)
     except (ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise UsageError(f"{path}: no landmarks: {error}; docs/align.md shows the two formats") from error
     for name, some in found.items():

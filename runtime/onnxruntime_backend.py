@@ -123,5 +123,5 @@ def open_chain(bundle: Bundle, device: str = "auto", threads: int | None = None)
         return load(None, "no CUDA device found")
     try:
         return load(0, "a CUDA device was found")
-    except UsageError:
-        return load(None, "a CUDA device was found, but the CUDA provider did not load: pip install 'showface[cuda]'")
+    except UsageError as error:
+        return load(None, f"a CUDA device was found, but cannot be used: {error}")

@@ -168,7 +168,7 @@ def open_outputs(folder: Path) -> SavedSource:
             raise UsageError(f"{path}: schema {version} is newer than {OUTPUTS_SCHEMA}; pip install -U showface")
         identity = _identity(data["source"])
         entries = [_entry(case) for case in data["cases"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path}: not a list of saved outputs: {error}; {AGAIN}") from error
     by_name = {entry.name: entry for entry in entries}
     if len(by_name) != len(entries) or not entries:

@@ -312,3 +312,10 @@ def test_a_picture_without_a_face_fails_alone(astronaut, narrow_bundle):
     assert result.returncode == 1
     assert "no face was found" in lines["away.png"]["error"]
     assert {lines[name]["status"] for name in ("one.png", "two.png")} == {"done"}
+
+
+def test_names_of_landmarks_are_paths(tmp_path):
+    """As a spreadsheet writes them, with a mark of the encoding, and as a shell does."""
+    row = ",".join(map(str, range(10)))
+    (tmp_path / "faces.csv").write_text(f"one.jpg,{row}\n./two.jpg,{row}\na//b.jpg,{row}\n", encoding="utf-8-sig")
+    assert list(read_landmarks(tmp_path / "faces.csv")) == ["one.jpg", "two.jpg", "a/b.jpg"]

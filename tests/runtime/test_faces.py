@@ -173,3 +173,11 @@ def test_composite_clips_and_scales(side, channels, dtype):
     for value, expected in ((-1.5, 0), (-1, 0), (1, top), (1.5, top), (0, top / 2)):
         result = composite(pixels, hole, np.full((3, SIZE, SIZE), value, np.float32))
         assert (np.abs(result[hole].astype(int) - expected) <= 1).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((64, 64, 3), "f4"), ((64, 64, 1), "u1"), ((64, 64, 2), "u1"), ((64,), "u1"), ((), "u2")]
+)
+def test_prepare_refuses_what_is_no_image(shape, dtype):
+    with pytest.raises(InputError, match=r"face\.png: .* is no image"):
+        prepare(np.zeros(shape, dtype), np.ones((64, 64), np.bool_), SIZE, "face.png")

@@ -108,8 +108,8 @@ def test_auto_says_why_it_takes_the_cpu(sessions, narrow_bundle, monkeypatch):
 
     def without_cuda(data, stage, index, threads):
         if index is not None:
-            raise UsageError("CUDA was asked for")
+            raise UsageError("out of memory")
         return real(data, stage, index, threads)
 
     monkeypatch.setattr(backend, "open_session", without_cuda)
-    assert "CPU (a CUDA device was found, but" in backend.open_chain(bundle).description
+    assert "CPU (a CUDA device was found, but cannot be used: out of memory)" in backend.open_chain(bundle).description
