@@ -38,9 +38,10 @@ class Tolerance:
 # for the 8,192 that ONNX Runtime adds up in each lane of its InstanceNormalization (PyTorch adds up in cascades).
 CODES = ("memory_codes", "known_codes", "guidance")
 # float32: summation order only. TF32 and float16 both round to 10 bits of mantissa; float16 has the smaller range. A
-# parser is undecided where a face is hidden: in float16 up to 0.12 % of the labels of a face flip (default bundle, 60
-# faces), led by 0.045 at most in the reference. int8: 8 bits a value, and logits that move by a step. Values are in
-# [-1, 1] or close to it.
+# parser is undecided where a face is hidden: in float16 up to 0.19 % of the labels of a face flip (default bundle, 60
+# faces, ONNX Runtime on the CPU), led by 0.061 at most in the reference, and what the stages of the chain round adds up to
+# 0.062 in the guidance, 0.011 at its 99th percentile. int8: 8 bits a value, and logits that move by a step. Values are
+# in [-1, 1] or close to it.
 TOLERANCES: dict[str, Tolerance] = {
     "float32": Tolerance(
         max_abs=1e-4,
@@ -51,8 +52,24 @@ TOLERANCES: dict[str, Tolerance] = {
         code_max_factor=10.0,
         code_p99_factor=10.0,
     ),
-    "tf32": Tolerance(max_abs=5e-2, p99_abs=1e-2, min_agreement=0.998, tie_margin=5e-2, min_psnr_db=50.0),
-    "float16": Tolerance(max_abs=5e-2, p99_abs=1e-2, min_agreement=0.998, tie_margin=5e-2, min_psnr_db=50.0),
+    "tf32": Tolerance(
+        max_abs=5e-2,
+        p99_abs=1e-2,
+        min_agreement=0.995,
+        tie_margin=0.2,
+        min_psnr_db=50.0,
+        code_max_factor=4.0,
+        code_p99_factor=4.0,
+    ),
+    "float16": Tolerance(
+        max_abs=5e-2,
+        p99_abs=1e-2,
+        min_agreement=0.995,
+        tie_margin=0.2,
+        min_psnr_db=50.0,
+        code_max_factor=4.0,
+        code_p99_factor=4.0,
+    ),
     "int8": Tolerance(max_abs=1.0, p99_abs=0.25, min_agreement=0.97, tie_margin=2.0, min_psnr_db=30.0),
 }
 ALIASES = {"fp32": "float32", "fp16": "float16"}
