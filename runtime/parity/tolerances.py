@@ -39,7 +39,7 @@ class Tolerance:
 CODES = ("memory_codes", "known_codes", "guidance")
 # float32: summation order only. TF32 and float16 both round to 10 bits of mantissa; float16 has the smaller range. A
 # parser is undecided where a face is hidden: in float16 up to 0.19 % of the labels of a face flip (default bundle, 60
-# faces, ONNX Runtime on the CPU), led by 0.061 at most in the reference, and what the stages of the chain round adds up to
+# faces, ONNX Runtime on the CPU), led by 0.061 at most in the reference, and what the chain's stages round adds up to
 # 0.062 in the guidance, 0.011 at its 99th percentile. int8: 8 bits a value, and logits that move by a step. Values are
 # in [-1, 1] or close to it.
 TOLERANCES: dict[str, Tolerance] = {
