@@ -62,7 +62,7 @@ def write_bundle(
         calibration=dict(record),
     )
     files[MANIFEST_FILE] = manifest.to_json().encode()
-    temporary = destination.with_name(f".{destination.name}.tmp")
+    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
     with system_errors(UsageError, destination, "cannot be written"):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)

@@ -210,8 +210,12 @@ def new_plan(
     full = replace(full_plan(shop, method), settings=shop.chosen(method))
     found = probe_all(shop, full, _spread(faces, PROBE_FACES), lambda name: step(f"probing {name}"))
     allowed = budget.tightened(MARGIN)
-    for _ in range(ATTEMPTS):
+    plans: list[Plan] = []
+    while len(plans) < ATTEMPTS:
         plan = make_plan(shop, full, found, faces, allowed, step)
+        if plan in plans:
+            break  # nothing is left that would cost less
+        plans.append(plan)
         sessions = shop.open(plan)
         judged = measure(sessions, checked)
         violated = budget.violated(judged)
@@ -219,7 +223,7 @@ def new_plan(
             break
         step(f"plan: on faces that it was not made on, {violated[0]}")
         allowed = budget.lowered(allowed, measure(sessions, faces), judged)
-    return plan, found
+    return plans[-1], found
 
 
 def plan_faces(recording: Recording) -> list[Recorded]:

@@ -63,6 +63,7 @@ def export_bundle(
     model, checkpoint = model_from_checkpoint(checkpoint_path)
     half = all(not w.is_floating_point() or w.dtype == torch.float16 for w in checkpoint.weights.values())
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # in a container a killed process may have had the same number
     temporary.mkdir(parents=True)
     try:
         _write(temporary, model, checkpoint.sha256, half, faces)

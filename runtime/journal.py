@@ -99,7 +99,8 @@ class Journal:
         parent.mkdir(parents=True, exist_ok=True)
 
     def _announce(self, result: Result, data: bytes) -> None:
-        line = json.dumps({**asdict(result), "sha256": hashlib.sha256(data).hexdigest()}).encode() + b"\n"
+        # It begins anew: a full disk may have left a piece of the line before.
+        line = b"\n" + json.dumps({**asdict(result), "sha256": hashlib.sha256(data).hexdigest()}).encode() + b"\n"
         with self._lock:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -29,7 +29,7 @@ from .data.augment import Sample, augment
 from .data.dataset import Batch, open_feed
 from .losses import total_loss
 from .reporter import Reporter
-from .run_files import STATE_FILE, load_state, save_state
+from .run_files import STATE_FILE, check_origin, load_state, save_state
 from .tasks import TASKS
 
 PREPARE_FACES = 128  # as many as a block has slots by default: a code that fills two slots leaves one of them dead
@@ -228,12 +228,7 @@ class Trainer:
             UsageError: there is none, or it belongs to another config or to other checkpoints in ``init``.
         """
         state = load_state(self.output, self.config)
-        changed = [name for name, digest in self.task.digests.items() if state.get("init", {}).get(name) != digest]
-        if changed:
-            raise UsageError(
-                f"{self.output / changed[0]}: has changed since the run in {self.output} started from it; "
-                "restore it, or start anew in another --output"
-            )
+        check_origin(self.output, state, self.task.digests)
         self.task.model.load_state_dict(state["model"], strict=False)
         self.average = {k: v.to(self.fabric.device) for k, v in state["average"].items()}
         self.step, self.best = state["step"], state["best"]

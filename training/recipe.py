@@ -13,7 +13,7 @@ from .checkpoint import read_checkpoint
 from .config import NetworkConfig, TrainConfig
 from .config_reader import config_from_toml
 from .loop import make_fabric, train
-from .run_files import STATE_FILE, steps_done
+from .run_files import STATE_FILE, check_origin, load_state
 from .task import with_layout
 from .tasks import TASKS
 
@@ -52,9 +52,19 @@ class Run:
         """The checkpoint that it leaves."""
         return self.output / f"{self.stage}.safetensors"
 
+    def makes(self, path: Path) -> bool:
+        """Return whether it leaves the checkpoint ``path``: its last one, its best, or one of those that it keeps."""
+        names = {self.stage}
+        if self.config.validation is not None:
+            names.add(f"{self.stage}-best")
+        if self.config.keep_every is not None:
+            kept = range(self.config.keep_every, self.config.steps + 1, self.config.keep_every)
+            names |= {f"{self.stage}-step{step:07d}" for step in kept}
+        return path.resolve() in {(self.output / f"{name}.safetensors").resolve() for name in names}
+
     @property
     def leaves(self) -> set[str]:
-        """The networks in that checkpoint; ``mdrnet`` leaves the whole model."""
+        """The networks in its checkpoints; ``mdrnet`` leaves the whole model."""
         trained = set(TASKS[self.stage].trained)
         return with_layout(trained | {"coarse", "parser"} if self.stage == "mdrnet" else trained, self.config.network)
 
@@ -103,10 +113,10 @@ def _check_run(run: Run, before: list[Run], data: Path) -> None:
             raise UsageError(f"{data / name}: not there; name the folder that holds it with --data")
     loaded: set[str] = set()
     for name in filter(None, (*config.init, config.coordination)):
-        path = (run.output / name).resolve()
-        maker = next((other for other in before if other.checkpoint.resolve() == path), None)
+        path = run.output / name
+        maker = next((other for other in before if other.makes(path)), None)
         if maker is None and not path.is_file():
-            raise UsageError(f"{run.output / name}: not there, and no earlier run of the recipe leaves it")
+            raise UsageError(f"{path}: not there, and no earlier run of the recipe leaves it")
         if name in config.init:
             loaded |= _networks_in(path) if maker is None else maker.leaves
             if maker is not None:
@@ -132,6 +142,15 @@ def _check_network(maker: Run, network: NetworkConfig) -> None:
         raise UsageError(f"network.coarse: differs from the run in {maker.output}, which this one starts from")
 
 
+def _finished(run: Run) -> bool:
+    """Return whether nothing is left to train; refuse a run that started from checkpoints of before."""
+    if not run.begun:
+        return False
+    state = load_state(run.output, run.config)
+    check_origin(run.output, state, {name: read_checkpoint(run.output / name).sha256 for name in state.get("init", ())})
+    return bool(state["step"] == run.config.steps) and run.checkpoint.is_file()
+
+
 def train_all(runs: list[Run], data: Path, resume: bool, device: str, devices: int) -> None:
     """Train ``runs`` in order; with ``resume``, finished runs are not repeated.
 
@@ -152,7 +171,7 @@ def train_all(runs: list[Run], data: Path, resume: bool, device: str, devices: i
     console = Console()
     for number, run in enumerate(runs, 1):
         fabric = make_fabric(device, devices, run.config.precision)
-        finished = steps_done(run.output, run.config) == run.config.steps and run.checkpoint.is_file()
+        finished = _finished(run)
         if fabric.is_global_zero:
             console.print(f"run {number} of {len(runs)}, {run.output}: {'finished before' if finished else run.stage}")
         if not finished:

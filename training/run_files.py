@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,26 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 def save_state(output: Path, config: TrainConfig, state: dict[str, Any]) -> None:
     """Write what :func:`load_state` reads."""
     write_whole(output / STATE_FILE, lambda path: torch.save({"config": asdict(config), **state}, path))
+
+
+def check_origin(output: Path, state: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    """Refuse to go on from ``state`` where a checkpoint that its run started from is another one by now.
+
+    Args:
+        output: folder of the run; the names are relative to it.
+        state: what :func:`load_state` returned; one of an earlier version says nothing of its origin.
+        digests: of the checkpoints as they are, by name.
+
+    Raises:
+        UsageError: names the checkpoint.
+    """
+    before = state.get("init", digests)
+    changed = [name for name, digest in digests.items() if before.get(name) != digest]
+    if changed:
+        raise UsageError(
+            f"{output / changed[0]}: has changed since the run in {output} started from it; "
+            f"restore it, or remove {output} to train anew"
+        )
 
 
 def steps_done(output: Path, config: TrainConfig) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib import resources
@@ -117,6 +118,42 @@ def test_a_recipe_on_two_processes(recipe, data, tmp_path):
     steps = [torch.load(tmp_path / f"runs/{name}/state.pt", weights_only=True)["step"] for name in ("layout", "c")]
     assert steps == [2, 2]
     assert outcome.stdout.count("next: showface export") == 1
+
+
+def test_a_finished_run_on_a_checkpoint_that_was_replaced_is_not_finished(recipe, data, tmp_path):
+    train_all(read_recipe(recipe, data, tmp_path / "runs"), data, False, "cpu", 1)
+    shutil.rmtree(tmp_path / "runs/layout")
+    (tmp_path / "layout.toml").write_text(
+        (tmp_path / "layout.toml").read_text() + "\n[optimizer]\nlearning_rate = 0.1\n"
+    )
+    with pytest.raises(
+        UsageError, match=r"layout\.safetensors: has changed since .*; restore it, or remove .*c to train"
+    ):
+        train_all(read_recipe(recipe, data, tmp_path / "runs"), data, True, "cpu", 1)
+    shutil.rmtree(tmp_path / "runs/c")
+    train_all(read_recipe(recipe, data, tmp_path / "runs"), data, True, "cpu", 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "made"),
+    [
+        ("[validation]\nholdout_every = 2", "layout-best", True),
+        ("", "layout-best", False),
+        ("keep_every = 1", "layout-step0000002", True),
+        ("keep_every = 1", "layout-step0000003", False),
+    ],
+)
+def test_a_run_may_start_from_any_checkpoint_that_an_earlier_one_keeps(key, name, made, recipe, data, tmp_path):
+    path = tmp_path / "layout.toml"
+    keys, tables = ("", key) if key.startswith("[") else (key, "")
+    path.write_text(f"{keys}\n{path.read_text()}\n{tables}\n")
+    path = tmp_path / "coarse.toml"
+    path.write_text(path.read_text().replace("layout.safetensors", f"{name}.safetensors"))
+    if made:
+        assert len(read_recipe(recipe, data, tmp_path / "runs")) == 2
+    else:
+        with pytest.raises(UsageError, match=rf"{name}\.safetensors: not there, and no earlier run"):
+            read_recipe(recipe, data, tmp_path / "runs")
 
 
 @pytest.mark.parametrize(
