@@ -211,7 +211,7 @@ def new_plan(
     found = probe_all(shop, full, _spread(faces, PROBE_FACES), lambda name: step(f"probing {name}"))
     allowed = budget.tightened(MARGIN)
     plans: list[Plan] = []
-    while len(plans) < ATTEMPTS:
+    while True:
         plan = make_plan(shop, full, found, faces, allowed, step)
         if plan in plans:
             break  # nothing is left that would cost less
@@ -222,6 +222,8 @@ def new_plan(
         if not violated:
             break
         step(f"plan: on faces that it was not made on, {violated[0]}")
+        if len(plans) == ATTEMPTS:
+            break
         allowed = budget.lowered(allowed, measure(sessions, faces), judged)
     return plans[-1], found
 

@@ -105,8 +105,7 @@ def _check_run(run: Run, before: list[Run], data: Path) -> None:
     """Refuse a run that cannot be trained by its config, or that lacks data or a checkpoint to start from."""
     task, config = TASKS[run.stage], run.config
     task.check(config)
-    weights = task.weights_of(config)
-    perceptual = config.perceptual.weights if weights.get("perceptual") or weights.get("style") else None
+    perceptual = config.perceptual.weights if task.with_features(config) else None
     sources = [path for source in config.sources.values() for path in (source.images, source.labels)]
     for name in filter(None, (*sources, config.masks.folder, config.backbone, perceptual)):
         if not (data / name).exists():

@@ -55,6 +55,12 @@ class Task(nn.Module):
         return {**cls.terms, **config.loss}
 
     @classmethod
+    def with_features(cls, config: TrainConfig) -> bool:
+        """Return whether a loss term with a weight looks at the features of a VGG network."""
+        weights = cls.weights_of(config)
+        return bool(weights.get("perceptual") or weights.get("style"))
+
+    @classmethod
     def check(cls, config: TrainConfig) -> None:
         """Refuse a config that this stage cannot be trained by.
 
@@ -69,8 +75,7 @@ class Task(nn.Module):
         outside = [step for step in config.memory_restarts if not 0 <= step < config.steps]
         if outside:
             raise UsageError(f"memory_restarts: step {outside[0]} is none of the run's {config.steps}")
-        weights = cls.weights_of(config)
-        if (weights.get("perceptual") or weights.get("style")) and config.perceptual.weights is None:
+        if cls.with_features(config) and config.perceptual.weights is None:
             raise UsageError("perceptual.weights: the perceptual and style losses need the file of a VGG network")
 
     @classmethod
@@ -97,7 +102,7 @@ class Task(nn.Module):
         return MDRNets(config.network)
 
     def _features(self, data: Path) -> VggFeatures | None:
-        if not (self.weights.get("perceptual") or self.weights.get("style")):
+        if not self.with_features(self.config):
             return None
         settings = self.config.perceptual
         assert settings.weights is not None  # checked
