@@ -23,12 +23,17 @@ class LayoutConfig:
 class CoarseConfig:
     """U-Net of partial convolutions; one width per halving of the resolution, one at full size.
 
-    With ``layout`` a small network lays the face out at a quarter of the resolution first.
+    With ``layout`` a small network lays the face out at a quarter of the resolution first. ``scale_limit`` is the
+    greatest k²/count of the partial convolutions of the decoder and of the encoder's three deepest levels; 0 for
+    none, as in the paper. 2.8 is just above 25/9, the scale of a wholly valid corner window. ``prior`` is a learned
+    start where the encoder's last level sees hole alone.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256, 256, 256)
     full_width: int = 16
     layout: LayoutConfig | None = None
+    scale_limit: float = 2.8
+    prior: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +107,34 @@ class SourceConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class MaskConfig:
-    """Irregular masks: a folder of ratio bins (``20-30`` …), or free-form masks drawn by the seed.
+class MaskShares:
+    """How often masks of each kind are taken; shares are normalised, and 0 leaves a kind out.
 
-    ``hole`` is the colour of the hole in the files. ``drawn`` masks are made when ``folder`` is
-    not given, spread evenly over hole ratios from 1 to 60 %.
+    ``files`` are those of the folder, or strokes and boxes of 1 to 60 % where there is none. ``strokes`` are strokes
+    and boxes of 30 to 95 %; ``borders`` are borders, half planes and all but an island, of 60 to 98 %; ``parts`` are
+    whole facial parts, where ``part_labels`` shows them.
+    """
+
+    files: float = 1.0
+    strokes: float = 0.0
+    borders: float = 0.0
+    parts: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MaskConfig:
+    """Masks: a folder of ratio bins (``20-30`` …), and masks drawn by the seed.
+
+    ``hole`` is the colour of the hole in the files. ``drawn`` masks are made of each kind that is drawn.
+    ``part_labels`` is a folder of label maps of aligned faces, whose regions are the holes of the kind ``parts``:
+    on aligned faces the parts of one lie where those of another do.
     """
 
     folder: str | None = None
     hole: Literal["white", "black"] = "white"
     drawn: int = 6000
+    part_labels: str | None = None
+    shares: MaskShares = field(default_factory=MaskShares)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,29 @@ class PartialConv2d(nn.Module):
     The response is multiplied by ``k² / count``, where ``count`` is the number of valid pixels
     under the kernel; padding counts as invalid. ``count`` is clamped at one rather than offset by
     an epsilon, because a window without valid pixels would overflow float16 otherwise.
+
+    Args:
+        in_channels: C.
+        out_channels: C'.
+        kernel_size: k, odd.
+        stride: of the convolution.
+        extra_channels: E, of features that come apart from ``x``.
+        scale_limit: greatest ``k² / count``; None for k². A factor that training hardly ever reaches makes
+            coloured noise of the one known pixel beside a hole of another shape.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, extra_channels: int = 0
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        extra_channels: int = 0,
+        scale_limit: float | None = None,
     ) -> None:
         super().__init__()
         self.kernel_size, self.stride = kernel_size, stride
+        self.least_count = 1.0 if scale_limit is None else max(1.0, kernel_size**2 / scale_limit)
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
         self.extra = None
         if extra_channels:
@@ -49,7 +65,7 @@ class PartialConv2d(nn.Module):
         count = area * F.avg_pool2d(valid, self.kernel_size, self.stride, self.kernel_size // 2)
         response = self.conv(x) if self.extra is None else self.conv(x) + self.extra(extra)
         # The casts matter under autocast only: they keep the features in its lower precision.
-        scale = (area / count.clamp(min=1.0)).to(response.dtype)
+        scale = (area / count.clamp(min=self.least_count)).to(response.dtype)
         return response * scale + self.bias.to(response.dtype), (count > 0).to(response.dtype)
 
 
