@@ -18,9 +18,9 @@ GROUPS = (
     ("eye", "brow", "eyeglasses"),
     ("eye",),
     ("nose",),
-    ("mouth", "upper lip", "lower lip"),
-    ("nose", "mouth", "upper lip", "lower lip"),
-    ("skin", "nose", "eye", "brow", "mouth", "upper lip", "lower lip"),
+    ("mouth", "upper_lip", "lower_lip"),
+    ("nose", "mouth", "upper_lip", "lower_lip"),
+    ("skin", "nose", "eye", "brow", "mouth", "upper_lip", "lower_lip"),
     ("hair", "hat"),
 )
 REACH = (0.01, 0.06)  # of the side, by which a part is widened
