@@ -58,6 +58,9 @@ class Batch:
     labels: Tensor | None  # [B, H, W] uint8, index into CATEGORIES
     names: tuple[str, ...]  # of the faces' files
     positions: tuple[int, ...]  # in the global batch
+    photograph: Tensor  # [B] bool, what a camera saw
+    coarse_image: Tensor | None = None  # [B, 3, H, W] uint8, where it was computed before
+    semantic_map: Tensor | None = None  # [B, H, W] uint8, of the coarse face
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +184,7 @@ class Feed:
     config: TrainConfig
     names: tuple[Path, ...]  # of the faces
     faces: MemoryFaces | DiskFaces
+    photographs: Tensor  # [F] bool
     shares: NDArray[np.float64]  # cumulated probability of each face, up to 1
     bank: MaskBank
     masks: Tensor  # [M, H, W] uint8, 1 = hole: those of the bank, on the device
@@ -233,7 +237,8 @@ class Feed:
     def _batch(self, plan: dict[int, Draw], faces: Faces) -> Batch:
         masks = torch.stack([_turn(self.masks[d.mask], d) for d in plan.values()])
         names = tuple(str(self.names[d.image]) for d in plan.values())
-        return Batch(faces[0], masks[:, None], faces[1], names, tuple(plan))
+        photograph = self.photographs[torch.tensor([d.image for d in plan.values()], device=self.photographs.device)]
+        return Batch(faces[0], masks[:, None], faces[1], names, tuple(plan), photograph)
 
 
 def _turn(mask: Tensor, drawn: Draw) -> Tensor:
@@ -307,10 +312,14 @@ def open_feed(
         probability = face_probability(parts, np.where(rare, RARE_WEIGHT, 1.0))
     cumulated = np.cumsum(probability)
     shares = cumulated / cumulated[-1]  # ends in 1 exactly
-    return Feed(config, files.images, faces, shares, bank, torch.from_numpy(bank.masks).to(device), rank, world)
+    photographs = np.concatenate(
+        [np.full(len(source.images), config.sources[name].photographs) for name, source in sources.items()]
+    )
+    seen = torch.from_numpy(photographs).to(device)
+    return Feed(config, files.images, faces, seen, shares, bank, torch.from_numpy(bank.masks).to(device), rank, world)
 
 
 def _some_masks(bank: MaskBank, count: int, rng: np.random.Generator) -> MaskBank:
     """Return ``count`` masks of ``bank`` at most, each drawn by its share."""
-    chosen = np.searchsorted(bank.shares, rng.random(min(count, len(bank.masks))), side="right")
+    chosen = np.searchsorted(bank.shares, rng.random(count), side="right")
     return MaskBank(bank.masks[chosen], np.arange(1, len(chosen) + 1) / len(chosen), bank.turned[chosen])
