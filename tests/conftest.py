@@ -30,7 +30,7 @@ NARROW = NetworkConfig(
     coarse=CoarseConfig(widths=(8, 8, 8, 8), full_width=8, layout=LayoutConfig(widths=(8, 8, 8), full_width=8)),
     parser=ParserConfig(width=16),
     memory=MemoryConfig(channels=16, slots=8, encoder_width=8),
-    refiner=RefinerConfig(width=8, spade_hidden=8, dilations=(2,)),
+    refiner=RefinerConfig(body_widths=(8, 8, 8), detail_widths=(8, 8, 8), dilations=(2,), spade_hidden=8),
 )
 torch.set_num_threads(THREADS)
 

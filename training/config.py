@@ -54,12 +54,12 @@ class MemoryConfig:
     """
 
     kind: Literal["disentangled", "shared", "none"] = "disentangled"
-    similarity: Literal["centred", "plain"] = "centred"
     channels: int = 64
     slots: int = 128
     temperature: float = 0.3
     decay: float = 0.99
     encoder_width: int = 64
+    similarity: Literal["centred", "plain"] = "centred"
 
 
 @dataclass(frozen=True, slots=True)

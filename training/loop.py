@@ -30,12 +30,14 @@ from .data.dataset import Batch, Feed, open_feed
 from .data.sample_cache import CacheFeed, open_samples
 from .losses import total_loss
 from .reporter import Reporter
+from .health import health_report
 from .make_samples import make_samples
 from .run_files import STATE_FILE, check_origin, load_state, save_state
 from .task import Outcome
 from .tasks import TASKS
 
 PREPARE_BATCH = 16  # faces, on all processes together
+HEALTH_FACES = 64
 VALIDATION_BATCH = 8
 SOFTWARE_BF16 = ("DEFAULT", "AVX2")  # instruction sets without products of bfloat16
 
@@ -96,6 +98,29 @@ class Trainer:
     def sample(self, batch: Batch, step: int, phase: PhaseConfig) -> Sample:
         """Return what the networks see of ``batch``."""
         return augment(batch, self.config.augment, phase, (self.config.seed, step), self.fabric.device)
+
+    @torch.no_grad()
+    def begin_step(self) -> None:
+        """Get the networks ready for the next step; a run that was stopped right before it does so again."""
+        self.task.at_step(self.step)
+        if self.step == self.task.fills_memory_at:
+            self._fill_memory()
+
+    def _check_health(self, console: Console) -> None:
+        """Print how memory and joins are, and stop a run that cannot learn.
+
+        Raises:
+            ShowfaceError: names what is wrong.
+        """
+        phase = PhaseConfig(steps=1, batch_size=PREPARE_BATCH, resize=self.config.network.image_size)
+        faces = []
+        for k in range(HEALTH_FACES // PREPARE_BATCH):
+            sample = self.sample(self.feed.batch(k, PREPARE_BATCH), k, phase)
+            faces.append(self.task.health_face(sample))
+        with self.averaged():
+            text = health_report(self.task.model, faces, filled=not self.task.oracle)
+        if self.fabric.is_global_zero:
+            console.print(f"step {self.step}, health:\n{text}", soft_wrap=True, highlight=False)
 
     @torch.no_grad()
     def _fill_memory(self) -> None:
@@ -276,10 +301,10 @@ class Trainer:
         reporter = Reporter(self.output if active else None, self.task.name, self.step, config, console)
         with reporter, _caught_signals() as caught:
             for batch in self.feed.batches(self.step):
-                self.task.at_step(self.step)
-                if self.step == self.task.fills_memory_at:
-                    self._fill_memory()
+                self.begin_step()
                 terms, faces = self.train_step(batch)
+                if self.step in self.task.health_checks:
+                    self._check_health(console)
                 stop, last = self._agreed(caught), self.step == config.steps
                 reporter.step(self.step, terms, config.phase_at(self.step - 1).batch_size)
                 if self.step % config.grid_every == 0 or last:

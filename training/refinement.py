@@ -17,6 +17,7 @@ from . import losses
 from .checkpoint import read_checkpoint, reconstruction_from_checkpoint
 from .config import TrainConfig
 from .data.augment import Sample
+from .health import Face
 from .networks.memory import region_pool, region_weights
 from .networks.reconstruction import ReconstructionNetwork
 from .networks.refiner import STRIDE
@@ -27,6 +28,7 @@ LEARNING = {
     "detail": ("refiner.detail",),
     "whole": ("memory", "mrem", "refiner"),
 }
+HEALTH_AFTER = 50  # steps
 Crop = tuple[int, int, int]
 
 
@@ -103,6 +105,17 @@ class MdrnetTask(Task):
         """The step before which the memory is filled from faces; None where there is none or it is full."""
         starts = self.model.memory.bank is not None and "memory" not in self.loaded
         return self.config.oracle_steps if starts else None
+
+    @property
+    def health_checks(self) -> tuple[int, ...]:
+        """Soon after the start, and soon after the memory was filled."""
+        filled = self.fills_memory_at
+        return tuple({HEALTH_AFTER, HEALTH_AFTER + (filled or 0)})
+
+    def health_face(self, sample: Sample) -> Face:
+        """Return what :mod:`.health` looks at."""
+        coarse_image, semantic_map = self.coarse_and_map(sample.image, sample.mask, sample.coarse_image, sample.semantic_map)
+        return Face(sample.image, sample.mask, coarse_image, semantic_map)
 
     def at_step(self, step: int) -> None:
         """Let the style encoder learn as long as the memory answers with the true codes, or all along."""

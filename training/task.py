@@ -146,6 +146,11 @@ class Task(nn.Module):
         """Get ready for ``step`` (from 0), the first one of a resumed run included."""
 
     @property
+    def health_checks(self) -> tuple[int, ...]:
+        """The steps after which it is checked that the networks are alive."""
+        return ()
+
+    @property
     def last_layer(self) -> Tensor:
         """The weight that adaptive loss weights are measured at."""
         raise NotImplementedError

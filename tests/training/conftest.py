@@ -31,7 +31,7 @@ NETWORK = NetworkConfig(
     CoarseConfig((8, 8, 8), 8, LayoutConfig((8, 8), 8)),
     ParserConfig(8),
     MemoryConfig(channels=8, slots=4, encoder_width=8),
-    refiner=RefinerConfig(8, (2,), 8),
+    refiner=RefinerConfig((8, 8, 8), (8, 8, 8), (1, 2), 8),
 )
 
 
