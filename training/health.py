@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.stages import CATEGORIES
 
+from .checkpoint import belongs
 from .networks.layers import Join
 from .networks.mdrnets import MDRNets
 from .networks.memory import region_pool, region_weights
@@ -112,8 +113,8 @@ def join_ratios(model: MDRNets, face: Face) -> dict[str, float]:
 @contextmanager
 def _watched(refiner: nn.Module, ratios: dict[str, float]) -> Iterator[None]:
     def watch(name: str) -> Any:
-        def note(module: nn.Module, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-            skip = inputs[1].float()
+        def note(module: Join, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+            skip = module.norm_skip(inputs[1]).float()
             ratios[name] = float((output.float() - skip).std() / skip.std().clamp(min=1e-9))
 
         return note
@@ -151,19 +152,22 @@ def faults(
     return found
 
 
-def health_report(model: MDRNets, batches: list[Face], filled: bool) -> str:
+def health_report(model: MDRNets, batches: list[Face], filled: bool, learning: tuple[str, ...]) -> str:
     """Return the figures as lines of text.
 
     Args:
         model: in evaluation mode.
         batches: faces with holes; the joins are watched on the first batch.
         filled: whether the memory holds codes yet.
+        learning: the networks that learn; only their joins count.
 
     Raises:
         ShowfaceError: a figure says that training on would be wasted; the message names it.
     """
     memory = memory_figures(model, batches) if filled and model.memory.bank is not None else {}
-    ratios = join_ratios(model, batches[0])
+    ratios = {
+        name: ratio for name, ratio in join_ratios(model, batches[0]).items() if belongs(f"refiner.{name}", learning)
+    }
     with torch.no_grad():
         features = torch.cat([model.memory.encoder(face.coarse_image) for face in batches])
     spread = float(features.float().std(dim=(0, 2, 3)).mean())

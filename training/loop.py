@@ -118,7 +118,7 @@ class Trainer:
             sample = self.sample(self.feed.batch(k, PREPARE_BATCH), k, phase)
             faces.append(self.task.health_face(sample))
         with self.averaged():
-            text = health_report(self.task.model, faces, filled=not self.task.oracle)
+            text = health_report(self.task.model, faces, not self.task.oracle, self.task.learning)
         if self.fabric.is_global_zero:
             console.print(f"step {self.step}, health:\n{text}", soft_wrap=True, highlight=False)
 

@@ -32,7 +32,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _mean_distance(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the mean of \|a - b\| of each sample, averaged under ``weights`` [B]."""
+    """Return the mean absolute difference of each sample, averaged under ``weights`` [B]."""
     return _weighted((_widen(a) - _widen(b)).abs(), weights)
 
 

@@ -82,7 +82,7 @@ class MdrnetTask(Task):
         """Freeze everything but the networks of the scale and return their parameters."""
         self.requires_grad_(False).eval()
         named = dict(self.model.named_modules())  # an ablation leaves networks out
-        networks = [named[name] for name in LEARNING[self.config.scale] if name in named]
+        networks = [named[name] for name in self.learning if name in named]
         for network in networks:
             network.requires_grad_(True).train()
         self.model.refiner.train()  # nothing is cut off, so that saturated pixels keep a gradient
@@ -93,6 +93,11 @@ class MdrnetTask(Task):
                 self.features.compile()
         self.at_step(0)
         return [p for network in networks for p in network.parameters()]
+
+    @property
+    def learning(self) -> tuple[str, ...]:
+        """The networks that learn at the scale."""
+        return LEARNING[self.config.scale]
 
     @property
     def last_layer(self) -> Tensor:

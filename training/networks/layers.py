@@ -105,9 +105,9 @@ class GatedResBlock(nn.Module):
         return x + self.conv(self.norm2(self.gated(self.norm1(x))))
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int, affine: bool = True) -> nn.GroupNorm:
     """Group normalisation that keeps what channels of one group differ by; eight channels a group."""
-    return nn.GroupNorm(max(1, channels // NORM_GROUP), channels)
+    return nn.GroupNorm(max(1, channels // NORM_GROUP), channels, affine=affine)
 
 
 def repeat_pixels(x: Tensor, times: int) -> Tensor:
@@ -118,26 +118,26 @@ def repeat_pixels(x: Tensor, times: int) -> Tensor:
 class Join(nn.Module):
     """Enlarge features, and add those of the skip connection.
 
-    The stream is normalised before the skip joins it: one that has grown over many blocks would drown the skip.
-    It is so at its own resolution, since repeated pixels have the same mean and variance.
+    Both are normalised before they meet: a stream that has grown over many blocks would drown the skip. The stream
+    is so at its own resolution, since repeated pixels have the same mean and variance.
     """
 
     def __init__(self, in_channels: int, out_channels: int, times: int = 2) -> None:
         super().__init__()
         self.times = times
         self.reduce = nn.Conv2d(in_channels, out_channels, 1)
-        self.norm = group_norm(out_channels)
+        self.norm, self.norm_skip = group_norm(out_channels), group_norm(out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Map ``x`` [B, C, H, W] and ``skip`` [B, C', H·times, W·times] to the shape of ``skip``."""
-        return repeat_pixels(self.norm(self.reduce(x)), self.times) + skip
+        return repeat_pixels(self.norm(self.reduce(x)), self.times) + self.norm_skip(skip)
 
 
 class Spade(nn.Module):
     """Spatially-adaptive denormalisation (Park et al. 2019) with a bounded scale.
 
     Scale and shift are computed at the resolution of ``guidance`` or below and enlarged to that of the features.
-    The scale is 1 + γ with \|γ\| < 0.9: unbounded, it multiplies from block to block. Both start at zero.
+    The scale is 1 + γ, γ within ±0.9: unbounded, it multiplies from block to block. Both start at zero.
 
     Args:
         channels: C.

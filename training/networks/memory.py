@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import MemoryConfig
-from .layers import NORM_GROUP, group_norm
+from .layers import group_norm
 from .memory_bank import DisentangledMemory
 
 STRIDE = 4  # of the style features
@@ -61,7 +61,7 @@ class StyleEncoder(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.norm2 = group_norm(width)
         self.conv3 = nn.Conv2d(width, channels, 1)
-        self.norm3 = nn.GroupNorm(NORM_GROUP, channels, affine=False)
+        self.norm3 = group_norm(channels, affine=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map [B, 3, H, W] in [-1, 1] to F_s [B, c, H/4, W/4], each group of channels of mean 0 and deviation 1."""
