@@ -21,6 +21,7 @@ from showface.training.config import (
     ParserConfig,
     RefinerConfig,
 )
+from showface.training.networks.layers import Spade
 from showface.training.networks.mdrnets import MDRNets
 
 pytest_plugins = ["fixtures.training"]
@@ -70,8 +71,12 @@ def build_narrow(**changes):
     torch.manual_seed(0)
     model = MDRNets(replace(NARROW, **changes))
     with torch.no_grad():
-        model.refiner.to_rgb.weight.normal_(0.0, 0.05)
-        model.refiner.to_rgb.bias.normal_(0.0, 0.05)
+        for head in (model.refiner.body.head, model.refiner.detail.head):
+            head.conv.weight.normal_(0.0, 0.3)
+            head.conv.bias.normal_(0.0, 0.3)
+        for spade in (module for module in model.refiner.modules() if isinstance(module, Spade)):
+            spade.gamma.weight.normal_(0.0, 0.3)
+            spade.beta.weight.normal_(0.0, 0.3)
         model.coarse.layout.features.weight.normal_(0.0, 0.2, generator=torch.Generator().manual_seed(1))
     return model.eval()
 

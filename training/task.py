@@ -119,7 +119,7 @@ class Task(nn.Module):
         """Freeze everything but the trained networks and return their parameters."""
         self.requires_grad_(False).eval()
         named = dict(self.model.named_modules())  # an ablation leaves networks out
-        networks = [named[name] for name in self.trained if name in named]
+        networks = [named[name] for name in self.learning if name in named]
         for network in networks:
             network.requires_grad_(True).train()
             if self.config.compile:
@@ -144,6 +144,11 @@ class Task(nn.Module):
 
     def at_step(self, step: int) -> None:
         """Get ready for ``step`` (from 0), the first one of a resumed run included."""
+
+    @property
+    def learning(self) -> tuple[str, ...]:
+        """The networks that learn."""
+        return self.trained
 
     @property
     def health_checks(self) -> tuple[int, ...]:

@@ -157,8 +157,11 @@ def test_frozen_networks_stay_as_they_are(data, stages, config):
             assert torch.equal(model.state_dict()[key], value.to(model.state_dict()[key].dtype)), key
 
 
+ORACLE = 4  # head, scales of SPADE and encoder start to learn one after the other: the first two start at zero
+
+
 def oracle(config, **changes):
-    return config(init=INIT, oracle_steps=2, memory_faces=16, **changes)
+    return config(ORACLE + 2, init=INIT, oracle_steps=ORACLE, memory_faces=16, **changes)
 
 
 def test_the_memory_is_filled_once_the_encoder_has_learnt(data, stages, config, monkeypatch):
@@ -167,7 +170,7 @@ def test_the_memory_is_filled_once_the_encoder_has_learnt(data, stages, config, 
     whole, parts = stages / "oracle-whole", stages / "oracle-parts"
     train("mdrnet", run, data, whole, False, FABRIC)
     with monkeypatch.context() as patch:
-        stop_after(patch, 2)
+        stop_after(patch, ORACLE)
         with pytest.raises(Interrupted):
             train("mdrnet", run, data, parts, False, FABRIC)
     train("mdrnet", run, data, parts, True, FABRIC)
@@ -180,20 +183,20 @@ def test_the_encoder_learns_before_the_memory_is_filled_and_stays_afterwards(dat
     trainer = Trainer("mdrnet", oracle(config), data, stages / "oracle-encoder", FABRIC)
     key, slots = "memory.encoder.conv1.weight", "memory.bank.slots"
     weights, memories = [], []
-    for step in range(4):
+    for step in range(ORACLE + 2):
         trainer.begin_step()
         weights.append(trainer.task.state()[key].clone())
         memories.append(trainer.task.state()[slots].clone())
-        if step == 2:
-            assert torch.equal(weights[2], trainer.average[key])  # the average is what stays
-            assert torch.equal(trainer.average[slots], memories[2])
+        if step == ORACLE:
+            assert torch.equal(weights[ORACLE], trainer.average[key])  # the average is what stays
+            assert torch.equal(trainer.average[slots], memories[ORACLE])
         trainer.train_step(trainer.feed.batch(step, 2))
-    assert not torch.equal(weights[0], weights[1])
-    assert torch.equal(weights[2], weights[3])
-    assert torch.equal(weights[3], trainer.task.state()[key])
-    assert torch.equal(memories[0], memories[1])
-    assert not torch.equal(memories[1], memories[2])
-    assert not torch.equal(memories[2], memories[3])  # eqs 2 and 3
+    assert not torch.equal(weights[0], weights[ORACLE - 1])
+    assert torch.equal(weights[ORACLE], weights[ORACLE + 1])
+    assert torch.equal(weights[ORACLE + 1], trainer.task.state()[key])
+    assert torch.equal(memories[0], memories[ORACLE - 1])
+    assert not torch.equal(memories[ORACLE - 1], memories[ORACLE])
+    assert not torch.equal(memories[ORACLE], memories[ORACLE + 1])  # eqs 2 and 3
 
 
 def test_codes_of_whole_faces_need_a_memory(data, stages, config):

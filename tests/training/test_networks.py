@@ -255,10 +255,10 @@ def test_guidance_of_twice_the_size_is_taken_with_a_stride():
     x, guidance = torch.randn(2, 6, 8, 8), torch.randn(2, 4, 16, 16)
     changed = guidance.clone()
     changed[:, :, 12:, 12:] += 1
-    difference = (block(x, guidance) - block(x, changed)).abs().amax(dim=(0, 1))
     assert block(x, guidance).shape == x.shape
+    difference = (block.spade1(x, guidance) - block.spade1(x, changed)).abs().amax(dim=(0, 1))
     assert difference[6:, 6:].min() > 0
-    assert difference[:4, :4].max() == 0
+    assert difference[:5, :5].max() == 0
 
 
 def test_a_stream_of_any_width_leaves_the_skip_its_say():
@@ -268,7 +268,9 @@ def test_a_stream_of_any_width_leaves_the_skip_its_say():
     plain = torch.nn.functional.group_norm
     rows = plain(join.reduce(x), 1).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     torch.testing.assert_close(join(x, skip), rows + plain(skip, 1))
-    torch.testing.assert_close(join(1e4 * x, skip), join(x, 1e4 * skip), rtol=1e-2, atol=0.1)
+    for stream, beside in ((1e4 * x, skip), (x, 1e4 * skip), (1e-2 * x, skip)):
+        alone = join(stream, beside) - plain(beside, 1)
+        assert 0.9 < alone.std() < 1.1
 
 
 @pytest.mark.parametrize("limit", [2.8, 0.0])

@@ -68,7 +68,7 @@ class CoarseNetwork(nn.Module):
         widths, limit = config.widths, config.scale_limit or None
         inputs = (3, *widths[:-1])
         kernels = (5, *(3,) * (len(widths) - 1))
-        limits = (*(None,) * (len(widths) - LIMITED_LEVELS), *(limit,) * LIMITED_LEVELS)
+        limits = [limit if level >= len(widths) - LIMITED_LEVELS else None for level in range(len(widths))]
         self.encoder = nn.ModuleList(
             EncoderBlock(i, o, k, s) for i, o, k, s in zip(inputs, widths, kernels, limits, strict=True)
         )

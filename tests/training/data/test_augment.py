@@ -2,6 +2,8 @@
 
 import math
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,8 @@ def aligned_batch(count=8, offset=0):
     mask[:, :, :16] = 1
     part = slice(offset, offset + count)
     tensors = (torch.from_numpy(x[part]) for x in (image, mask, labels))
-    return Batch(*tensors, tuple("abcdefghijklmnop"[part]), tuple(range(16))[part])
+    photograph = torch.arange(16)[part] % 2 == 0
+    return Batch(*tensors, tuple("abcdefghijklmnop"[part]), tuple(range(16))[part], photograph)
 
 
 @pytest.mark.parametrize(
@@ -150,3 +153,25 @@ def test_resize_and_crop():
         crops.add((top, left))
     assert len(crops) > 8
     assert {top for top, _ in crops} == {0, 4, 8, 12, 16}
+
+
+def test_known_coarse_faces_are_mirrored_with_their_faces_and_nothing_else():
+    batch = aligned_batch(16)
+    coarse, labels = 255 - batch.image, batch.labels
+    batch = replace(batch, coarse_image=coarse, semantic_map=labels)
+    sample = augment(batch, ALL, PhaseConfig(1, 16, SIZE, crop=32), (0, 3), CPU)
+    mirrored = 0
+    for i in range(16):
+        image, mask, wanted, kind = (
+            t[i].flip(-1) if not torch.equal(sample.semantic_map[i], labels[i].long()) else t[i]
+            for t in (batch.image, batch.mask.float(), coarse, labels.long())
+        )
+        mirrored += torch.equal(kind, labels[i].long().flip(-1))
+        assert torch.equal(sample.semantic_map[i], kind)
+        assert torch.equal(sample.mask[i], mask)
+        torch.testing.assert_close(sample.image[i], image.float() / 127.5 - 1)
+        known = sample.image[i] * (1 - mask) + (wanted.float() / 127.5 - 1) * mask
+        torch.testing.assert_close(sample.coarse_image[i], known)
+    assert 2 <= mirrored <= 14
+    assert torch.equal(sample.photograph, batch.photograph)
+    assert sample.crop[2] == 32
