@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def _check_run(run: Run, before: list[Run], data: Path) -> None:
             raise UsageError(f"{data / name}: not there; name the folder that holds it with --data")
     loaded: set[str] = set()
     for name in filter(None, (*config.init, config.coordination)):
-        path = run.output / name
+        path = Path(os.path.normpath(run.output / name))  # the run's own folder is not there yet
         maker = next((other for other in before if other.makes(path)), None)
         if maker is None and not path.is_file():
             raise UsageError(f"{path}: not there, and no earlier run of the recipe leaves it")

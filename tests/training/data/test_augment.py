@@ -83,7 +83,8 @@ def test_shares_of_a_batch_equal_the_whole(settings, parts):
 
 def test_positions_differ():
     batch = aligned_batch()
-    alike = Batch(*(t[:1].expand_as(t) for t in (batch.image, batch.mask, batch.labels)), batch.names, batch.positions)
+    same = {key: getattr(batch, key)[:1].expand_as(getattr(batch, key)) for key in ("image", "mask", "labels")}
+    alike = replace(batch, **same)
     sample = augment(alike, AugmentConfig(rotate=10), PhaseConfig(1, 8, SIZE), (0, 0), CPU)
     assert len({image.numpy().tobytes() for image in sample.image}) == 8
 
@@ -108,7 +109,7 @@ def test_grid_against_torch():
 def test_jitter_is_one_gain_a_channel_and_one_offset():
     batch = aligned_batch()
     gray = torch.from_numpy(np.random.default_rng(2).integers(100, 156, (8, 3, SIZE, SIZE), dtype=np.uint8))
-    batch = Batch(gray, batch.mask, None, batch.names, batch.positions)
+    batch = replace(batch, image=gray, labels=None)
     phase = PhaseConfig(1, 8, SIZE)
     plain = augment(batch, AugmentConfig(), phase, (0, 0), CPU).image.double().numpy()
     changed = augment(batch, AugmentConfig(color=0.2), phase, (0, 0), CPU).image.double().numpy()
@@ -128,7 +129,7 @@ def test_jitter_is_one_gain_a_channel_and_one_offset():
 def test_blur_takes_its_share():
     batch = aligned_batch(16)
     noise = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (16, 3, SIZE, SIZE), dtype=np.uint8))
-    batch = Batch(noise, batch.mask, None, batch.names, batch.positions)
+    batch = replace(batch, image=noise, labels=None)
     blurred = 0
     for step in range(6):
         images = augment(batch, AugmentConfig(blur=0.25), PhaseConfig(1, 16, SIZE), (0, step), CPU).image
