@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showface.runtime.batch.inputs import list_images
+from showface.runtime.bundle import MANIFEST_FILE, default_bundle, open_bundle
 from showface.runtime.errors import InputError, UsageError
 from showface.runtime.faces.masks import hole_of, mask_source
 from showface.runtime.faces.tensors import prepare
@@ -38,3 +39,28 @@ def read_samples(images: Path, masks: Path | None, image_size: int) -> tuple[NDA
         hole = hole_of(photo, source, source.find(listed.relative), name)
         prepared.append(prepare(photo.pixels, hole, image_size, name))
     return np.stack([image for image, _ in prepared]), np.stack([mask for _, mask in prepared])
+
+
+def real_faces(
+    images: Path | None, masks: Path | None, image_size: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return real inputs as :func:`read_samples` does; without folders the default bundle's golden inputs.
+
+    Raises:
+        UsageError: masks without images, or there is no default bundle, or it is of another image size.
+        InputError: a file cannot be read.
+    """
+    if images is not None:
+        return read_samples(images, masks, image_size)
+    if masks is not None:
+        raise UsageError("--masks needs --images")
+    if not (default_bundle() / MANIFEST_FILE).is_file():
+        raise UsageError("no default bundle to take golden inputs from; give --images DIR --masks DIR")
+    default = open_bundle()
+    if default.manifest.image_size != image_size:
+        raise UsageError(
+            f"the default bundle's golden inputs have side {default.manifest.image_size}, these networks take "
+            f"{image_size}; give --images DIR --masks DIR"
+        )
+    golden = default.golden()
+    return golden["image"], golden["mask"]

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from showface.calibration.bundle import PLAN_FILE, write_bundle
-from showface.calibration.placement import Target
 from showface.calibration.plan import INT8, Plan
-from showface.calibration.ranges import Method
+from showface.calibration.settings import Method, Target
 from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError

@@ -6,8 +6,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from showface.calibration.graphs import layer_of, producers
-from showface.calibration.placement import RULES, Target, default_float, placed_nodes, quantizable
+from showface.calibration.placement import RULES, default_float, placed_nodes, quantizable
 from showface.calibration.rewrites.float_graph import float_graph
+from showface.calibration.settings import Target
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import STAGES
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,11 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .common import ImagesOption, MasksOption, app, load_extra
-from .parity import print_parity, real_faces
+from showface.runtime.errors import extra
+
+from ..app import threads_of
+from ..options import ImagesOption, MasksOption
+from ..printing import print_parity
 
 
-@app.command()
 def export(
     context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of an assembled model.")],
@@ -23,16 +26,18 @@ def export(
     precision: Annotated[str, typer.Option(help="fp32, or fp16 around declared float32 islands.")] = "fp32",
 ) -> None:
     """Trace a checkpoint to an ONNX bundle and prove that it equals PyTorch."""
-    exporter: Any = load_extra("showface.export.bundle", "export")
-    reader: Any = load_extra("showface.training.checkpoint", "export")
-    faces = real_faces(images, masks, reader.read_checkpoint(checkpoint).config.image_size)
-    report = exporter.export_bundle(checkpoint, bundle, faces, context.obj["threads"], precision)
+    with extra("export"):
+        from showface.evaluation.samples import real_faces
+        from showface.export.bundle import export_bundle
+        from showface.training.checkpoint import read_checkpoint
+    faces = real_faces(images, masks, read_checkpoint(checkpoint).config.image_size)
+    report = export_bundle(checkpoint, bundle, faces, threads_of(context), precision)
     print_parity(report)
     if "float16" in report:
         _print_float16(report["float16"])
 
 
-def _print_float16(report: dict[str, Any]) -> None:
+def _print_float16(report: Mapping[str, Any]) -> None:
     """Print how far the float16 graph is from the float32 one, and how much of it is float16."""
     table = Table("stage", "max abs", "p99 abs", "equal labels", "float16 weights", "float16 operators")
     for name, figures in report["stages"].items():
