@@ -9,7 +9,9 @@ from types import MappingProxyType
 
 from onnx import ModelProto, NodeProto
 
-from .graphs import group_of, layer_of, producers
+from showface.export.graph import producers
+
+from .layers import group_of, layer_of
 from .settings import Target
 
 

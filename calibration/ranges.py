@@ -23,10 +23,10 @@ from onnxruntime.quantization.calibrate import (
     create_calibrator,
 )
 
+from showface.export.graph import shapes
 from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.images.codec import write_file
 
-from .graphs import shapes
 from .quantize import Range
 from .settings import Method
 

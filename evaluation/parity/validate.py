@@ -15,10 +15,10 @@ from showface.runtime.backends.chain import Tensors
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError, extra
 
-from ..samples import real_faces
+from ..faces import real_faces
 from .cases import Case, array_cases, face_cases, generated_cases
 from .compare import Outcome, compare_sources, read_result
-from .saved_outputs import OUTPUTS_FILE, OutputsWriter, SavedSource, open_outputs
+from .saved_outputs import OUTPUTS_FILE, SavedSource, open_outputs, save_outputs
 from .sources import Source, check_pair, golden_source, source_of_bundle
 from .tolerances import judge, override, plan_tolerances, stored_tolerances
 
@@ -196,7 +196,7 @@ def _cases(source: Source, origin: Source, inputs: Inputs) -> Iterator[Case]:
 def _keeper(stack: ExitStack, wanted: tuple[tuple[Path | None, Source], ...]) -> Keep:
     """Return the function that keeps both sides' tensors where that was asked for."""
     reference, candidate = (
-        None if path is None else stack.enter_context(OutputsWriter(path, source.identity)) for path, source in wanted
+        None if path is None else stack.enter_context(save_outputs(path, source.identity)) for path, source in wanted
     )
 
     def keep(case: Case, ours: Tensors, theirs: Tensors) -> None:
