@@ -148,7 +148,7 @@ def face_inputs(
             return
         if listed.error is not None:
             raise InputError(listed.error)
-        name, photo = str(listed.path), read_photo(listed.path)
+        name, photo = str(listed.source), read_photo(listed.source)
         if bins:
             row = bins[index % len(bins)]
             mask_path: Path | None = row[index // len(bins) % len(row)]

@@ -71,13 +71,19 @@ class Inpainter:
         """
         if not faces:
             return []
-        prepared = [prepare(pixels, hole, self.image_size, f"face {i}") for i, (pixels, hole) in enumerate(faces)]
-        image = np.stack([image for image, _ in prepared])
-        mask = np.stack([mask for _, mask in prepared])
-        completed = self.run_networks(image, mask)
-        return [composite(*face, result, opaque) for face, result in zip(faces, completed, strict=True)]
+        prepared = [self.prepare(pixels, hole, f"face {i}") for i, (pixels, hole) in enumerate(faces)]
+        completed = self.run(*(np.stack(tensors) for tensors in zip(*prepared, strict=True)))
+        return [self.compose(*face, result, opaque) for face, result in zip(faces, completed, strict=True)]
 
-    def run_networks(self, image: Array, mask: Array) -> NDArray[Any]:
+    def prepare(self, pixels: Pixels, hole: Hole, name: str = "face") -> tuple[Array, Array]:
+        """Return ``image`` [3, size, size] and ``mask`` [1, size, size] of an aligned face; ``name`` is for errors.
+
+        Raises:
+            InputError: the face is not square, or its hole is not bool of the same height and width.
+        """
+        return prepare(pixels, hole, self.image_size, name)
+
+    def run(self, image: Array, mask: Array) -> NDArray[Any]:
         """Return ``completed_image`` [B, 3, size, size] of prepared faces.
 
         Args:
@@ -86,6 +92,11 @@ class Inpainter:
         """
         with self._networks:
             return self.chain.complete(image, mask)
+
+    @staticmethod
+    def compose(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False) -> Pixels:
+        """Return the face with ``completed`` [3, size, size] in its hole, all else copied bit by bit."""
+        return composite(pixels, hole, completed, opaque)
 
     def parse(self, image: Array) -> NDArray[Any]:
         """Return the parser's ``semantic_map`` [B, size, size] of prepared faces without holes.

@@ -77,8 +77,8 @@ def inpaint(
     options = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, workers=workers(processors()))
     run = plan_run(source, output, options, suffix, cluster, say)
     if sheet is not None:
-        check_sheet(sheet, len(run.jobs))
-    tally, kept = Tally(len(run.jobs)), list[Result]()
+        check_sheet(sheet, len(run.items))
+    tally, kept = Tally(len(run.items)), list[Result]()
     limit = 1 if fail_fast else max_failures
     model = Model(bundle, backend, device, threads_of(context))
     results = run.start(model, lambda: bool(caught) or (limit is not None and tally.count["failed"] >= limit), say)
@@ -101,7 +101,7 @@ def _write_sheet(sheet: Path, run: FolderRun, results: list[Result]) -> bool:
 
     ordered = sorted(results, key=lambda result: result.input.split("/"))
     try:
-        contact_sheet.write_sheet(sheet, run.jobs, ordered, run.options.masks, run.options.save_masks)
+        contact_sheet.write_sheet(sheet, run.items, ordered, run.options.masks, run.options.save_masks)
     except ShowfaceError as error:
         say(f"error: {error}")
         return False

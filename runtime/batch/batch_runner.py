@@ -65,5 +65,5 @@ class BatchRunner:
         mask = np.stack([mask for _, mask in batch])
         return [
             face if np.isfinite(face).all() else InputError("the networks returned values that are not finite")
-            for face in self.inpainter.run_networks(image, mask)
+            for face in self.inpainter.run(image, mask)
         ]

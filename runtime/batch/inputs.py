@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import overload
 
 from ..errors import UsageError, system_errors
 from ..images.codec import SUFFIXES
+from .item import Item
 
 # Suffixes that name an image that showface does not write: as an output surely no folder's name.
 OTHER_IMAGE_SUFFIXES = (
@@ -21,27 +21,8 @@ NOT_READ = f"of the formats of images, showface reads {', '.join(SUFFIXES)}"
 LINKED = "links to folders are not followed"
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One image that was found, ``relative`` to the input; ``error`` where it cannot even be listed."""
-
-    path: Path
-    relative: Path
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One input with its place in the output folder; ``error`` as in :class:`Listed`."""
-
-    source: Path
-    relative: Path
-    output: Path
-    error: str | None = None
-
-
-class Jobs(Sequence[Job]):
-    """The jobs of a run in name order; names alone are held, so that a hundred thousand need few megabytes."""
+class Items(Sequence[Item]):
+    """The inputs of a run in name order; names alone are held, so that a hundred thousand need few megabytes."""
 
     def __init__(self, source: Path, output: Path, names: Sequence[str], errors: Mapping[str, str], suffix: str | None):
         self.source, self.output, self.names, self.errors, self.suffix = source, output, names, errors, suffix
@@ -50,18 +31,18 @@ class Jobs(Sequence[Job]):
         return len(self.names)
 
     @overload
-    def __getitem__(self, index: int) -> Job: ...
+    def __getitem__(self, index: int) -> Item: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Jobs: ...
+    def __getitem__(self, index: slice) -> Items: ...
 
-    def __getitem__(self, index: int | slice) -> Job | Jobs:
+    def __getitem__(self, index: int | slice) -> Item | Items:
         if isinstance(index, slice):
-            return Jobs(self.source, self.output, self.names[index], self.errors, self.suffix)
+            return Items(self.source, self.output, self.names[index], self.errors, self.suffix)
         name = self.names[index]
         error = self.errors.get(name)
         output = self.output / (name if self.suffix is None or error else renamed(name, self.suffix))
-        return Job(self.source / name, Path(name), output, error)
+        return Item(self.source / name, Path(name), output, error)
 
 
 def renamed(name: str, suffix: str) -> str:
@@ -72,8 +53,8 @@ def renamed(name: str, suffix: str) -> str:
     return name if same.get(old, old) == suffix else str(path.with_suffix(suffix))
 
 
-def list_images(source: Path, masks: Path | None) -> list[Listed]:
-    """List the images of ``source`` by name.
+def list_images(source: Path, masks: Path | None) -> list[Item]:
+    """List the images of ``source`` by name, as items without an output.
 
     Args:
         source: an image, or a folder that is searched recursively.
@@ -84,9 +65,9 @@ def list_images(source: Path, masks: Path | None) -> list[Listed]:
     """
     with system_errors(UsageError, source, "cannot be read"):
         if source.is_file():
-            return [Listed(source, Path(source.name))]
+            return [Item(source, Path(source.name), Path())]
         names, errors = _names(source, masks, lambda _: None)
-    return [Listed(source / name, Path(name), errors.get(name)) for name in names]
+    return [Item(source / name, Path(name), Path(), errors.get(name)) for name in names]
 
 
 def _names(source: Path, masks: Path | None, say: Callable[[str], None]) -> tuple[list[str], dict[str, str]]:
@@ -129,21 +110,21 @@ def _walk(source: Path, masks: Path | None, errors: dict[str, str], omitted: dic
         yield name
 
 
-def plan_jobs(
+def plan_items(
     source: Path,
     output: Path,
     masks: Path | None,
     suffix: str | None = None,
     distinct_stems: bool = False,
     say: Callable[[str], None] = lambda _: None,
-) -> Sequence[Job]:
+) -> Sequence[Item]:
     """List the inputs in name order and check that input and output fit together.
 
     Args:
         source: an image, or a folder that is searched recursively.
         output: a folder; for one image also an image name.
         masks: a mask folder, which is not searched for inputs.
-        suffix: of all outputs, such as ``.png``; None leaves each its input's.
+        suffix: of all outputs, such as ``.png``; None keeps the suffix of each input.
         distinct_stems: give an error to a file whose mask would be saved under the name of another's.
         say: takes a line about each kind of entry that is passed over.
 
@@ -153,7 +134,7 @@ def plan_jobs(
     """
     with system_errors(UsageError, output, "cannot be read"):
         if source.is_file():
-            return [Job(source, Path(source.name), _target(source, output, suffix))]
+            return [Item(source, Path(source.name), _target(source, output, suffix))]
         if output.exists() and not output.is_dir():
             raise UsageError(f"{output}: is a file; the output of a folder must be a folder")
         if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
@@ -164,7 +145,7 @@ def plan_jobs(
         _refuse_same_names(names, lambda name: renamed(name, suffix), errors)
     if distinct_stems:
         _refuse_same_names(names, lambda name: str(PurePosixPath(name).with_suffix(".png")), errors)
-    return Jobs(source, output, names, errors, suffix)
+    return Items(source, output, names, errors, suffix)
 
 
 def _refuse_same_names(names: Sequence[str], target: Callable[[str], str], errors: dict[str, str]) -> None:

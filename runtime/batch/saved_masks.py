@@ -13,26 +13,26 @@ from ..faces.masks import Hole
 from ..files import read_file, write_errors, write_file
 from ..images.codec import encode_photo
 from ..images.exif import PNG_HEADER, png_with_chunk
-from .inputs import Job
+from .item import Item
 
 _WORD = b"showface\0"  # the keyword of the text chunk, before the key and the digest of the file without it
 _DIGITS = 64  # of a sha256
 _CHUNK = 12 + len(_WORD) + 2 * _DIGITS  # bytes
 
 
-def saved_mask(folder: Path, job: Job) -> Path:
+def saved_mask(folder: Path, item: Item) -> Path:
     """Return where the hole of an input is saved."""
-    return (folder / job.relative).with_suffix(".png")
+    return (folder / item.relative).with_suffix(".png")
 
 
-def save_mask(hole: Hole, key: str, folder: Path, job: Job, overwrite: bool) -> None:
+def save_mask(hole: Hole, key: str, folder: Path, item: Item, overwrite: bool) -> None:
     """Write the hole (H, W) of an input below ``folder``.
 
     Raises:
         InputError: it cannot be written, or a file is there that no run saved, or that was changed since.
         DiskFullError: the disk is full.
     """
-    path = saved_mask(folder, job)
+    path = saved_mask(folder, item)
     data = _signed(encode_photo(hole.astype(np.uint8) * 255, ".png", lossy=False), key)
     with write_errors(folder, path):
         if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder)):

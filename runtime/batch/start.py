@@ -11,10 +11,11 @@ from ..backends import Backend
 from ..bundle import open_bundle
 from ..errors import UsageError, extra
 from ..inpainter import Inpainter
-from .inputs import Job, plan_jobs
+from .inputs import plan_items
+from .item import Item
 from .options import Options, absolute
 from .results_log import RESULTS_FILE, Result
-from .run import process
+from .run import complete_folder
 
 Say = Callable[[str], None]
 
@@ -41,14 +42,14 @@ class FolderRun:
     """A run that can start.
 
     Attributes:
-        jobs: its inputs in the order of their names, each with its output.
+        items: its inputs in the order of their names, each with its output.
         options: what is done to each image; a ``batch_size`` of 0 leaves it to the device.
         output: the folder of the outputs, or the one named output.
         log: ``results.jsonl`` in the output folder; None for one named output.
         cluster: address of a Ray cluster; None runs here.
     """
 
-    jobs: Sequence[Job]
+    items: Sequence[Item]
     options: Options
     output: Path
     log: Path | None
@@ -71,7 +72,7 @@ class FolderRun:
         inpainter = Inpainter.from_bundle(model.bundle, model.device, model.threads, model.backend)
         say(f"using {inpainter.chain.description}")
         options = replace(self.options, batch_size=self.options.batch_size or inpainter.default_batch_size)
-        return process(self.jobs, inpainter, options, self.log, stopped, say)
+        return complete_folder(self.items, inpainter, options, self.log, stopped, say)
 
     def _start_on_cluster(self, address: str, model: Model, stopped: Callable[[], bool], say: Say) -> Iterator[Result]:
         if self.log is None:
@@ -81,7 +82,7 @@ class FolderRun:
         folder = None if model.bundle is None else Path(os.path.abspath(model.bundle))
         digest = open_bundle(model.bundle).digest
         setup = Setup(folder, digest, model.backend, model.device, model.threads, self.output, self.options)
-        return process_on_cluster(self.jobs, setup, self.log, address, stopped, say)
+        return process_on_cluster(self.items, setup, self.log, address, stopped, say)
 
 
 def plan_run(
@@ -102,6 +103,6 @@ def plan_run(
     """
     if cluster is not None:
         source, output, options = Path(os.path.abspath(source)), Path(os.path.abspath(output)), absolute(options)
-    jobs = plan_jobs(source, output, options.masks.path, suffix, options.save_masks is not None, say)
-    single = source.is_file() and jobs[0].output == output
-    return FolderRun(jobs, options, output, None if single else output / RESULTS_FILE, cluster)
+    items = plan_items(source, output, options.masks.path, suffix, options.save_masks is not None, say)
+    single = source.is_file() and items[0].output == output
+    return FolderRun(items, options, output, None if single else output / RESULTS_FILE, cluster)

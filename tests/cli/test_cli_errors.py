@@ -190,7 +190,7 @@ def test_an_error_of_the_system_that_nobody_expected_is_one_line(inpaint, monkey
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error", "some/where")
 
-    monkeypatch.setattr("showface.runtime.batch.start.process", fail)
+    monkeypatch.setattr("showface.runtime.batch.start.complete_folder", fail)
     refused(inpaint(), "some/where: Input/output error")
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from showface.runtime.batch.inputs import plan_jobs
+from showface.runtime.batch.inputs import plan_items
 from showface.runtime.batch.journal import Journal, discard, end_runs, recover, start_run
 from showface.runtime.batch.options import Options
 from showface.runtime.batch.results_log import RESULTS_FILE, Result
-from showface.runtime.batch.run import open_log, process
+from showface.runtime.batch.run import complete_folder, open_log
 from showface.runtime.errors import DiskFullError, InputError, UsageError
 from showface.runtime.faces.masks import MaskSource
 from showface.runtime.inpainter import Inpainter
@@ -48,8 +48,8 @@ def test_what_a_killed_run_owed_is_on_the_disk_before_its_journal_goes(tmp_path,
 def test_the_lines_of_a_run_are_on_the_disk_before_its_journal_goes(tmp_path, face_folder, narrow_bundle, removals):
     images, masks = face_folder
     options = Options(MaskSource("file", masks))
-    jobs = plan_jobs(images / "a.png", tmp_path, masks)
-    list(process(jobs, Inpainter.from_bundle(narrow_bundle, "cpu", 1), options, tmp_path / RESULTS_FILE))
+    jobs = plan_items(images / "a.png", tmp_path, masks)
+    list(complete_folder(jobs, Inpainter.from_bundle(narrow_bundle, "cpu", 1), options, tmp_path / RESULTS_FILE))
     assert removals == [True]
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from showface.runtime.batch.inputs import plan_jobs
+from showface.runtime.batch.inputs import plan_items
 from showface.runtime.batch.options import Options, suffix_of_format
-from showface.runtime.batch.run import process
+from showface.runtime.batch.run import complete_folder
 from showface.runtime.errors import DiskFullError, UsageError
 from showface.runtime.faces.category_mask import category_region
 from showface.runtime.faces.masks import MaskSource, mask_source
@@ -36,8 +36,10 @@ def run(inpainter, face_folder, tmp_path):
 
     def start(suffix=None, masks_from=None, stopped=lambda: False, **options):
         source = masks_from or MaskSource("file", masks)
-        jobs = plan_jobs(images, tmp_path / "out", masks, suffix, "save_masks" in options)
-        results = process(jobs, inpainter, Options(source, **options), tmp_path / "out" / "results.jsonl", stopped)
+        jobs = plan_items(images, tmp_path / "out", masks, suffix, "save_masks" in options)
+        results = complete_folder(
+            jobs, inpainter, Options(source, **options), tmp_path / "out" / "results.jsonl", stopped
+        )
         return {result.input: result for result in results}
 
     return start
@@ -211,9 +213,11 @@ def test_a_disk_that_is_full_of_masks_ends_the_run(run, tmp_path, monkeypatch):
 
 def test_saved_masks_give_the_same_result_again(run, inpainter, face_folder, tmp_path):
     run(save_masks=tmp_path / "saved")
-    jobs = plan_jobs(face_folder[0], tmp_path / "again", tmp_path / "saved")
+    jobs = plan_items(face_folder[0], tmp_path / "again", tmp_path / "saved")
     options = Options(MaskSource("file", tmp_path / "saved"))
-    assert {r.status for r in process(jobs, inpainter, options, tmp_path / "again" / "results.jsonl")} == {"done"}
+    assert {r.status for r in complete_folder(jobs, inpainter, options, tmp_path / "again" / "results.jsonl")} == {
+        "done"
+    }
     for name in ("a.png", "b.jpg", "c.png"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 

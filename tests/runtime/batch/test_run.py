@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from showface.runtime.batch import journal
-from showface.runtime.batch.inputs import plan_jobs
+from showface.runtime.batch.inputs import plan_items
 from showface.runtime.batch.options import Options
-from showface.runtime.batch.run import process
+from showface.runtime.batch.run import complete_folder
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.faces.masks import MaskSource
 from showface.runtime.inpainter import Inpainter
@@ -30,9 +30,9 @@ def run(inpainter, face_folder, tmp_path):
 
     def start(overwrite=False, masks=masks, stopped=lambda: False, source=images, output=tmp_path / "out"):
         output.mkdir(exist_ok=True)
-        jobs = plan_jobs(source, output, masks)
+        jobs = plan_items(source, output, masks)
         options = Options(MaskSource("file", masks), batch_size=2, overwrite=overwrite)
-        results = list(process(jobs, inpainter, options, output / "results.jsonl", stopped))
+        results = list(complete_folder(jobs, inpainter, options, output / "results.jsonl", stopped))
         return {os.path.basename(result.input): result for result in results}
 
     return start
@@ -125,13 +125,13 @@ def test_an_all_black_mask_copies_the_file_byte_by_byte(run, face_folder, tmp_pa
 
 def test_an_input_without_a_hole_does_not_split_a_batch(run, inpainter, face_folder, monkeypatch):
     write_mask(face_folder[1] / "b.png", 0)
-    sizes, real = [], inpainter.run_networks
+    sizes, real = [], inpainter.run
 
     def record(image, mask):
         sizes.append(len(image))
         return real(image, mask)
 
-    monkeypatch.setattr(inpainter, "run_networks", record)
+    monkeypatch.setattr(inpainter, "run", record)
     assert statuses(run()) == ALL_DONE
     assert sizes == [2]
 
@@ -271,7 +271,7 @@ def test_broken_files_fail_alone(run, face_folder, tmp_path):
 def test_masks_inside_the_input_folder_are_no_inputs(run, face_folder):
     images, masks = face_folder
     inside = shutil.copytree(masks, images / "masks")
-    jobs = plan_jobs(images, images.parent / "out", inside)
+    jobs = plan_items(images, images.parent / "out", inside)
     assert [str(job.relative) for job in jobs] == ["a.png", "b.jpg", "c.png"]
     assert statuses(run(masks=inside)) == ALL_DONE
 
