@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from .settings import Method, Target
 from .speed import Timing
 from .verdicts import QualityVerdict, drop_slow_stages, gate_quality, judge_speed, speed_text
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +97,11 @@ class Outcome:
         }
 
 
-def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
+def calibrate(settings: Settings) -> Outcome:
     """Write the INT8 variant of a bundle.
 
     Args:
         settings: see there.
-        say: is told what the user must know.
-        step: is told what goes on.
 
     Raises:
         UsageError: something given is wrong, or the bundle is quantised already; nothing was written.
@@ -119,29 +118,29 @@ def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
     method = settings.method if plan is None else plan.method
     graphs = graphs_for(target)
     samples = choose_samples(settings.images, settings.masks, settings.faces, settings.check_faces)
-    recording, check = _record(settings, bundle, samples, say, step)
-    step(f"finding ranges by {method}")
+    recording, check = _record(settings, bundle, samples)
+    logger.debug(f"finding ranges by {method}")
     digest = samples.digest()
-    shop = open_workshop(bundle, graphs, recording, digest, target, method, settings.work, settings.threads, say)
+    shop = open_workshop(bundle, graphs, recording, digest, target, method, settings.work, settings.threads)
     faces = plan_faces(recording)
-    shop = choose_settings(shop, full_plan(shop, method) if plan is None else plan, faces, settings.budget, step)
+    shop = choose_settings(shop, full_plan(shop, method) if plan is None else plan, faces, settings.budget)
     if plan is not None:
         plan = replace(plan, settings=shop.chosen(method))
     checked = tuple(check)
     sensitivities: list[Sensitivity] = []
     if plan is None:
-        plan, sensitivities = new_plan(shop, method, faces, checked, settings.budget, step)
+        plan, sensitivities = new_plan(shop, method, faces, checked, settings.budget)
         if target is Target.CPU:
-            plan = drop_slow_stages(shop, plan, checked, say)
-    step("judging quality")
-    plan, quality = gate_quality(shop, plan, checked, settings.budget, say)
+            plan = drop_slow_stages(shop, plan, checked)
+    logger.debug("judging quality")
+    plan, quality = gate_quality(shop, plan, checked, settings.budget)
     made = {stage: shop.graph(stage, plan.quantized(stage)) for stage in graphs if plan.quantized(stage)}
     if not made:
         raise ShowfaceError(
             f"{settings.destination}: not written, no stage can be quantised within the budget and with a gain; "
             "raise --max-psnr-drop, or choose another --method"
         )
-    step("measuring speed")
+    logger.debug("measuring speed")
     speed = judge_speed(shop, plan, checked) if target is Target.CPU else {}
     size = sum(len(made[s.name].SerializeToString()) if s.name in made else len(bundle.model(s)) for s in shop.stages)
     ratio = size / sum(map(float_bytes, graphs.values()))
@@ -164,17 +163,17 @@ def _layer_groups(graphs: Mapping[str, ModelProto], target: Target) -> dict[str,
     return {stage: list(quantizable(graph, stage, target)) for stage, graph in graphs.items()}
 
 
-def _record(settings: Settings, bundle: Bundle, samples: Samples, say: Say, step: Say) -> tuple[Recording, Recording]:
+def _record(settings: Settings, bundle: Bundle, samples: Samples) -> tuple[Recording, Recording]:
     """Record both sets of faces, and name those that would spoil the ranges."""
     flat = flat_images([*samples.calibration, *samples.check])
     if flat:
-        say(f"warning: of one colour, from which ranges collapse: {', '.join(flat)}")
+        logger.warning(f"of one colour, from which ranges collapse: {', '.join(flat)}")
     digest = samples.digest()
     recordings = []
     for name, pairs in (("calibration", samples.calibration), ("check", samples.check)):
-        step(f"recording {len(pairs)} {name} faces")
-        recordings.append(record(settings.work / name, bundle, pairs, digest, settings.threads, say))
-        check_recording(recordings[-1], say)
+        logger.debug(f"recording {len(pairs)} {name} faces")
+        recordings.append(record(settings.work / name, bundle, pairs, digest, settings.threads))
+        check_recording(recordings[-1])
     return recordings[0], recordings[1]
 
 

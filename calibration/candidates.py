@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from .ranges import PERCENTILES, SAMPLE, Options, cached_ranges, collapsed, find
 from .recording import Recording
 from .settings import Method, Target
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,6 @@ def open_workshop(
     method: Method,
     work: Path,
     threads: int | None,
-    say: Say,
 ) -> Workshop:
     """Find the ranges of all stages, or take those that ``work`` holds for the same data, graphs and versions.
 
@@ -112,7 +112,6 @@ def open_workshop(
         method: that finds the ranges.
         work: folder of the kept ranges.
         threads: for ONNX Runtime.
-        say: is told of stale files and of ranges that collapsed.
     """
     ranges = {}
     for stage in bundle.manifest.stages:
@@ -128,9 +127,9 @@ def open_workshop(
         }
         path = work / f"ranges-{target}-{method}-{stage.name}.json"
         compute = partial(stage_ranges, graph, stage, recording, target, method, threads)
-        ranges[stage.name] = cached_ranges(path, key, compute, say)
+        ranges[stage.name] = cached_ranges(path, key, compute)
         for tensor in collapsed(next(iter(ranges[stage.name].values()))):
-            say(f"warning: stage {stage.name}: {tensor} is constant over all faces; its range has collapsed")
+            logger.warning(f"stage {stage.name}: {tensor} is constant over all faces; its range has collapsed")
     sessions = {s.name: open_session(bundle.model(s), s, None, threads) for s in bundle.manifest.stages}
     return Workshop(bundle.manifest.stages, graphs, ranges, target, sessions, threads)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from showface.evaluation.faces import BUCKETS
@@ -17,6 +18,8 @@ from .quality import Quality, from_psnr, measure, to_psnr
 from .recording import Recorded, Recording
 from .sensitivity import Sensitivity, probe_all
 from .settings import Method
+
+logger = logging.getLogger(__name__)
 
 PLAN_FACES = 30  # that settle settings and plan; one in ten goes far out of the usual ranges
 PROBE_FACES = 3  # one a bucket: every layer group runs the chain over them, only to be ranked
@@ -99,7 +102,6 @@ def make_plan(
     found: Sequence[Sensitivity],
     faces: Sequence[Recorded],
     budget: Budget,
-    step: Callable[[str], None],
 ) -> Plan:
     """Leave in float the fewest groups, the costliest for what they save first, that bring the chain in ``budget``.
 
@@ -132,7 +134,7 @@ def make_plan(
     least, violated = leave([])
     if not violated:
         return least
-    step(f"plan: {violated[0]}")
+    logger.debug(f"plan: {violated[0]}")
     if float_fails := leave(ranked)[1]:
         raise ShowfaceError(f"the budget cannot be met, not even in float: {'; '.join(float_fails)}")
     low, high = 0, len(ranked)  # the first are too few, the others enough
@@ -140,7 +142,7 @@ def make_plan(
         middle = (low + high) // 2
         low, high = (middle, high) if leave(ranked[:middle])[1] else (low, middle)
     chosen = ranked[:high]
-    step(f"plan: {high} of {len(ranked)} groups in float keep the budget")
+    logger.debug(f"plan: {high} of {len(ranked)} groups in float keep the budget")
     for key in sorted(reversed(chosen), key=lambda key: -gains.get(key, 0.0))[:RETURNS]:
         fewer = [other for other in chosen if other != key]
         if not leave(fewer)[1]:
@@ -170,9 +172,7 @@ def full_plan(shop: Workshop, method: Method) -> Plan:
     return Plan(shop.target, method, stages)
 
 
-def choose_settings(
-    shop: Workshop, plan: Plan, faces: Sequence[Recorded], budget: Budget, step: Callable[[str], None]
-) -> Workshop:
+def choose_settings(shop: Workshop, plan: Plan, faces: Sequence[Recorded], budget: Budget) -> Workshop:
     """Return the workshop in which each stage has its setting of the plan's method.
 
     It is the one that ``plan`` names, else the one that uses the least of ``budget`` when what ``plan`` quantises is.
@@ -190,7 +190,7 @@ def choose_settings(
             quality = measure({**shop.sessions, stage: session}, faces, stage)
             costs[setting] = budget.used(quality.psnr_drop, quality.hole_error, 1.0 - quality.labels)
         best = min(costs, key=lambda setting: costs[setting])
-        step(f"{stage}: {plan.method} {best}")
+        logger.debug(f"{stage}: {plan.method} {best}")
         shop = shop.with_setting(stage, best)
     return shop
 
@@ -201,18 +201,17 @@ def new_plan(
     faces: Sequence[Recorded],
     checked: Sequence[Recorded],
     budget: Budget,
-    step: Callable[[str], None],
 ) -> tuple[Plan, list[Sensitivity]]:
     """Probe all that the rules allow on a few of ``faces``, and leave groups in float until ``budget`` is kept.
 
     The plan is made on ``faces``, of most of the budget, and anew of less while it fails on ``checked``.
     """
     full = replace(full_plan(shop, method), settings=shop.chosen(method))
-    found = probe_all(shop, full, _spread(faces, PROBE_FACES), lambda name: step(f"probing {name}"))
+    found = probe_all(shop, full, _spread(faces, PROBE_FACES))
     allowed = budget.tightened(MARGIN)
     plans: list[Plan] = []
     while True:
-        plan = make_plan(shop, full, found, faces, allowed, step)
+        plan = make_plan(shop, full, found, faces, allowed)
         if plan in plans:
             break  # nothing is left that would cost less
         plans.append(plan)
@@ -221,7 +220,7 @@ def new_plan(
         violated = budget.violated(judged)
         if not violated:
             break
-        step(f"plan: on faces that it was not made on, {violated[0]}")
+        logger.debug(f"plan: on faces that it was not made on, {violated[0]}")
         if len(plans) == ATTEMPTS:
             break
         allowed = budget.lowered(allowed, measure(sessions, faces), judged)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .candidates import Workshop
@@ -11,6 +12,8 @@ from .quality import measure
 from .recording import Recorded
 from .settings import Target
 from .speed import compare_sessions
+
+logger = logging.getLogger(__name__)
 
 TIMED_ROUNDS = 3  # of one layer group; the verdict on the whole is timed longer
 
@@ -63,16 +66,16 @@ def probe(
     )
 
 
-def probe_all(shop: Workshop, plan: Plan, faces: Sequence[Recorded], step: Callable[[str], None]) -> list[Sensitivity]:
+def probe_all(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> list[Sensitivity]:
     """Probe every stage of ``plan`` as a whole, then each group that it quantises alone."""
     found = []
     for stage in shop.groups():
         groups = plan.quantized(stage)
         if not groups:
             continue
-        step(stage)
+        logger.debug(f"probing {stage}")
         found.append(probe(shop, faces, stage, None, groups))
         for group in groups:
-            step(f"{stage} {group}")
+            logger.debug(f"probing {stage} {group}")
             found.append(probe(shop, faces, stage, group, [group]))
     return found

@@ -13,7 +13,6 @@ from showface.runtime.errors import UsageError, extra, system_errors
 
 from ..app import threads_of
 from ..options import BackendOption, BundleArgument, DeviceOption, JsonOption, check_writable, write_text
-from ..printing import errors
 
 
 def benchmark(
@@ -53,9 +52,7 @@ def benchmark(
     if against is not None or against_backend is not None or against_device is not None:
         other = library.Candidate(against or bundle, against_backend or backend, against_device or device)
     plan = Plan(sizes, rounds, warm_up)
-    result = library.run_benchmark(
-        first, other, checkpoint, plan, threads_of(context), compiled, kernels, fresh, errors.print
-    )
+    result = library.run_benchmark(first, other, checkpoint, plan, threads_of(context), compiled, kernels, fresh)
     text = tables.to_markdown(result)
     write_text(json_file, json.dumps(result, indent=2, allow_nan=False) + "\n")
     write_text(csv_file, tables.to_csv(result))

@@ -14,7 +14,7 @@ from showface.runtime.errors import extra
 
 from ..app import threads_of
 from ..options import check_writable
-from ..printing import errors
+from ..printing import errors, status_of
 
 if TYPE_CHECKING:
     from showface.calibration.calibrate import Outcome
@@ -48,8 +48,8 @@ def calibrate(
     settings = Settings(
         bundle, out, images, masks, kept, method, target, faces, check_faces, budget, plan, threads_of(context)
     )
-    with errors.status("calibrating") as status:
-        outcome = make_variant(settings, errors.print, status.update)
+    with status_of("showface.calibration") as status:
+        outcome = make_variant(settings)
         if report is not None:
             status.update("writing the report")
             write_report(report, outcome)

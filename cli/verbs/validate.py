@@ -84,7 +84,7 @@ def validate(
     origin = None if path is None else library.Side(path, reference_backend, reference_device)
     inputs = library.Inputs(images, masks, limit, max_batch if generated else 0)
     keep = save_reference, save_outputs
-    found = library.validate(given, origin, inputs, bounds, threads_of(context), keep, errors.print)
+    found = library.validate(given, origin, inputs, bounds, threads_of(context), keep)
     if origin is not None and origin.kind == "checkpoint" and given.kind == "bundle":
         _attribute(found, candidate)
     _finish(found.outcome.result, found.outcome.pictures, json_file, report)
@@ -102,7 +102,7 @@ def _attribute(found: Validation, candidate: Path | None) -> None:
         return
     with extra("export"):
         from showface.export.attribution import attribute_failures
-    attribute_failures(found, open_bundle(candidate), errors.print)
+    attribute_failures(found, open_bundle(candidate))
 
 
 def _check_report(folder: Path | None) -> None:

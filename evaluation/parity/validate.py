@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from .compare import Outcome, compare_sources, read_result
 from .saved_outputs import OUTPUTS_FILE, SavedSource, open_outputs, save_outputs
 from .sources import Source, check_pair, golden_source, source_of_bundle
 from .tolerances import judge, override, plan_tolerances, stored_tolerances
+
+logger = logging.getLogger(__name__)
 
 Keep = Callable[[Case, Tensors, Tensors], None]
 
@@ -119,7 +122,6 @@ def validate(
     bounds: Bounds | None = None,
     threads: int | None = None,
     keep: tuple[Path | None, Path | None] = (None, None),
-    say: Callable[[str], None] = lambda _: None,
 ) -> Validation:
     """Compare a candidate with a reference: each stage alone, then the chain.
 
@@ -130,7 +132,6 @@ def validate(
         bounds: by default those of the candidate's precision.
         threads: for the CPU.
         keep: new folders for the outputs of the reference and of the candidate.
-        say: takes a line about what is compared.
 
     Raises:
         UsageError: a side cannot be opened, the two cannot be compared, or the inputs do not go with them.
@@ -150,7 +151,8 @@ def validate(
             f"{candidate.path}: has no golden outputs of its own; name what it shall equal with --reference"
         )
     check_pair(origin.identity, source.identity)
-    say(f"candidate: {source.identity.description}\nreference: {origin.identity.description}")
+    logger.info("candidate: %s", source.identity.description)
+    logger.info("reference: %s", origin.identity.description)
     if golden is not None and inputs.named:
         raise UsageError(
             "--images, --masks and --limit need --checkpoint or --reference: only golden inputs have outputs of "

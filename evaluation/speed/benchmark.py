@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from .kernels import kernel_times
 from .measure import Plan, measure_batch, measure_phases
 from .subjects import ChainSubject, Subject
 from .timing import available_threads, pin
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 
@@ -44,7 +47,6 @@ def run_benchmark(
     compiled: bool = False,
     kernels: bool = False,
     fresh: bool = True,
-    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Time a bundle, in turn with another one and with PyTorch, so that their ratios hold.
 
@@ -57,7 +59,6 @@ def run_benchmark(
         compiled: run PyTorch with ``torch.compile`` too.
         kernels: time ONNX Runtime's kernels of each stage.
         fresh: measure start, load and memory in processes of their own.
-        say: takes a line about what goes on.
 
     Returns:
         The document of ``--json``: environment, plan, subjects, latencies by batch, phases of a face, fresh
@@ -91,10 +92,10 @@ def run_benchmark(
         yardstick, gflop = ("matmul", matmul_task()), MATMUL_GFLOP
     stages, faces = bundle.bundle.manifest.stages, bundle.bundle.golden()
     for subject in subjects:
-        say(f"{subject.name}: {subject.description}")
+        logger.info("%s: %s", subject.name, subject.description)
     measured = []
     for size in plan.batches:
-        say(f"batch {size} …")
+        logger.info("batch %d …", size)
         measured.append(measure_batch(subjects, stages, bundle.chain, faces, size, plan, yardstick))
     tensors = bundle.chain.run({name: faces[name][:1] for name in ("image", "mask")})
     return {

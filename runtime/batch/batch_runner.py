@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..faces.tensors import Array
 from ..inpainter import Inpainter
+
+logger = logging.getLogger(__name__)
 
 # What ONNX Runtime, CUDA, TensorRT and the C++ library say when there is no memory left.
 _OUT_OF_MEMORY = re.compile(
@@ -28,8 +31,8 @@ def is_out_of_memory(error: Exception) -> bool:
 class BatchRunner:
     """Completes any number of faces in batches of at most ``limit``, which shrinks when memory runs out."""
 
-    def __init__(self, inpainter: Inpainter, limit: int, say: Callable[[str], None]) -> None:
-        self.inpainter, self.limit, self.say = inpainter, limit, say
+    def __init__(self, inpainter: Inpainter, limit: int) -> None:
+        self.inpainter, self.limit = inpainter, limit
 
     def complete(self, faces: Sequence[tuple[Array, Array]]) -> list[Completed]:
         """Return each completed face [3, size, size], or the error of one that fails even alone.
@@ -47,9 +50,9 @@ class BatchRunner:
                     done.append(InputError(f"the networks failed: {error}"))
                 elif is_out_of_memory(error):
                     self.limit = len(batch) // 2
-                    self.say(f"out of memory with {len(batch)} faces a batch; going on with {self.limit}")
+                    logger.info("out of memory with %d faces a batch; going on with %d", len(batch), self.limit)
                 else:
-                    self.say(f"a batch of {len(batch)} faces failed, trying them one by one: {error}")
+                    logger.info("a batch of %d faces failed, trying them one by one: %s", len(batch), error)
                     for face in batch:
                         done.extend(self._alone(face))
         return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,8 @@ from typing import overload
 from ..errors import UsageError, system_errors
 from ..images.codec import SUFFIXES
 from .item import Item
+
+logger = logging.getLogger(__name__)
 
 # Suffixes that name an image that showface does not write: as an output surely no folder's name.
 OTHER_IMAGE_SUFFIXES = (
@@ -66,11 +69,11 @@ def list_images(source: Path, masks: Path | None) -> list[Item]:
     with system_errors(UsageError, source, "cannot be read"):
         if source.is_file():
             return [Item(source, Path(source.name), Path())]
-        names, errors = _names(source, masks, lambda _: None)
+        names, errors = _names(source, masks)
     return [Item(source / name, Path(name), Path(), errors.get(name)) for name in names]
 
 
-def _names(source: Path, masks: Path | None, say: Callable[[str], None]) -> tuple[list[str], dict[str, str]]:
+def _names(source: Path, masks: Path | None) -> tuple[list[str], dict[str, str]]:
     """Return the relative paths of the images in a folder, in order, and the errors of those that cannot be listed."""
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
@@ -78,7 +81,7 @@ def _names(source: Path, masks: Path | None, say: Callable[[str], None]) -> tupl
     omitted: dict[str, list[str]] = {}
     names = sorted(_walk(source, masks, errors, omitted), key=lambda name: name.split("/"))
     for reason, some in omitted.items():
-        say(f"{len(some)} passed over, such as {min(some)}: {reason}")
+        logger.info("%d passed over, such as %s: %s", len(some), min(some), reason)
     if not names:
         raise UsageError(f"{source}: no images found ({', '.join(SUFFIXES)})")
     return names, errors
@@ -116,7 +119,6 @@ def plan_items(
     masks: Path | None,
     suffix: str | None = None,
     distinct_stems: bool = False,
-    say: Callable[[str], None] = lambda _: None,
 ) -> Sequence[Item]:
     """List the inputs in name order and check that input and output fit together.
 
@@ -126,7 +128,6 @@ def plan_items(
         masks: a mask folder, which is not searched for inputs.
         suffix: of all outputs, such as ``.png``; None keeps the suffix of each input.
         distinct_stems: give an error to a file whose mask would be saved under the name of another's.
-        say: takes a line about each kind of entry that is passed over.
 
     Raises:
         UsageError: nothing to do, or the output is a file, lies inside the input, has the suffix of a
@@ -140,7 +141,7 @@ def plan_items(
         if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
             raise UsageError(f"{output}: lies inside the input folder {source}; choose a folder outside it")
     with system_errors(UsageError, source, "cannot be read"):
-        names, errors = _names(source, masks, say)
+        names, errors = _names(source, masks)
     if suffix is not None:
         _refuse_same_names(names, lambda name: renamed(name, suffix), errors)
     if distinct_stems:

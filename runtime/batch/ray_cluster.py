@@ -35,6 +35,8 @@ from .read_input import InputReader, InputReaders
 from .results_log import Result, ResultLog
 from .run import OpenReader, complete_items, open_log, with_history
 
+logger = logging.getLogger(__name__)
+
 CHUNK = 16  # inputs that a worker is given at once
 RETRIES = 2  # of a chunk whose worker died
 LOCAL = "local"
@@ -64,6 +66,23 @@ class Setup:
     options: Options
 
 
+class _Messages(logging.Handler):
+    """Keeps what the library says on a worker, for the driver to say it again."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See :class:`logging.Handler`."""
+        self._texts.append(record.getMessage())
+
+    def take(self) -> list[str]:
+        """Return what was said since the last time."""
+        texts, self._texts = self._texts, []
+        return texts
+
+
 class Worker:
     """One model on one machine; Ray Data calls it with one chunk of tasks after the other.
 
@@ -77,12 +96,15 @@ class Worker:
             raise UsageError("the bundle on a worker differs from the driver's; install the same version everywhere")
         inpainter = Inpainter.from_bundle(setup.bundle, setup.device, setup.threads, setup.backend)
         size = setup.options.batch_size or inpainter.default_batch_size
-        self.said: list[str] = []
-        self.runner = BatchRunner(inpainter, size, self.said.append)  # a batch that was halved stays so
+        self.runner = BatchRunner(inpainter, size)  # a batch that was halved stays so
         self.options = replace(setup.options, batch_size=size, workers=workers(setup.threads or processors()))
         self.output = setup.output
         self.open_reader = _kept(InputReaders(self.options).open)
         self.journal = Journal(setup.output, run)
+        self.messages = _Messages()
+        library = logging.getLogger("showface")
+        library.setLevel(logging.INFO)
+        library.addHandler(self.messages)
 
     def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
         """Complete the items of a chunk, and return their results, what is to be said, and what has to end the run."""
@@ -98,8 +120,7 @@ class Worker:
             lines.append({"end": str(error)})
         except Exception as error:  # not left to Ray, which goes on after what it takes for the fault of one chunk
             lines.append({"end": f"{type(error).__name__}: {error}"})
-        lines += [{"say": text} for text in self.said]
-        self.said.clear()
+        lines += [{"say": text} for text in self.messages.take()]
         return {"line": np.asarray([json.dumps(line) for line in lines], object)}
 
     def _recover_from_dead_worker(self, items: Sequence[Item]) -> list[Result]:
@@ -133,7 +154,6 @@ def process_on_cluster(
     log: Path,
     address: str,
     stopped: Callable[[], bool],
-    say: Callable[[str], None],
 ) -> Iterator[Result]:
     """Complete all items on a Ray cluster, as :func:`showface.runtime.batch.run.complete_folder` does on one machine.
 
@@ -143,7 +163,6 @@ def process_on_cluster(
         log: ``results.jsonl`` in the output folder.
         address: of the cluster, or ``local`` to start one on this machine.
         stopped: asked between results; true ends the run.
-        say: takes a line about what the user should know.
 
     Raises:
         UsageError: the cluster cannot be reached, or the log cannot be opened.
@@ -155,7 +174,7 @@ def process_on_cluster(
     try:
         run = start_run(log.parent)
         with _connected(address, setup.threads):
-            for result in _distribute(items, setup, run, results, stopped, say):
+            for result in _distribute(items, setup, run, results, stopped):
                 results.append(result)
                 reported.add(result.input)
                 yield result
@@ -225,11 +244,10 @@ def _distribute(
     run: Path,
     results: ResultLog,
     stopped: Callable[[], bool],
-    say: Callable[[str], None],
 ) -> Iterator[Result]:
     rows = [{"item": row_of(with_history(item, setup.options, results))} for item in items]
     threads, gpus, count = _share(setup)
-    say(f"{count} workers with {f'{gpus} GPU' if gpus else f'{threads} CPU threads'} each")
+    logger.info("%d workers with %s each", count, f"{gpus} GPU" if gpus else f"{threads} CPU threads")
     chunks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // CHUNK))
     done = chunks.map_batches(
         Worker,
@@ -244,7 +262,7 @@ def _distribute(
         for row in done.iter_rows():
             line = json.loads(row["line"])
             if "say" in line:
-                say(line["say"])
+                logger.info("%s", line["say"])
             elif "end" in line:
                 raise ShowfaceError(f"--cluster: a worker ended the run: {line['end']}")
             else:

@@ -34,7 +34,6 @@ def complete_folder(
     options: Options,
     log: Path | None,
     stopped: Callable[[], bool] = lambda: False,
-    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Result]:
     """Complete all items; one that fails does not touch the others.
 
@@ -44,7 +43,6 @@ def complete_folder(
         options: what is done to each image.
         log: ``results.jsonl`` in the output folder, or None to write none.
         stopped: asked before each item; true ends the run after the work in flight.
-        say: takes a line about what the user should know.
 
     Yields:
         Each result once it is final and in the log, in no particular order.
@@ -53,7 +51,7 @@ def complete_folder(
         UsageError: the log cannot be opened, or another run holds it.
         ShowfaceError: the log cannot be written any more; the run ends, and can be continued.
     """
-    readers, runner = InputReaders(options), BatchRunner(inpainter, options.batch_size, say)
+    readers, runner = InputReaders(options), BatchRunner(inpainter, options.batch_size)
     if log is None:
         named = (replace(item, result=unknown(item), replace=options.overwrite) for item in items)
         yield from complete_items(_next(named, stopped), runner, options, readers.open, None)

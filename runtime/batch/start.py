@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from .options import Options, absolute
 from .results_log import RESULTS_FILE, Result
 from .run import complete_folder
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +56,25 @@ class FolderRun:
     log: Path | None
     cluster: str | None
 
-    def start(self, model: Model, stopped: Callable[[], bool], say: Say) -> Iterator[Result]:
+    def start(self, model: Model, stopped: Callable[[], bool]) -> Iterator[Result]:
         """Load the networks and return the results, which come as they are finished.
 
         Args:
             model: the networks.
             stopped: asked between inputs; true ends the run after the work in flight.
-            say: takes a line about what the user should know.
 
         Raises:
             UsageError: the networks cannot be loaded, the cluster cannot be reached, or the log cannot be opened.
             ShowfaceError: the log cannot be written any more; the run ends, and can be continued.
         """
         if self.cluster is not None:
-            return self._start_on_cluster(self.cluster, model, stopped, say)
+            return self._start_on_cluster(self.cluster, model, stopped)
         inpainter = Inpainter.from_bundle(model.bundle, model.device, model.threads, model.backend)
-        say(f"using {inpainter.chain.description}")
+        logger.info("using %s", inpainter.chain.description)
         options = replace(self.options, batch_size=self.options.batch_size or inpainter.default_batch_size)
-        return complete_folder(self.items, inpainter, options, self.log, stopped, say)
+        return complete_folder(self.items, inpainter, options, self.log, stopped)
 
-    def _start_on_cluster(self, address: str, model: Model, stopped: Callable[[], bool], say: Say) -> Iterator[Result]:
+    def _start_on_cluster(self, address: str, model: Model, stopped: Callable[[], bool]) -> Iterator[Result]:
         if self.log is None:
             raise UsageError("--cluster completes folders; give a folder as OUTPUT")
         with extra("cluster"):
@@ -82,12 +82,10 @@ class FolderRun:
         folder = None if model.bundle is None else Path(os.path.abspath(model.bundle))
         digest = open_bundle(model.bundle).digest
         setup = Setup(folder, digest, model.backend, model.device, model.threads, self.output, self.options)
-        return process_on_cluster(self.items, setup, self.log, address, stopped, say)
+        return process_on_cluster(self.items, setup, self.log, address, stopped)
 
 
-def plan_run(
-    source: Path, output: Path, options: Options, suffix: str | None, cluster: str | None, say: Say
-) -> FolderRun:
+def plan_run(source: Path, output: Path, options: Options, suffix: str | None, cluster: str | None) -> FolderRun:
     """List the inputs of a run and check that they fit the output.
 
     Args:
@@ -96,13 +94,12 @@ def plan_run(
         options: what is done to each image.
         suffix: of all outputs, such as ``.png``; None keeps the suffix of the input.
         cluster: address of a Ray cluster, or ``local``; None runs here.
-        say: takes a line about each kind of entry that is passed over.
 
     Raises:
         UsageError: there is nothing to do, or input and output do not fit together.
     """
     if cluster is not None:
         source, output, options = Path(os.path.abspath(source)), Path(os.path.abspath(output)), absolute(options)
-    items = plan_items(source, output, options.masks.path, suffix, options.save_masks is not None, say)
+    items = plan_items(source, output, options.masks.path, suffix, options.save_masks is not None)
     single = source.is_file() and items[0].output == output
     return FolderRun(items, options, output, None if single else output / RESULTS_FILE, cluster)

@@ -55,20 +55,20 @@ def test_a_format_that_is_not_written_is_no_folder(face_folder, tmp_path, name):
     assert plan_items(image, tmp_path / "out.v2", None)[0].output == tmp_path / "out.v2" / "a.png"
 
 
-def test_what_is_passed_over_is_counted_and_named(face_folder, tmp_path):
+def test_what_is_passed_over_is_counted_and_named(face_folder, tmp_path, caplog):
     images, masks = face_folder
     (images / "deep").mkdir()
     for name in ("z.heic", "deep/y.AVIF", "deep/x.gif", "notes.txt"):
         (images / name).write_bytes(b"x")
     (images / "linked").symlink_to(masks)
-    said = []
-    plan_items(images, tmp_path / "out", None, say=said.append)
-    other, linked = sorted(said, reverse=True)
+    caplog.set_level("INFO", "showface")
+    plan_items(images, tmp_path / "out", None)
+    other, linked = sorted(caplog.messages, reverse=True)
     assert other.startswith("3 passed over, such as deep/x.gif: of the formats of images, showface reads .jpg")
     assert linked == "1 passed over, such as linked: links to folders are not followed"
-    said.clear()
-    plan_items(images, tmp_path / "out", images / "linked", say=said.append)  # a link to the masks is no omission
-    assert len(said) == 1
+    caplog.clear()
+    plan_items(images, tmp_path / "out", images / "linked")  # a link to the masks is no omission
+    assert len(caplog.messages) == 1
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
