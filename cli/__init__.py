@@ -7,6 +7,11 @@ from collections.abc import Sequence
 
 from .signals import end_at_signals
 
+HEADLESS = (
+    "where there are no graphical libraries, the headless one serves as well: "
+    "pip uninstall opencv-python; pip install opencv-python-headless"
+)
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
@@ -17,14 +22,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     end_at_signals()  # before the slow imports below
     from showface.runtime.errors import ExitCode, ShowfaceError
 
-    from .app import app
-    from .printing import errors
-    from .verbs import register
-
+    try:
+        from .app import app
+        from .printing import errors
+        from .verbs import register
+    except ImportError as error:
+        if "cv2" in sys.modules or "lib" not in str(error):
+            raise
+        print(f"error: OpenCV cannot be loaded: {error}; {HEADLESS}", file=sys.stderr)
+        sys.exit(ExitCode.USAGE)
     register(app)
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        app(args=arguments)
+        app(args=arguments, prog_name="showface")
     except ShowfaceError as error:
         if "--verbose" in arguments:
             raise
