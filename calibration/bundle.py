@@ -29,7 +29,7 @@ def write_int8_bundle(
         destination: folder to create; it must not exist.
         source: the float bundle.
         plan: is kept beside the graphs.
-        graphs: of the stages that are quantised, by name.
+        graphs: quantised graphs by stage.
         record: method, data digest and figures for the manifest; of JSON's types.
 
     Raises:

@@ -41,13 +41,13 @@ class Settings:
         images: folder of aligned faces.
         masks: folder of ratio bins, or of masks of the images' stems.
         work: folder of recording and ranges, kept so that an interrupted call goes on.
-        method: that finds the ranges.
+        method: how the ranges are found.
         target: who will run the result.
         faces: how many set the ranges.
         check_faces: how many judge the result.
         budget: what INT8 may cost.
         plan: file to replay instead of making a plan.
-        threads: for ONNX Runtime.
+        threads: number of CPU threads of ONNX Runtime.
     """
 
     bundle: Path | None
@@ -72,7 +72,7 @@ class Outcome:
         plan: as it was carried out.
         quality: verdict on faces that set no range.
         speed: batch → stage or ``chain`` → timing; empty where this machine cannot run the target.
-        sensitivities: of stages and groups; empty for a replayed plan.
+        sensitivities: figures of stages and groups; empty for a replayed plan.
         size_ratio: bytes of all ONNX files / bytes of their constants as float32.
         checked: the faces that judged, with the float chain's tensors.
         shop: what the variants are made of.
@@ -138,7 +138,7 @@ def calibrate(settings: Settings) -> Outcome:
     if not made:
         raise ShowfaceError(
             f"{settings.destination}: not written, no stage can be quantised within the budget and with a gain; "
-            "raise --max-psnr-drop, or choose another --method"
+            "raise the PSNR drop that is allowed, or choose another method"
         )
     logger.debug("measuring speed")
     speed = judge_speed(shop, plan, checked) if target is Target.CPU else {}

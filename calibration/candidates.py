@@ -35,12 +35,12 @@ class Workshop:
     """What every candidate is made of.
 
     Attributes:
-        stages: of the bundle's variant, in order.
+        stages: stages of the bundle's variant, in order.
         graphs: float graph of each stage.
         ranges: of each stage's tensors, under each setting of the method; the first stands.
         target: who will run the result.
-        sessions: of the float bundle, in order.
-        threads: for ONNX Runtime.
+        sessions: sessions of the float bundle, in order.
+        threads: number of CPU threads of ONNX Runtime.
     """
 
     stages: tuple[Stage, ...]
@@ -106,12 +106,12 @@ def open_workshop(
     Args:
         bundle: the float bundle.
         graphs: of its stages, from :func:`showface.calibration.rewrites.float_graph.float_graph`.
-        recording: of the faces that set the ranges.
-        digest: of their files.
+        recording: recorded faces that set the ranges.
+        digest: digest of their files.
         target: who will run the result.
-        method: that finds the ranges.
+        method: how the ranges are found.
         work: folder of the kept ranges.
-        threads: for ONNX Runtime.
+        threads: number of CPU threads of ONNX Runtime.
     """
     ranges = {}
     for stage in bundle.manifest.stages:

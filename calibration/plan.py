@@ -27,7 +27,7 @@ class Plan:
 
     Attributes:
         target: who runs the graphs.
-        method: that finds the ranges.
+        method: how the ranges are found.
         stages: stage → layer group → ``int8``, or ``float: `` and the reason; the order is that of the graph.
         settings: stage → setting of the method, such as the percentile; of stages left out it is chosen anew.
     """

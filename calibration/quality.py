@@ -26,8 +26,8 @@ class FaceScores:
     """One face, completed by the float chain and by the candidate.
 
     Attributes:
-        name: of the image file.
-        bucket: of hole ratios.
+        name: name of the image file.
+        bucket: range of hole ratios.
         truth: (L1 %, PSNR dB, SSIM) of the candidate's composed image against the ground truth.
         float_truth: the same of the float chain.
         hole_error: mean squared difference of both results inside the hole, values in [-1, 1]; 0 without a hole.
@@ -98,7 +98,7 @@ class Quality:
     Attributes:
         buckets: bucket → ``{"l1_percent", "psnr", "ssim", "float_l1_percent", "float_psnr", "float_ssim", "faces"}``.
         hole_psnr: mean over the faces of the candidate's PSNR against the float chain in the hole, dB.
-        worst_hole_psnr: of the worst face.
+        worst_hole_psnr: the same of the worst face.
         labels: mean share of equal categories.
         hole_error: mean squared difference in the hole; finite, so that it ranks.
     """

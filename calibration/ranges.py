@@ -68,7 +68,7 @@ def find_ranges(
         faces: inputs of the stage, one face at a time; memory does not grow with their number.
         method: which calibrator.
         symmetric: whether ranges lie around 0.
-        threads: for ONNX Runtime.
+        threads: number of CPU threads of ONNX Runtime.
 
     Returns:
         Each of :func:`settings_of` the method → tensor → range.

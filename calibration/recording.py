@@ -66,11 +66,11 @@ def record(folder: Path, bundle: Bundle, pairs: Sequence[Pair], digest: str, thr
     """Run the float chain over ``pairs``; shards that an earlier, interrupted call wrote are kept.
 
     Args:
-        folder: for the shards; made if missing.
+        folder: folder of the shards; made if missing.
         bundle: the float bundle.
         pairs: faces and masks.
-        digest: of the files of ``pairs``.
-        threads: for ONNX Runtime.
+        digest: digest of the files of ``pairs``.
+        threads: number of CPU threads of ONNX Runtime.
 
     Raises:
         UsageError: a file cannot be read, or every mask is empty.

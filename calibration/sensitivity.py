@@ -23,7 +23,7 @@ class Sensitivity:
     """What quantising one thing alone does to the chain.
 
     Attributes:
-        stage: of the stage table.
+        stage: its name in the stage table.
         group: of layers; None for all that the plan quantises in the stage.
         psnr_drop: dB against the ground truth, in the worst bucket.
         hole_psnr: dB against the float chain in the hole, mean.

@@ -22,8 +22,8 @@ class Timing:
     """Time of one batch, before and after.
 
     Attributes:
-        float_ms: of the float variant, the best of the runs.
-        int8_ms: of the quantised one, the best of the runs.
+        float_ms: best run of the float variant.
+        int8_ms: best run of the quantised variant.
         ratio: float time / quantised time, the median over the pairs of neighbouring runs; above 1 is faster.
     """
 

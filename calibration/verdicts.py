@@ -29,7 +29,7 @@ class QualityVerdict:
         passed: whether it is.
         violated: what it exceeds.
         quality: the figures.
-        scores: of each face.
+        scores: scores of each face.
     """
 
     passed: bool

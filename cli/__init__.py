@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ShowfaceError as error:
         if "--verbose" in arguments:
             raise
-        errors.print(f"error: {error}")
+        argument = getattr(error, "argument", None)
+        errors.print(f"error: {'' if argument is None else f'--{argument}: '}{error}")
         sys.exit(error.exit_code)
     except OSError as error:
         if "--verbose" in arguments:

@@ -111,7 +111,7 @@ def attribute_stages(
         bundle: the candidate.
         origin: PyTorch with the same weights.
         suspects: the cases that were the worst of each failed stage; the first that shows the error serves.
-        precision: of each stage.
+        precision: compute precision of each stage.
         run_of: returns what runs the marked graph of a stage; ONNX Runtime on the CPU by default.
 
     Returns:
@@ -166,7 +166,7 @@ def compare_modules(
         proto: the stage's graph.
         stage: its entry of the stage table.
         module: the same in PyTorch.
-        inputs: of the stage; others are left out.
+        inputs: inputs of the stage; others are left out.
         run: of the marked graph; ONNX Runtime on the CPU by default.
     """
     fed = {name: inputs[name] for name in stage.inputs}

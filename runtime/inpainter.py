@@ -52,7 +52,13 @@ class Inpainter:
         return 1 if self.chain.device == "cpu" else 8
 
     def complete(self, pixels: Pixels, hole: Hole, opaque: bool = False) -> Pixels:
-        """Complete one aligned face; see :meth:`complete_batch`."""
+        """Complete one aligned face; see :meth:`complete_batch`.
+
+        >>> face, hole = np.full((256, 256, 3), 128, np.uint8), np.zeros((256, 256), bool)
+        >>> hole[96:128, 96:160] = True
+        >>> Inpainter.from_bundle(device="cpu").complete(face, hole)[~hole].tolist() == face[~hole].tolist()
+        True
+        """
         return self.complete_batch([(pixels, hole)], opaque)[0]
 
     def complete_batch(self, faces: Sequence[tuple[Pixels, Hole]], opaque: bool = False) -> list[Pixels]:
@@ -108,4 +114,4 @@ class Inpainter:
             if session.stage.name == "parser":
                 with self._networks:
                     return session.run({"coarse_image": image})[LABELS]
-        raise UsageError("--mask-from class needs a bundle whose parser is a stage of its own; use the default bundle")
+        raise UsageError("categories are found by a bundle whose parser is a stage of its own; use the default bundle")

@@ -48,7 +48,7 @@ def build(
     from showface.runtime.backends.tensorrt.library import LIBRARIES, load_library
 
     if backend not in LIBRARIES:
-        raise UsageError(f"--backend {backend}: use {' or '.join(LIBRARIES)}")
+        raise UsageError(f"{backend} builds no engines; use {' or '.join(LIBRARIES)}", "backend")
     opened, trt = open_bundle(bundle), load_library(backend)
     with extra(LIBRARIES[backend].extra):
         import polygraphy  # noqa: F401 - the builder's process needs it

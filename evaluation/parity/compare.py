@@ -29,7 +29,7 @@ class Outcome:
 
     Attributes:
         result: the judged figures, as JSON can hold them.
-        pictures: of the worst images, worst first.
+        pictures: the worst images, worst first.
         suspects: for each stage alone, the cases that were the worst in one of its outputs' figures.
     """
 
@@ -180,7 +180,7 @@ def compare_sources(
         reference: what is right.
         candidate: what is to be proved.
         cases: read one by one and not kept.
-        tolerances: of each stage and of the ``chain``.
+        tolerances: bounds for each stage and for the ``chain``.
         seen: called after each case with the tensors of both sides' own chains.
 
     Raises:
@@ -192,7 +192,7 @@ def compare_sources(
         if seen is not None:
             seen(case, ours, theirs)
     if not comparison.cases:
-        raise UsageError("there is no image to compare; name a folder of faces with --images and --masks")
+        raise UsageError("there is no image to compare; name a folder of faces and their masks")
     return comparison.outcome(tolerances)
 
 

@@ -70,7 +70,7 @@ def evaluate(
     pairs = {bucket: pair_files(images, masks, bucket, limit) for bucket in BUCKETS}
     total = sum(map(len, pairs.values()))
     if network is not None and total < 2 * len(BUCKETS):  # all buckets hold the same images
-        raise UsageError(f"{images}: the Fréchet distance needs two images or more; leave --features out")
+        raise UsageError(f"{images}: the Fréchet distance needs two images or more; leave the features out")
     for bucket in BUCKETS:
         check_masks(pairs[bucket])
     buckets: dict[str, BucketScores] = {}
@@ -141,10 +141,10 @@ def run_evaluation(
     """Evaluate one method and return the Markdown table; what the verb ``evaluate`` does.
 
     Args:
-        choice: of the method.
+        choice: which method.
         test: faces and masks to measure on.
         device: ``auto``, ``cpu`` or ``cuda:N``, of the method and of the feature network.
-        threads: on the CPU; None takes all.
+        threads: number of CPU threads; None takes all.
         json_file: write the figures there.
         sheet: write the contact sheet there.
 

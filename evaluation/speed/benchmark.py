@@ -55,7 +55,7 @@ def run_benchmark(
         against: another bundle, backend or device of the same variant and image size.
         checkpoint: weights of the bundle, which PyTorch runs.
         plan: batches, rounds and warm-up.
-        threads: for the CPU; None takes all.
+        threads: number of CPU threads; None takes all.
         compiled: run PyTorch with ``torch.compile`` too.
         kernels: time ONNX Runtime's kernels of each stage.
         fresh: measure start, load and memory in processes of their own.
@@ -118,7 +118,7 @@ def _open_against(against: Candidate, bundle: ChainSubject, threads: int) -> Cha
     subject = against.open("against", threads)
     given, wanted = ((s.bundle.manifest.variant, s.bundle.manifest.image_size) for s in (subject, bundle))
     if given != wanted:
-        raise UsageError(f"--against {against.folder}: {given} is another variant or image size than {wanted}")
+        raise UsageError(f"{against.folder}: {given} is another variant or image size than {wanted}", "against")
     return subject
 
 

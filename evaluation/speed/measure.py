@@ -45,8 +45,8 @@ def measure_batch(
 
     Args:
         subjects: the first is what the others are compared with.
-        stages: of the bundle.
-        chain: that makes the inputs of the stages.
+        stages: stages of the bundle.
+        chain: chain that makes the inputs of the stages.
         faces: ``image`` [N, 3, H, W] and ``mask`` [N, 1, H, W]; repeated to fill the batch.
         batch: B.
         plan: how often.

@@ -31,7 +31,7 @@ def check_sheet(path: Path, faces: int) -> None:
     side = SIDES.get(path.suffix.lower())
     most = faces if side is None else side // TILE * FACES_A_ROW
     if faces > most:
-        raise UsageError(f"--sheet {path}: {path.suffix} holds {most} faces, not {faces}; choose .png or leave it out")
+        raise UsageError(f"{path}: {path.suffix} holds {most} faces, not {faces}; choose .png or leave it out", "sheet")
 
 
 def _tile(pixels: Pixels) -> NDArray[np.uint8]:
@@ -60,10 +60,10 @@ def write_sheet(
     """Write the contact sheet of all results that have an output file, in their order.
 
     Args:
-        path: of the picture; its suffix decides the format.
-        items: of the run.
-        results: of the run.
-        masks: where the holes came from.
+        path: path of the picture; its suffix decides the format.
+        items: all inputs of the run.
+        results: results of these inputs.
+        masks: source of the holes.
         saved: the folder where the run saved them; ``class`` masks are taken from there.
 
     Raises:

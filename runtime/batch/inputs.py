@@ -49,7 +49,11 @@ class Items(Sequence[Item]):
 
 
 def renamed(name: str, suffix: str) -> str:
-    """Return the relative path ``name`` with another suffix; one of the same format stays (``.jpeg``, ``.JPG``)."""
+    """Return the relative path ``name`` with another suffix; one of the same format stays (``.jpeg``, ``.JPG``).
+
+    >>> renamed("group/one.bmp", ".png"), renamed("two.JPEG", ".jpg")
+    ('group/one.png', 'two.JPEG')
+    """
     path = PurePosixPath(name)
     old = path.suffix.lower()
     same = {".jpeg": ".jpg", ".tiff": ".tif"}
@@ -165,7 +169,7 @@ def _target(source: Path, output: Path, wanted: str | None) -> Path:
         raise UsageError(f"{output}: showface does not write {suffix}; use one of {', '.join(SUFFIXES)}")
     named = suffix in SUFFIXES and not output.is_dir()
     if named and wanted is not None and renamed(output.name, wanted) != output.name:
-        raise UsageError(f"{output}: its suffix is not that of --format; leave --format out")
+        raise UsageError(f"{output}: its suffix is not that of the format; leave the format out")
     target = output if named else output / (source.name if wanted is None else renamed(source.name, wanted))
     if target.exists() and target.samefile(source):
         raise UsageError(f"{output}: is the input itself")

@@ -38,7 +38,7 @@ class Item:
     Attributes:
         source: the image file.
         relative: its path below the input folder; of a single image its name.
-        output: where its result goes.
+        output: path of its result.
         error: why it cannot even be listed.
         result: what will be reported, filled in as far as it is known.
         before: the last result of this input in the log.

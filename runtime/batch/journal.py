@@ -54,7 +54,7 @@ class Journal:
 
     Args:
         output: the output folder.
-        folder: of the run, from :func:`start_run`.
+        folder: folder of the run, from :func:`start_run`.
     """
 
     def __init__(self, output: Path, folder: Path) -> None:
@@ -68,7 +68,7 @@ class Journal:
         """Give ``data`` its name in the output folder: all of it or nothing, whenever the process dies.
 
         Args:
-            path: of the output, below the output folder.
+            path: path of the output, below the output folder.
             data: what it shall hold.
             result: what the run is going to report of it.
             replace: whether an existing file may be replaced.

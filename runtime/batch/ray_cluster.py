@@ -87,7 +87,7 @@ class Worker:
     """One model on one machine; Ray Data calls it with one chunk of tasks after the other.
 
     Args:
-        setup: of the run.
+        setup: settings of the run, identical on every worker.
         run: its folder, from :func:`showface.runtime.batch.journal.start_run`.
     """
 
@@ -159,7 +159,7 @@ def process_on_cluster(
 
     Args:
         items: from :func:`showface.runtime.batch.inputs.plan_items`, with absolute paths.
-        setup: of the workers.
+        setup: settings of the workers.
         log: ``results.jsonl`` in the output folder.
         address: of the cluster, or ``local`` to start one on this machine.
         stopped: asked between results; true ends the run.
@@ -217,7 +217,9 @@ def _connected(address: str, threads: int | None) -> Iterator[None]:
         _knock(address)
         ray.init(**start, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        raise UsageError(f"--cluster {address}: {error}; start one with: ray start --head") from error
+        raise UsageError(
+            f"{address} cannot be reached: {error}; start a cluster with: ray start --head", "cluster"
+        ) from error
     for number, handler in handlers.items():  # Ray has put its own there, which would end the run at once
         signal.signal(number, handler)
     context = ray.data.DataContext.get_current()
@@ -264,14 +266,14 @@ def _distribute(
             if "say" in line:
                 logger.info("%s", line["say"])
             elif "end" in line:
-                raise ShowfaceError(f"--cluster: a worker ended the run: {line['end']}")
+                raise ShowfaceError(f"a worker ended the run: {line['end']}")
             else:
                 yield Result(**line["result"])
             if stopped():
                 return
     except ray.exceptions.RayError as error:
         cause = str(error).strip().splitlines()[-1]
-        raise ShowfaceError(f"--cluster: the workers failed: {cause}; run the same command again") from error
+        raise ShowfaceError(f"the workers failed: {cause}; run the same command again") from error
 
 
 def _share(setup: Setup) -> tuple[int, int, int]:
@@ -284,7 +286,7 @@ def share(nodes: Sequence[tuple[int, int]], threads: int | None, device: str) ->
     """Return CPU threads and GPUs of a worker, and how many workers nodes of so many CPUs and GPUs have room for.
 
     Raises:
-        UsageError: for none.
+        UsageError: there is room for none.
     """
     gpu = int(device != "cpu" and any(gpus for _, gpus in nodes))
     threads = threads or (1 if gpu else min((cpus for cpus, _ in nodes if cpus), default=1))
@@ -292,8 +294,9 @@ def share(nodes: Sequence[tuple[int, int]], threads: int | None, device: str) ->
     if not count:
         most = max((cpus for cpus, gpus in nodes if gpus >= gpu), default=0)
         raise UsageError(
-            f"--cluster: no machine {'with a GPU ' if gpu else ''}has {threads} CPUs free for a worker; "
-            f"the largest has {most}: use a smaller --threads"
+            f"no machine {'with a GPU ' if gpu else ''}has {threads} CPUs free for a worker; "
+            f"the largest has {most}: use fewer threads a worker",
+            "cluster",
         )
     return threads, gpu, count
 

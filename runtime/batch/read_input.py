@@ -136,7 +136,9 @@ class InputReader:
         if self._was_made(item):
             return True
         if not item.replace:
-            raise InputError(f"{item.output}: exists and is not of an earlier run; add --overwrite to replace it")
+            raise InputError(
+                f"{item.output}: exists and is not of an earlier run; overwrite it, or choose another folder"
+            )
         return False
 
     def _was_made(self, item: Item) -> bool:
@@ -153,7 +155,7 @@ class InputReader:
             return None
         found = self.find_faces(photo.pixels, item.relative.as_posix())
         if not found:
-            raise InputError(f"{item.source}: no face was found; give its landmarks with --landmarks")
+            raise InputError(f"{item.source}: no face was found; give its landmarks")
         return [square_of(landmarks, photo.pixels.shape[:2], str(item.source)) for landmarks in found]
 
     def _hole_of_categories(self, photo: Photo, squares: list[Square] | None) -> Hole:
@@ -178,7 +180,7 @@ class InputReader:
         if lost:
             raise InputError(
                 f"{name}: {lost / np.count_nonzero(hole):.1%} of the hole lies outside the squares of the "
-                f"{len(squares)} faces found; give the landmarks of the others with --landmarks, or a smaller mask"
+                f"{len(squares)} faces found; give the landmarks of the others, or a smaller mask"
             )
         needed = [square for index, square in enumerate(squares) if (owner == index).any()]
         cuts = [cut_out(photo.pixels, hole, square, self.inpainter.image_size) for square in needed]

@@ -29,7 +29,7 @@ class Model:
         bundle: folder; None takes the one that ships with the package.
         backend: a value of ``Backend``.
         device: ``auto``, ``cpu`` or ``cuda:N``.
-        threads: for the CPU; None takes all.
+        threads: number of CPU threads; None takes all.
     """
 
     bundle: Path | None = None
@@ -76,7 +76,7 @@ class FolderRun:
 
     def _start_on_cluster(self, address: str, model: Model, stopped: Callable[[], bool]) -> Iterator[Result]:
         if self.log is None:
-            raise UsageError("--cluster completes folders; give a folder as OUTPUT")
+            raise UsageError("a cluster completes folders; give a folder as OUTPUT", "cluster")
         with extra("cluster"):
             from .ray_cluster import Setup, process_on_cluster
         folder = None if model.bundle is None else Path(os.path.abspath(model.bundle))

@@ -85,8 +85,9 @@ def find_detector(path: Path | None) -> Path:
     chosen = path or (Path(named) if named else None)
     if chosen is None:
         raise UsageError(
-            f"--align needs the YuNet face detector: give --face-detector FILE, set {DETECTOR_VARIABLE}, "
-            "or give --landmarks FILE; docs/align.md tells where the model is to be had"
+            f"faces are found by the YuNet detector: name its file, set {DETECTOR_VARIABLE}, or give landmarks; "
+            "docs/align.md tells where the model is to be had",
+            "align",
         )
     if not chosen.is_file():
         raise UsageError(f"{chosen}: no such face detector file; docs/align.md tells where it is to be had")

@@ -73,5 +73,5 @@ def test_empty_masks_are_refused_and_faceless_pictures_named(recorded):
 
 
 def test_faces_by_stem_need_masks(folders, tmp_path):
-    with pytest.raises(UsageError, match=r"--masks .*: no such file or folder"):
+    with pytest.raises(UsageError, match="no such file or folder"):
         choose_samples(folders[0], tmp_path / "none", 9, 3)

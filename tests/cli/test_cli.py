@@ -88,7 +88,7 @@ def test_inpaint_exits_with_0_when_all_is_done_and_1_when_one_input_failed(face_
 def test_inpaint_exits_with_2_when_nothing_can_be_run(face_folder, narrow_bundle, tmp_path):
     images, masks = face_folder
     for options, message in (
-        ((), "no masks given"),
+        ((), "no masks are given"),
         (("--masks", tmp_path / "nowhere"), "no such file"),
         (("--masks", masks, "--bundle", tmp_path), "no bundle here"),
     ):

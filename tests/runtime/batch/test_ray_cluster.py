@@ -202,7 +202,7 @@ def test_workers_fit_into_the_machines(nodes, threads, device, expected):
     ],
 )
 def test_a_worker_that_fits_nowhere_is_refused(nodes, threads, words):
-    with pytest.raises(UsageError, match=f"{words}.*smaller --threads"):
+    with pytest.raises(UsageError, match=f"{words}.*fewer threads a worker"):
         share(nodes, threads, "auto")
 
 
@@ -210,5 +210,5 @@ def test_a_cluster_that_is_not_there_is_refused(folders, narrow_bundle, tmp_path
     run = command(folders, narrow_bundle, tmp_path / "out", "--cluster", "127.0.0.1:1")
     result = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 2, result.stderr
-    assert "--cluster 127.0.0.1:1" in result.stderr.splitlines()[-1]
+    assert "--cluster: 127.0.0.1:1" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
