@@ -15,7 +15,7 @@ from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.files import atomic_folder
 from showface.runtime.version import __version__
 
-from .plan import INT8, Plan
+from .planning.plan import INT8, Plan
 
 PLAN_FILE = "plan.toml"
 

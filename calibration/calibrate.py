@@ -16,17 +16,17 @@ from showface.runtime.bundle import Bundle, check_new, open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError
 
 from .bundle import write_int8_bundle
-from .candidates import Workshop, library_versions, open_workshop
 from .placement import quantizable
-from .plan import INT8, Plan, read_plan
-from .plan_search import Budget, choose_settings, full_plan, new_plan, plan_faces
+from .planning.candidates import Workshop, library_versions, open_workshop
+from .planning.plan import INT8, Plan, read_plan
+from .planning.search import Budget, choose_settings, full_plan, new_plan, plan_faces
+from .planning.sensitivity import Sensitivity
+from .planning.speed import Timing
+from .planning.verdicts import QualityVerdict, drop_slow_stages, gate_quality, judge_speed, speed_text
 from .recording import Recorded, Recording, check_recording, record
 from .rewrites.float_graph import float_graph
 from .samples import Samples, choose_samples, flat_images
-from .sensitivity import Sensitivity
 from .settings import Method, Target
-from .speed import Timing
-from .verdicts import QualityVerdict, drop_slow_stages, gate_quality, judge_speed, speed_text
 
 logger = logging.getLogger(__name__)
 

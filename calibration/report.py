@@ -21,10 +21,10 @@ from showface.runtime.images.codec import encode_photo, write_file
 from showface.runtime.stages import CHAIN_OUTPUT
 
 from .calibrate import Outcome
-from .quality import FaceScores, compose, run_from
+from .planning.quality import FaceScores, compose, run_from
+from .planning.sensitivity import Sensitivity
 from .quantize import Range
 from .recording import Recorded
-from .sensitivity import Sensitivity
 
 AMPLIFICATION = 8
 GRAY = 90

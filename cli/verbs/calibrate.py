@@ -40,7 +40,7 @@ def calibrate(
     with extra("calibration"):
         from showface.calibration.calibrate import Settings
         from showface.calibration.calibrate import calibrate as make_variant
-        from showface.calibration.plan_search import Budget
+        from showface.calibration.planning.search import Budget
     if report is not None:
         with extra("calibration,report"):
             from showface.calibration.report import write_report

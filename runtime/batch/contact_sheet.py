@@ -14,7 +14,7 @@ from ..faces.masks import Hole, MaskSource, hole_of
 from ..images.codec import Pixels, encode_photo, read_photo, write_file
 from .item import Item
 from .results_log import Result
-from .saved_masks import saved_mask
+from .write_output import saved_mask
 
 TILE = 160  # pixels
 FACES_A_ROW = 2

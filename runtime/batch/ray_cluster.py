@@ -26,8 +26,7 @@ import ray.exceptions
 
 from ..bundle import open_bundle
 from ..errors import ShowfaceError, UsageError
-from ..inpainter import Inpainter
-from .batch_runner import BatchRunner
+from ..inpainter import BatchRunner, Inpainter
 from .item import Item
 from .journal import Journal, discard, end_runs, recover, start_run
 from .options import Options, processors, workers

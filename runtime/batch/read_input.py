@@ -24,7 +24,7 @@ from ..inpainter import Inpainter
 from .item import Face, Item
 from .options import Alignment, Options
 from .results_log import result_key
-from .saved_masks import key_of_mask, saved_mask
+from .write_output import key_of_mask, saved_mask
 
 
 class InputReaders:

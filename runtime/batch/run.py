@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import UsageError, system_errors
-from ..inpainter import Inpainter
-from .batch_runner import BatchRunner
+from ..inpainter import BatchRunner, Inpainter
 from .item import Item
 from .journal import Journal, discard, end_runs, recover, start_run
 from .options import Options

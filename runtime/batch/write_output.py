@@ -1,22 +1,34 @@
-"""The second half of the work on one input: compose, encode, and give the output its name."""
+"""The second half of the work on one input: compose, encode, and give the output its name; and save its mask.
+
+A saved mask carries the key of the result that it belongs to, and a digest of its own: one that was made otherwise, or
+edited since, is told from it.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import DiskFullError, InputError, ShowfaceError
 from ..faces.align import blend, owners
-from ..files import write_errors
+from ..faces.masks import Hole
+from ..files import read_file, write_errors
 from ..images.codec import Pixels, encode_photo, write_file
+from ..images.exif import PNG_HEADER, png_with_chunk
 from ..inpainter import Inpainter
 from .item import Item
 from .journal import Journal
 from .options import Options
 from .results_log import Result
-from .saved_masks import save_mask
+
+_WORD = b"showface\0"  # the keyword of the text chunk, before the key and the digest of the file without it
+_DIGITS = 64  # of a sha256
+_CHUNK = 12 + len(_WORD) + 2 * _DIGITS  # bytes
 
 
 def write_output(item: Item, options: Options, journal: Journal | None) -> Result:
@@ -87,3 +99,40 @@ def compose(item: Item, opaque: bool) -> Pixels:
     for index, (square, face) in enumerate(zip(squares, item.completed, strict=True)):
         blend(picture, item.hole, owner == index, square, face, opaque)
     return picture
+
+
+def saved_mask(folder: Path, item: Item) -> Path:
+    """Return where the hole of an input is saved."""
+    return (folder / item.relative).with_suffix(".png")
+
+
+def save_mask(hole: Hole, key: str, folder: Path, item: Item, overwrite: bool) -> None:
+    """Write the hole (H, W) of an input below ``folder``.
+
+    Raises:
+        InputError: it cannot be written, or a file is there that no run saved, or that was changed since.
+        DiskFullError: the disk is full.
+    """
+    path = saved_mask(folder, item)
+    data = _signed(encode_photo(hole.astype(np.uint8) * 255, ".png", lossy=False), key)
+    with write_errors(folder, path):
+        if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder)):
+            raise InputError(f"{path.parent}: is a link that leads out of {folder}")
+        if os.path.lexists(path) and not overwrite and key_of_mask(path) is None:
+            raise InputError(f"{path}: exists and was not saved by a run; overwrite it, or choose another folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, data)
+
+
+def key_of_mask(path: Path) -> str | None:
+    """Return the key of the result whose mask a file is; None where no run saved it, or it was changed since."""
+    try:
+        data = read_file(path)
+    except InputError:
+        return None
+    key = data[PNG_HEADER + 8 + len(_WORD) :][:_DIGITS].decode("latin-1")
+    return key if data == _signed(data[:PNG_HEADER] + data[PNG_HEADER + _CHUNK :], key) else None
+
+
+def _signed(data: bytes, key: str) -> bytes:
+    return png_with_chunk(data, b"tEXt", _WORD + (key + hashlib.sha256(data).hexdigest()).encode("latin-1"))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from showface.calibration.candidates import stage_ranges
 from showface.calibration.placement import default_float, quantizable
+from showface.calibration.planning.candidates import stage_ranges
 from showface.calibration.quantize import quantize
 from showface.calibration.recording import record
 from showface.calibration.rewrites.float_graph import float_graph

@@ -11,8 +11,8 @@ from PIL import Image
 from showface.calibration import placement
 from showface.calibration.calibrate import Settings, calibrate
 from showface.calibration.placement import FloatRule
-from showface.calibration.plan import read_plan
-from showface.calibration.plan_search import Budget
+from showface.calibration.planning.plan import read_plan
+from showface.calibration.planning.search import Budget
 from showface.calibration.ranges import settings_of
 from showface.calibration.settings import Method, Target
 from showface.cli import main
@@ -95,7 +95,7 @@ def times_of(work):
 
 
 def test_ranges_and_recording_are_used_again(calibrated, narrow_bundle, folders, call, monkeypatch):
-    monkeypatch.setattr("showface.calibration.verdicts.ROUNDS", {1: 1, 8: 1})
+    monkeypatch.setattr("showface.calibration.planning.verdicts.ROUNDS", {1: 1, 8: 1})
     root, _ = calibrated
     work = root / "int8.work"
     before = times_of(work)

@@ -205,7 +205,7 @@ def test_a_disk_that_is_full_of_masks_ends_the_run(run, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("showface.runtime.batch.saved_masks.write_file", full)
+    monkeypatch.setattr("showface.runtime.batch.write_output.write_file", full)
     with pytest.raises(DiskFullError, match="saved: No space left on device; make room"):
         run(save_masks=tmp_path / "saved")
     assert (tmp_path / "out" / "results.jsonl").read_text() == ""

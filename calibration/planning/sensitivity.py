@@ -6,11 +6,11 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from ..recording import Recorded
+from ..settings import Target
 from .candidates import Workshop
 from .plan import Plan
 from .quality import measure
-from .recording import Recorded
-from .settings import Target
 from .speed import compare_sessions
 
 logger = logging.getLogger(__name__)

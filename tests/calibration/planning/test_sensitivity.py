@@ -8,10 +8,11 @@ import onnx
 import pytest
 from onnx import TensorProto, load_from_string, numpy_helper
 
-from showface.calibration import plan_search as planning
-from showface.calibration.candidates import Workshop, stage_ranges
-from showface.calibration.plan import INT8, Plan
-from showface.calibration.plan_search import (
+from showface.calibration.planning import search as planning
+from showface.calibration.planning.candidates import Workshop, stage_ranges
+from showface.calibration.planning.plan import INT8, Plan
+from showface.calibration.planning.quality import Quality
+from showface.calibration.planning.search import (
     MARGIN,
     Budget,
     _cost,
@@ -21,11 +22,10 @@ from showface.calibration.plan_search import (
     make_plan,
     new_plan,
 )
-from showface.calibration.quality import Quality
-from showface.calibration.sensitivity import Sensitivity, probe_all
+from showface.calibration.planning.sensitivity import Sensitivity, probe_all
+from showface.calibration.planning.speed import Timing
+from showface.calibration.planning.verdicts import gate_quality, judge_quality, judge_speed, speed_text
 from showface.calibration.settings import Method, Target
-from showface.calibration.speed import Timing
-from showface.calibration.verdicts import gate_quality, judge_quality, judge_speed, speed_text
 from showface.evaluation.faces import BUCKETS
 from showface.runtime.backends.onnxruntime import open_session
 from showface.runtime.bundle import open_bundle
@@ -197,7 +197,7 @@ def test_a_budget_that_float_itself_fails(shop, recorded):
 
 
 def test_speed_is_measured_stage_by_stage(shop, recorded, monkeypatch):
-    monkeypatch.setattr("showface.calibration.verdicts.ROUNDS", {1: 1, 8: 1})
+    monkeypatch.setattr("showface.calibration.planning.verdicts.ROUNDS", {1: 1, 8: 1})
     speed = judge_speed(shop, plan_of(shop, "mrem"), list(recorded)[:1])
     assert set(speed) == {1, 8}
     assert set(speed[1]) == {"mrem", "chain"}

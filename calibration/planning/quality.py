@@ -16,7 +16,7 @@ from showface.runtime.backends.chain import Session
 from showface.runtime.faces.tensors import composite
 from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, LABELS
 
-from .recording import Recorded
+from ..recording import Recorded
 
 PEAK = 2.0  # of values in [-1, 1]
 

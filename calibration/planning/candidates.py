@@ -20,12 +20,12 @@ from showface.runtime.bundle import Bundle
 from showface.runtime.stages import Stage
 from showface.runtime.version import __version__
 
-from .placement import RULES, placed_tensors, quantizable
+from ..placement import RULES, placed_tensors, quantizable
+from ..quantize import quantize
+from ..ranges import PERCENTILES, SAMPLE, Options, cached_ranges, collapsed, find_ranges
+from ..recording import Recording
+from ..settings import Method, Target
 from .plan import Plan
-from .quantize import quantize
-from .ranges import PERCENTILES, SAMPLE, Options, cached_ranges, collapsed, find_ranges
-from .recording import Recording
-from .settings import Method, Target
 
 logger = logging.getLogger(__name__)
 

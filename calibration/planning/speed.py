@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from showface.evaluation.speed.timing import interleave, latency_of, ratio_of
 from showface.runtime.backends.chain import Session
 
-from .recording import Recorded
+from ..recording import Recorded
 
 BATCHES = (1, 8)
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from showface.runtime.batch.batch_runner import BatchRunner, is_out_of_memory
 from showface.runtime.errors import InputError
-from showface.runtime.inpainter import Inpainter
+from showface.runtime.inpainter import BatchRunner, Inpainter, is_out_of_memory
 
 
 @pytest.fixture(scope="module")

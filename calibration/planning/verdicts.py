@@ -9,11 +9,11 @@ from typing import Any
 
 from showface.runtime.backends.chain import Session
 
+from ..recording import Recorded
 from .candidates import Workshop
 from .plan import Plan
-from .plan_search import Budget
 from .quality import FaceScores, Quality, run_from, score_face, summarise
-from .recording import Recorded
+from .search import Budget
 from .speed import BATCHES, Timing, compare_stages
 
 logger = logging.getLogger(__name__)

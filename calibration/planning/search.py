@@ -11,13 +11,13 @@ from showface.evaluation.faces import BUCKETS
 from showface.runtime.backends.chain import Session
 from showface.runtime.errors import ShowfaceError
 
+from ..placement import default_float
+from ..recording import Recorded, Recording
+from ..settings import Method
 from .candidates import Workshop
-from .placement import default_float
 from .plan import INT8, Plan
 from .quality import Quality, from_psnr, measure, to_psnr
-from .recording import Recorded, Recording
 from .sensitivity import Sensitivity, probe_all
-from .settings import Method
 
 logger = logging.getLogger(__name__)
 
