@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import UsageError, system_errors
+from ..files import Write, write_flushed
 from ..inpainter import BatchRunner, Inpainter
 from .item import Item
 from .journal import Journal, discard, end_runs, recover, start_run
@@ -33,6 +34,7 @@ def complete_folder(
     options: Options,
     log: Path | None,
     stopped: Callable[[], bool] = lambda: False,
+    write: Write = write_flushed,
 ) -> Iterator[Result]:
     """Complete all items; one that fails does not touch the others.
 
@@ -42,6 +44,7 @@ def complete_folder(
         options: what is done to each image.
         log: ``results.jsonl`` in the output folder, or None to write none.
         stopped: asked before each item; true ends the run after the work in flight.
+        write: writes a whole file of the output folder to the disk.
 
     Yields:
         Each result once it is final and in the log, in no particular order.
@@ -57,7 +60,7 @@ def complete_folder(
         return
     results = open_log(log)
     try:
-        with _journal(log.parent) as journal:
+        with _journal(log.parent, write) as journal:
             known = (with_history(item, options, results) for item in items)
             # Closed before the journal and the log are, also where this generator is left by an error.
             with closing(complete_items(_next(known, stopped), runner, options, readers.open, journal)) as completed:
@@ -123,11 +126,11 @@ def _next(items: Iterator[Item], stopped: Callable[[], bool]) -> Callable[[], It
 
 
 @contextmanager
-def _journal(output: Path) -> Iterator[Journal]:
+def _journal(output: Path, write: Write) -> Iterator[Journal]:
     """Open the journal of a run; it is kept where the run does not end as it should."""
     folder = start_run(output)
     with system_errors(UsageError, output, "cannot be written"):
-        journal = Journal(output, folder)
+        journal = Journal(output, folder, write)
     keep = True
     try:
         yield journal

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import DiskFullError, InputError, ShowfaceError
 from ..faces.align import blend, owners
 from ..faces.masks import Hole
-from ..files import read_file, write_errors
+from ..files import Write, atomic_file, read_file, write_errors, write_flushed
 from ..images.codec import Pixels, encode_photo, write_file
 from ..images.exif import PNG_HEADER, png_with_chunk
 from ..inpainter import Inpainter
@@ -52,7 +52,8 @@ def write_output(item: Item, options: Options, journal: Journal | None) -> Resul
         if options.save_masks is not None:
             assert item.hole is not None
             assert done.key is not None
-            save_mask(item.hole, done.key, options.save_masks, item, options.overwrite)
+            write = write_flushed if journal is None else journal.write
+            save_mask(item.hole, done.key, options.save_masks, item, options.overwrite, write)
         done = replace(done, seconds=round(done.seconds + time.monotonic() - started, 4))
         if journal is not None:
             journal.publish(item.output, data, done, item.replace)
@@ -106,7 +107,7 @@ def saved_mask(folder: Path, item: Item) -> Path:
     return (folder / item.relative).with_suffix(".png")
 
 
-def save_mask(hole: Hole, key: str, folder: Path, item: Item, overwrite: bool) -> None:
+def save_mask(hole: Hole, key: str, folder: Path, item: Item, overwrite: bool, write: Write) -> None:
     """Write the hole (H, W) of an input below ``folder``.
 
     Raises:
@@ -121,7 +122,8 @@ def save_mask(hole: Hole, key: str, folder: Path, item: Item, overwrite: bool) -
         if os.path.lexists(path) and not overwrite and key_of_mask(path) is None:
             raise InputError(f"{path}: exists and was not saved by a run; overwrite it, or choose another folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, data)
+        with atomic_file(path) as temporary:
+            write(temporary, data)
 
 
 def key_of_mask(path: Path) -> str | None:

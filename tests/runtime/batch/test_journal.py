@@ -79,7 +79,7 @@ def test_a_rename_that_comes_too_late_fails(tmp_path, monkeypatch):
 
 
 def test_a_file_that_appears_while_the_journal_is_written_is_kept(tmp_path, monkeypatch):
-    journal = Journal(tmp_path, start_run(tmp_path))
+    journal = Journal(tmp_path, start_run(tmp_path), Path.write_bytes)
     real = os.fsync
 
     def appear(number):
@@ -87,7 +87,6 @@ def test_a_file_that_appears_while_the_journal_is_written_is_kept(tmp_path, monk
         (tmp_path / "a.png").write_bytes(b"precious")
 
     monkeypatch.setattr(os, "fsync", appear)
-    monkeypatch.setattr("showface.runtime.batch.journal.write_flushed", Path.write_bytes)
     with pytest.raises(InputError, match="appeared while the run went on"):
         journal.publish(tmp_path / "a.png", b"bytes", DONE, replace=False)
     assert (tmp_path / "a.png").read_bytes() == b"precious"

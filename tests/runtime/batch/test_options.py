@@ -17,6 +17,7 @@ from showface.runtime.errors import DiskFullError, UsageError
 from showface.runtime.faces.category_mask import category_region
 from showface.runtime.faces.masks import MaskSource, mask_source
 from showface.runtime.faces.tensors import prepare
+from showface.runtime.files import write_flushed
 from showface.runtime.images.codec import decode_photo
 from showface.runtime.inpainter import Inpainter
 from showface.runtime.stages import CATEGORIES
@@ -34,12 +35,11 @@ def run(inpainter, face_folder, tmp_path):
     """Return a function that completes the folder and returns the results by name; keywords go to the options."""
     images, masks = face_folder
 
-    def start(suffix=None, masks_from=None, stopped=lambda: False, **options):
+    def start(suffix=None, masks_from=None, stopped=lambda: False, write=write_flushed, **options):
         source = masks_from or MaskSource("file", masks)
         jobs = plan_items(images, tmp_path / "out", masks, suffix, "save_masks" in options)
-        results = complete_folder(
-            jobs, inpainter, Options(source, **options), tmp_path / "out" / "results.jsonl", stopped
-        )
+        log = tmp_path / "out" / "results.jsonl"
+        results = complete_folder(jobs, inpainter, Options(source, **options), log, stopped, write)
         return {result.input: result for result in results}
 
     return start
@@ -201,13 +201,12 @@ def test_a_mask_that_a_run_saved_is_known_again_and_follows_the_hole(run, face_f
     assert "was not saved by a run" in results["b.jpg"].error
 
 
-def test_a_disk_that_is_full_of_masks_ends_the_run(run, tmp_path, monkeypatch):
+def test_a_disk_that_is_full_of_masks_ends_the_run(run, tmp_path):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("showface.runtime.batch.write_output.write_file", full)
     with pytest.raises(DiskFullError, match="saved: No space left on device; make room"):
-        run(save_masks=tmp_path / "saved")
+        run(save_masks=tmp_path / "saved", write=full)
     assert (tmp_path / "out" / "results.jsonl").read_text() == ""
 
 

@@ -173,7 +173,7 @@ def test_what_no_other_chunk_will_fare_better_with_ends_the_run(work, monkeypatc
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("showface.runtime.batch.journal.write_flushed", full)
+    work[0].journal.write = full
     assert [line for line in work[1](0) if "No space left on device; make room" in line.get("end", "")]
 
 
