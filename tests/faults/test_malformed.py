@@ -126,7 +126,7 @@ def test_an_output_folder_that_leads_elsewhere_is_not_followed(bench, narrow_bun
 
 CRASHING = """
 import os, signal, sys, time
-from showface.runtime import decoder
+from showface.runtime.images import decoder_worker as decoder
 
 real = decoder.decode_photo
 

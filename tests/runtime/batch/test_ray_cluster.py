@@ -30,10 +30,10 @@ from showface.runtime.images.decoder_process import IsolatedDecoder
 FACES = 33  # three chunks for two workers
 # Of any number, so that a local cluster has two workers of one thread.
 TWO_PROCESSORS = """
-from showface.runtime import cluster
+from showface.runtime.batch import ray_cluster
 from showface.cli import main
 
-cluster.processors = lambda: 2
+ray_cluster.processors = lambda: 2
 main()
 """
 POISON = """
