@@ -112,8 +112,8 @@ def make_plan(
     """
     single = {(item.stage, item.group): item for item in found}
     every = [(stage, group) for stage in plan.stages for group in plan.quantized(stage)]
-    gains = _gains(found)
-    ranked = sorted(every, key=lambda key: -_cost(single[key], gains[key], budget) if key in single else -math.inf)
+    gains = gains_of(found)
+    ranked = sorted(every, key=lambda key: -cost_of(single[key], gains[key], budget) if key in single else -math.inf)
 
     opened: dict[str, tuple[list[str], Session]] = {}
 
@@ -150,7 +150,7 @@ def make_plan(
     return leave(chosen, violated)[0]
 
 
-def _gains(found: Iterable[Sensitivity]) -> dict[tuple[str, str], float]:
+def gains_of(found: Iterable[Sensitivity]) -> dict[tuple[str, str], float]:
     """Return what each group saves: its share of the time and its share of the weights that all groups save, added."""
     groups = {(item.stage, item.group): item for item in found if item.group is not None}
     times = {key: max(item.saved_ms, LEAST_MS) for key, item in groups.items()}
@@ -158,7 +158,7 @@ def _gains(found: Iterable[Sensitivity]) -> dict[tuple[str, str], float]:
     return {key: times[key] / time + item.weights / weights for key, item in groups.items()}
 
 
-def _cost(item: Sensitivity, gain: float, budget: Budget) -> float:
+def cost_of(item: Sensitivity, gain: float, budget: Budget) -> float:
     """Return how much of the budget a group uses for what it saves."""
     return budget.used(item.psnr_drop, item.hole_error, item.label_loss) / gain
 
@@ -207,7 +207,7 @@ def new_plan(
     The plan is made on ``faces``, of most of the budget, and anew of less while it fails on ``checked``.
     """
     full = replace(full_plan(shop, method), settings=shop.chosen(method))
-    found = probe_all(shop, full, _spread(faces, PROBE_FACES))
+    found = probe_all(shop, full, spread_over_buckets(faces, PROBE_FACES))
     allowed = budget.tightened(MARGIN)
     plans: list[Plan] = []
     while True:
@@ -229,10 +229,10 @@ def new_plan(
 
 def plan_faces(recording: Recording) -> list[Recorded]:
     """Return the first faces of each bucket that has a hole; few, for they stay in memory."""
-    return _spread((recorded for recorded in recording if recorded.face.hole.any()), PLAN_FACES)
+    return spread_over_buckets((recorded for recorded in recording if recorded.face.hole.any()), PLAN_FACES)
 
 
-def _spread(faces: Iterable[Recorded], count: int) -> list[Recorded]:
+def spread_over_buckets(faces: Iterable[Recorded], count: int) -> list[Recorded]:
     """Return the first of ``faces``, ``count`` in all, as many of each bucket."""
     chosen: list[Recorded] = []
     taken = dict.fromkeys(BUCKETS, 0)

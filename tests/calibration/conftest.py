@@ -58,7 +58,7 @@ def samples(folders):
 def recorded(tmp_path_factory, narrow_bundle, samples):
     """Return the recording of nine faces, of the narrow bundle."""
     folder = tmp_path_factory.mktemp("recording")
-    return record(folder, open_bundle(narrow_bundle), samples.calibration, samples.digest(), 1, print)
+    return record(folder, open_bundle(narrow_bundle), samples.calibration, samples.digest(), 1)
 
 
 @pytest.fixture(scope="session")

@@ -15,12 +15,12 @@ from showface.calibration.planning.quality import Quality
 from showface.calibration.planning.search import (
     MARGIN,
     Budget,
-    _cost,
-    _gains,
-    _spread,
     choose_settings,
+    cost_of,
+    gains_of,
     make_plan,
     new_plan,
+    spread_over_buckets,
 )
 from showface.calibration.planning.sensitivity import Sensitivity, probe_all
 from showface.calibration.planning.speed import Timing
@@ -79,7 +79,7 @@ def planted(graphs, three, shop, narrow_bundle):
 
 def test_a_planted_outlier_is_found(planted, recorded):
     faces, full = list(recorded)[:2], plan_of(planted, "memory")
-    found = probe_all(planted, full, faces, lambda text: None)
+    found = probe_all(planted, full, faces)
     groups = {item.group: item for item in found if item.group is not None}
     assert set(groups) == set(planted.groups()["memory"])
     ranked = sorted(groups.values(), key=lambda item: -item.hole_error)
@@ -87,7 +87,7 @@ def test_a_planted_outlier_is_found(planted, recorded):
     assert ranked[1].hole_error > 4 * ranked[2].hole_error
     whole = next(item for item in found if item.group is None)
     budget = Budget(psnr_drop=10.0, hole_psnr=(whole.hole_psnr + ranked[2].hole_psnr) / 2, labels=0.0)
-    plan = make_plan(planted, full, found, faces, budget, lambda text: None)
+    plan = make_plan(planted, full, found, faces, budget)
     left = {group for group, precision in plan.stages["memory"].items() if precision != INT8}
     assert left
     assert left <= {*OUTLIER, ranked[2].group}
@@ -99,10 +99,10 @@ def test_the_better_setting_is_chosen(shop, recorded):
     clipped = {tensor: (low / 20, high / 20) for tensor, (low, high) in shop.ranges["mrem"]["minmax"].items()}
     shop = replace(shop, ranges={**shop.ranges, "mrem": {"clipped": clipped, **shop.ranges["mrem"]}})
     faces, unchanged, plan = list(recorded)[:2], shop.settings(), plan_of(shop, "coarse", "mrem")
-    chosen = choose_settings(shop, plan, faces, Budget(), lambda text: None)
+    chosen = choose_settings(shop, plan, faces, Budget())
     assert (unchanged["mrem"], chosen.settings()["mrem"]) == ("clipped", "minmax")
     assert chosen.settings()["coarse"] == "minmax"  # there was no choice
-    given = choose_settings(shop, replace(plan, settings={"mrem": "clipped"}), faces, Budget(), lambda text: None)
+    given = choose_settings(shop, replace(plan, settings={"mrem": "clipped"}), faces, Budget())
     assert given.settings()["mrem"] == "clipped"
 
 
@@ -139,7 +139,7 @@ def test_a_plan_that_fails_on_other_faces_is_made_anew(planted, recorded, monkey
     bad, good = (judge_quality(planted.open(plan), faces, Budget()).quality.hole_psnr for plan in plans)
     budget, allowed = Budget(psnr_drop=10.0, hole_psnr=(good + bad) / 2, labels=0.0), []
 
-    def make(shop, plan, found, faces, tight, step):
+    def make(shop, plan, found, faces, tight):
         allowed.append(tight.hole_psnr)
         return plans[len(allowed) - 1]
 
@@ -162,16 +162,16 @@ def test_weights_count_beside_time(shop):
 
     found = [Sensitivity("memory", None, 0.02, 50.0, 1e-5, 0.0, 0.2, few + many)]
     found += [Sensitivity("memory", name, 0.01, 50.0, 1e-5, 0.0, 0.1, w) for name, w in (("few", few), ("many", many))]
-    gains = _gains(found)
+    gains = gains_of(found)
     assert sum(gains.values()) == pytest.approx(2.0)  # all of the time, and all of the weights
-    costs = {item.group: _cost(item, gains["memory", item.group], Budget()) for item in found[1:]}
+    costs = {item.group: cost_of(item, gains["memory", item.group], Budget()) for item in found[1:]}
     assert costs["few"] > costs["many"] > 0
 
 
 def test_as_many_faces_of_each_bucket(recorded):
-    spread = _spread(iter(recorded), 6)
+    spread = spread_over_buckets(iter(recorded), 6)
     assert Counter(item.face.bucket for item in spread) == dict.fromkeys(BUCKETS, 2)
-    assert [item.face.name for item in _spread(recorded, 3)] == [
+    assert [item.face.name for item in spread_over_buckets(recorded, 3)] == [
         next(item.face.name for item in recorded if item.face.bucket == bucket) for bucket in BUCKETS
     ]
 
@@ -193,7 +193,7 @@ def test_the_gate_fails_a_bad_stage(planted, recorded, caplog):
 
 def test_a_budget_that_float_itself_fails(shop, recorded):
     with pytest.raises(ShowfaceError, match="cannot be met, not even in float"):
-        make_plan(shop, plan_of(shop, "mrem"), [], list(recorded)[:1], Budget(-1.0), lambda text: None)
+        make_plan(shop, plan_of(shop, "mrem"), [], list(recorded)[:1], Budget(-1.0))
 
 
 def test_speed_is_measured_stage_by_stage(shop, recorded, monkeypatch):
