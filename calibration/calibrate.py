@@ -65,7 +65,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CalibrationResult:
     """What came out.
 
     Attributes:
@@ -97,7 +97,7 @@ class Outcome:
         }
 
 
-def calibrate(settings: Settings) -> Outcome:
+def calibrate(settings: Settings) -> CalibrationResult:
     """Write the INT8 variant of a bundle.
 
     Args:
@@ -144,7 +144,7 @@ def calibrate(settings: Settings) -> Outcome:
     speed = judge_speed(shop, plan, checked) if target is Target.CPU else {}
     size = sum(len(made[s.name].SerializeToString()) if s.name in made else len(bundle.model(s)) for s in shop.stages)
     ratio = size / sum(map(float_bytes, graphs.values()))
-    outcome = Outcome(plan, quality, speed, tuple(sensitivities), ratio, checked, shop)
+    outcome = CalibrationResult(plan, quality, speed, tuple(sensitivities), ratio, checked, shop)
     write_int8_bundle(settings.destination, bundle, plan, made, _manifest_record(settings, bundle, samples, outcome))
     return outcome
 
@@ -177,7 +177,9 @@ def _record(settings: Settings, bundle: Bundle, samples: Samples) -> tuple[Recor
     return recordings[0], recordings[1]
 
 
-def _manifest_record(settings: Settings, bundle: Bundle, samples: Samples, outcome: Outcome) -> dict[str, Any]:
+def _manifest_record(
+    settings: Settings, bundle: Bundle, samples: Samples, outcome: CalibrationResult
+) -> dict[str, Any]:
     """Return what the manifest keeps: where the ranges came from, the plan, and the figures."""
     return {
         "target": str(outcome.plan.target),

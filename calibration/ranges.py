@@ -34,7 +34,7 @@ from .settings import Method
 logger = logging.getLogger(__name__)
 
 Inputs = Mapping[str, NDArray[Any]]
-Options = dict[str, dict[str, Range]]  # setting of a method → tensor → range
+RangeOptions = dict[str, dict[str, Range]]  # setting of a method → tensor → range
 
 
 # ONNX Runtime's default of 128 bins for entropy is as many as it quantises to: nothing would be left to
@@ -59,7 +59,7 @@ def find_ranges(
     method: Method,
     symmetric: bool,
     threads: int | None = None,
-) -> Options:
+) -> RangeOptions:
     """Run ``model`` over ``faces`` and return the range of each of ``tensors``, under each setting of ``method``.
 
     Args:
@@ -184,7 +184,7 @@ def collapsed(ranges: Mapping[str, Range]) -> list[str]:
     return [name for name, (low, high) in ranges.items() if not high > low]
 
 
-def cached_ranges(path: Path, key: Mapping[str, Any], compute: Callable[[], Options]) -> Options:
+def cached_ranges(path: Path, key: Mapping[str, Any], compute: Callable[[], RangeOptions]) -> RangeOptions:
     """Return the ranges in ``path`` if they were computed under ``key``, else compute and keep them.
 
     Args:

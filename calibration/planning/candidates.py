@@ -22,7 +22,7 @@ from showface.runtime.version import __version__
 
 from ..placement import RULES, placed_tensors, quantizable
 from ..quantize import quantize
-from ..ranges import PERCENTILES, SAMPLE, Options, cached_ranges, collapsed, find_ranges
+from ..ranges import PERCENTILES, SAMPLE, RangeOptions, cached_ranges, collapsed, find_ranges
 from ..recording import Recording
 from ..settings import Method, Target
 from .plan import Plan
@@ -45,7 +45,7 @@ class Workshop:
 
     stages: tuple[Stage, ...]
     graphs: Mapping[str, ModelProto]
-    ranges: Mapping[str, Options]
+    ranges: Mapping[str, RangeOptions]
     target: Target
     sessions: Mapping[str, Session]
     threads: int | None
@@ -136,7 +136,7 @@ def open_workshop(
 
 def stage_ranges(
     graph: ModelProto, stage: Stage, recording: Recording, target: Target, method: Method, threads: int | None
-) -> Options:
+) -> RangeOptions:
     """Return the ranges of all tensors of ``stage`` that could get Q and DQ, over the recorded inputs."""
     inputs = ({name: recorded.tensors[name] for name in stage.inputs} for recorded in recording)
     tensors = placed_tensors(graph, stage.name, target)

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 PLAN_FACES = 30  # that settle settings and plan; one in ten goes far out of the usual ranges
 PROBE_FACES = 3  # one a bucket: every layer group runs the chain over them, only to be ranked
-MARGIN = 0.9  # of the budget: what a plan may use on its own faces
+BUDGET_MARGIN = 0.9  # of the budget: what a plan may use on its own faces
 ATTEMPTS = 3  # plans, until one holds on other faces
 RETURNS = 12  # groups that may go back to 8 bits, by what they save
 LEAST_MS = 1.0  # less is noise, and not worth keeping a costly group for
@@ -61,7 +61,7 @@ class Budget:
         """
 
         def bound(limit: float, allowed: float, own: float, judged: float) -> float:
-            return min(allowed, MARGIN * limit * max(own, 0.0) / judged) if judged > max(limit, 0.0) else allowed
+            return min(allowed, BUDGET_MARGIN * limit * max(own, 0.0) / judged) if judged > max(limit, 0.0) else allowed
 
         errors = (from_psnr(figure) for figure in (self.hole_psnr, allowed.hole_psnr, own.hole_psnr, judged.hole_psnr))
         losses = (1.0 - figure for figure in (self.labels, allowed.labels, own.labels, judged.labels))
@@ -208,7 +208,7 @@ def new_plan(
     """
     full = replace(full_plan(shop, method), settings=shop.chosen(method))
     found = probe_all(shop, full, spread_over_buckets(faces, PROBE_FACES))
-    allowed = budget.tightened(MARGIN)
+    allowed = budget.tightened(BUDGET_MARGIN)
     plans: list[Plan] = []
     while True:
         plan = make_plan(shop, full, found, faces, allowed)

@@ -17,7 +17,7 @@ from ..options import check_writable
 from ..printing import errors, status_of
 
 if TYPE_CHECKING:
-    from showface.calibration.calibrate import Outcome
+    from showface.calibration.calibrate import CalibrationResult
 
 
 def calibrate(
@@ -57,7 +57,7 @@ def calibrate(
     errors.print(f"wrote {out}; {kept} only serves to calibrate again and can be removed")
 
 
-def _print_outcome(outcome: Outcome) -> None:
+def _print_outcome(outcome: CalibrationResult) -> None:
     """Print the plan by stage, the figures by bucket, and the two verdicts."""
     console, figures, plan = Console(markup=False, soft_wrap=True), outcome.to_dict(), outcome.plan
     stages = Table("stage", "layer groups in INT8", "left in float", "× FP32, batch 1", "batch 8")

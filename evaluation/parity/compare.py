@@ -24,7 +24,7 @@ RESULT_SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ComparisonResult:
     """What a comparison found.
 
     Attributes:
@@ -127,10 +127,10 @@ class Comparison:
             arrays = (np.array(array) for array in (image, mask, ours, theirs))
             self.gallery.offer(badness, Picture(case.image_name(index), *arrays))
 
-    def outcome(self, tolerances: Mapping[str, Tolerance]) -> Outcome:
+    def outcome(self, tolerances: Mapping[str, Tolerance]) -> ComparisonResult:
         """Return what was found so far, judged by ``tolerances``."""
         suspects = {stage: list({c.name: c for c in worst.values()}.values()) for stage, worst in self.suspects.items()}
-        return Outcome(judge(self.figures(), tolerances), self.gallery.worst_first(), suspects)
+        return ComparisonResult(judge(self.figures(), tolerances), self.gallery.worst_first(), suspects)
 
     def figures(self) -> dict[str, Any]:
         """Return what was measured, not yet judged, as JSON can hold it."""
@@ -173,7 +173,7 @@ def compare_sources(
     cases: Iterable[Case],
     tolerances: Mapping[str, Tolerance],
     seen: Callable[[Case, Tensors, Tensors], None] | None = None,
-) -> Outcome:
+) -> ComparisonResult:
     """Compare two sources over a stream of cases.
 
     Args:

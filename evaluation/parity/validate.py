@@ -18,7 +18,7 @@ from showface.runtime.errors import UsageError, extra
 
 from ..faces import real_faces
 from .cases import Case, array_cases, face_cases, generated_cases
-from .compare import Outcome, compare_sources, read_result
+from .compare import ComparisonResult, compare_sources, read_result
 from .saved_outputs import OUTPUTS_FILE, SavedSource, open_outputs, save_outputs
 from .sources import Source, check_pair, golden_source, source_of_bundle
 from .tolerances import judge, override, plan_tolerances, stored_tolerances
@@ -112,7 +112,7 @@ class Validation:
 
     reference: Source
     candidate: Source
-    outcome: Outcome
+    outcome: ComparisonResult
 
 
 def validate(

@@ -15,7 +15,7 @@ from showface.runtime.errors import UsageError, extra
 from ..parity.sources import environment_of
 from .fresh_process import measure_fresh
 from .kernels import kernel_times
-from .measure import Plan, measure_batch, measure_phases
+from .measure import Schedule, measure_batch, measure_phases
 from .subjects import ChainSubject, Subject
 from .timing import available_threads, pin
 
@@ -42,7 +42,7 @@ def run_benchmark(
     first: Candidate,
     against: Candidate | None,
     checkpoint: Path | None,
-    plan: Plan,
+    plan: Schedule,
     threads: int | None = None,
     compiled: bool = False,
     kernels: bool = False,
@@ -122,7 +122,7 @@ def _open_against(against: Candidate, bundle: ChainSubject, threads: int) -> Cha
     return subject
 
 
-def _fresh(timed: Sequence[tuple[ChainSubject, Candidate]], plan: Plan, threads: int) -> dict[str, Any]:
+def _fresh(timed: Sequence[tuple[ChainSubject, Candidate]], plan: Schedule, threads: int) -> dict[str, Any]:
     return {
         f"{subject.name}, batch {size}": measure_fresh(
             subject.bundle.folder, candidate.backend, candidate.device, threads, size

@@ -20,7 +20,7 @@ NOTHING_KNOWN = Result("", "", "failed")
 
 
 @dataclass(frozen=True, slots=True)
-class Face:
+class PreparedFace:
     """One face that waits for its batch: ``image`` [3, size, size], ``mask`` [1, size, size].
 
     ``square`` tells where it goes in an unaligned picture; None where the whole picture is the face.
@@ -59,7 +59,7 @@ class Item:
     replace: bool = False
     photo: Photo | None = None
     hole: Hole | None = None
-    faces: tuple[Face, ...] = ()
+    faces: tuple[PreparedFace, ...] = ()
     copy: bytes | None = None
     completed: Sequence[NDArray[Any] | InputError] = ()
 

@@ -21,7 +21,7 @@ from ..files import read_file
 from ..images.codec import Photo, Pixels
 from ..images.decoder_process import IsolatedDecoder
 from ..inpainter import Inpainter
-from .item import Face, Item
+from .item import Item, PreparedFace
 from .options import Alignment, Options
 from .results_log import result_key
 from .write_output import key_of_mask, saved_mask
@@ -172,9 +172,9 @@ class InputReader:
             add_region(hole, region(cut_out(photo.pixels, hole, square, size)[0]), square)
         return hole
 
-    def _prepare(self, photo: Photo, hole: Hole, squares: list[Square] | None, name: str) -> tuple[Face, ...]:
+    def _prepare(self, photo: Photo, hole: Hole, squares: list[Square] | None, name: str) -> tuple[PreparedFace, ...]:
         if squares is None:
-            return (Face(*self.inpainter.prepare(photo.pixels, hole, name), None),)
+            return (PreparedFace(*self.inpainter.prepare(photo.pixels, hole, name), None),)
         owner = owners(squares, hole)
         lost = np.count_nonzero(hole & (owner < 0))
         if lost:
@@ -185,4 +185,4 @@ class InputReader:
         needed = [square for index, square in enumerate(squares) if (owner == index).any()]
         cuts = [cut_out(photo.pixels, hole, square, self.inpainter.image_size) for square in needed]
         prepared = [self.inpainter.prepare(*cut, name) for cut in cuts]
-        return tuple(Face(*tensors, square) for tensors, square in zip(prepared, needed, strict=True))
+        return tuple(PreparedFace(*tensors, square) for tensors, square in zip(prepared, needed, strict=True))

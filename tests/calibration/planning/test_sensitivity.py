@@ -13,7 +13,7 @@ from showface.calibration.planning.candidates import Workshop, stage_ranges
 from showface.calibration.planning.plan import INT8, Plan
 from showface.calibration.planning.quality import Quality
 from showface.calibration.planning.search import (
-    MARGIN,
+    BUDGET_MARGIN,
     Budget,
     choose_settings,
     cost_of,
@@ -122,14 +122,16 @@ def figures(psnr_drop, hole_psnr, labels):
 def test_broken_bounds_are_lowered_in_proportion():
     """Other faces lost twice the decibels: the next plan may lose half on its own, less the margin."""
     budget = Budget(psnr_drop=0.1, hole_psnr=34.0, labels=0.98)
-    allowed = budget.tightened(MARGIN)
+    allowed = budget.tightened(BUDGET_MARGIN)
     lowered = budget.lowered(allowed, figures(0.08, 40.0, 0.99), figures(0.2, 37.0, 0.96))
-    assert lowered.psnr_drop == pytest.approx(MARGIN * 0.1 * 0.08 / 0.2)
+    assert lowered.psnr_drop == pytest.approx(BUDGET_MARGIN * 0.1 * 0.08 / 0.2)
     assert lowered.hole_psnr == allowed.hole_psnr  # it held
-    assert 1 - lowered.labels == pytest.approx(MARGIN * 0.02 * 0.01 / 0.04)
+    assert 1 - lowered.labels == pytest.approx(BUDGET_MARGIN * 0.02 * 0.01 / 0.04)
     assert budget.lowered(allowed, figures(-0.01, 40.0, 1.0), figures(0.2, 40.0, 1.0)).psnr_drop == 0.0
     errors = budget.lowered(allowed, figures(0.0, 36.0, 1.0), figures(0.0, 33.0, 1.0))
-    assert errors.hole_psnr == pytest.approx(34.0 + 3.0 - 10 * np.log10(MARGIN))  # 3 dB more error, 3 dB less allowed
+    assert errors.hole_psnr == pytest.approx(
+        34.0 + 3.0 - 10 * np.log10(BUDGET_MARGIN)
+    )  # 3 dB more error, 3 dB less allowed
 
 
 def test_a_plan_that_fails_on_other_faces_is_made_anew(planted, recorded, monkeypatch, caplog):
@@ -148,7 +150,7 @@ def test_a_plan_that_fails_on_other_faces_is_made_anew(planted, recorded, monkey
     caplog.set_level("DEBUG", "showface")
     plan, _ = new_plan(planted, Method.MINMAX, faces, faces, budget)
     assert plan == plans[1]
-    margin = -10 * np.log10(MARGIN)
+    margin = -10 * np.log10(BUDGET_MARGIN)
     assert allowed == pytest.approx([budget.hole_psnr + margin, budget.hole_psnr + margin])
     assert any("dB in the hole" in text for text in caplog.messages)
 
