@@ -29,8 +29,12 @@ def psnr(result: Rgb, target: Rgb) -> float:
     >>> round(psnr(np.full((2, 2, 3), 51, np.uint8), np.zeros((2, 2, 3), np.uint8)), 3)
     13.979
     """
-    error = float(((result.astype(np.float64) - target) ** 2).mean())
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+    return decibel(float(((result.astype(np.float64) - target) ** 2).mean()), 255)
+
+
+def decibel(error: float, peak: float) -> float:
+    """Return the peak signal-to-noise ratio in dB of a mean squared error; infinite for 0."""
+    return float("inf") if error == 0 else float(10 * np.log10(peak**2 / error))
 
 
 def ssim(result: Rgb, target: Rgb) -> float:

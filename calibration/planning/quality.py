@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showface.evaluation.faces import BUCKETS
-from showface.evaluation.metrics import Rgb, l1_percent, psnr, ssim
+from showface.evaluation.metrics import Rgb, decibel, l1_percent, psnr, ssim
 from showface.runtime.backends.chain import Session
 from showface.runtime.faces.tensors import composite
 from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, LABELS
@@ -49,7 +49,7 @@ class FaceScores:
 
 def to_psnr(error: float) -> float:
     """Return the PSNR in dB of a mean squared error of values in [-1, 1]; infinite for 0."""
-    return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
+    return decibel(error, PEAK)
 
 
 def from_psnr(decibel: float) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from showface.runtime.backends import Backend, open_chain
+from showface.runtime.batch.options import processors
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError, extra
 
@@ -17,7 +18,7 @@ from .fresh_process import measure_fresh
 from .kernels import kernel_times
 from .measure import Schedule, measure_batch, measure_phases
 from .subjects import ChainSubject, Subject
-from .timing import available_threads, pin
+from .timing import pin
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def run_benchmark(
     Raises:
         UsageError: a bundle or the checkpoint cannot be loaded, or they do not belong together.
     """
-    threads = threads or available_threads()
+    threads = threads or processors()
     pin(threads)
     bundle = first.open("bundle", threads)
     timed = [(bundle, first)]

@@ -96,11 +96,6 @@ def pin(threads: int) -> list[int]:
     return processors
 
 
-def available_threads() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def figures(value: Latency | Ratio) -> dict[str, Any]:
     """Return the fields as JSON can hold them."""
     return asdict(value)
