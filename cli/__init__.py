@@ -22,27 +22,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     end_at_signals()  # before the slow imports below
     from showface.runtime.errors import ExitCode, ShowfaceError
 
-    try:
-        from .app import app
-        from .printing import errors
-        from .verbs import register
-    except ImportError as error:
-        if "cv2" in sys.modules or "lib" not in str(error):
-            raise
-        print(f"error: OpenCV cannot be loaded: {error}; {HEADLESS}", file=sys.stderr)
-        sys.exit(ExitCode.USAGE)
+    from .app import app
+    from .printing import errors
+    from .verbs import register
+
     register(app)
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         app(args=arguments, prog_name="showface")
-    except ShowfaceError as error:
+    except (ShowfaceError, OSError, ImportError) as error:
         if "--verbose" in arguments:
             raise
-        argument = getattr(error, "argument", None)
-        errors.print(f"error: {'' if argument is None else f'--{argument}: '}{error}")
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if "--verbose" in arguments:
+        if isinstance(error, ShowfaceError):
+            argument = getattr(error, "argument", None)
+            text, code = f"{'' if argument is None else f'--{argument}: '}{error}", error.exit_code
+        elif isinstance(error, OSError):
+            text = f"{error.filename or 'the system'}: {error.strerror or error}; --verbose tells where"
+            code = ExitCode.USAGE
+        elif "cv2" not in sys.modules and "lib" in str(error):
+            text, code = f"OpenCV cannot be loaded: {error}; {HEADLESS}", ExitCode.USAGE
+        else:
             raise
-        errors.print(f"error: {error.filename or 'the system'}: {error.strerror or error}; --verbose tells where")
-        sys.exit(ExitCode.USAGE)
+        errors.print(f"error: {text}")
+        sys.exit(code)

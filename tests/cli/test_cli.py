@@ -45,7 +45,7 @@ class Finder:
 
 sys.meta_path.insert(0, Finder())
 import showface.cli
-showface.cli.main(["info"])
+showface.cli.main(["inpaint", "faces", "out"])
 """
 
 
