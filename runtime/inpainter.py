@@ -19,7 +19,7 @@ from .errors import InputError, UsageError
 from .faces.masks import Hole
 from .faces.tensors import Array, composite, prepare
 from .images.codec import Pixels
-from .stages import LABELS
+from .stages import COARSE_IMAGE, LABELS
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Inpainter:
         for session in self.chain.sessions:
             if session.stage.name == "parser":
                 with self._networks:
-                    return session.run({"coarse_image": image})[LABELS]
+                    return session.run({COARSE_IMAGE: image})[LABELS]
         raise UsageError("categories are found by a bundle whose parser is a stage of its own; use the default bundle")
 
 

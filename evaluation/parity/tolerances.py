@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from showface.runtime.errors import UsageError
-from showface.runtime.stages import LABELS
+from showface.runtime.stages import CODES, LABELS
 
 from .stats import MARGIN_EDGES
 
@@ -35,10 +35,9 @@ class Tolerance:
     code_p99_factor: float = 1.0
 
 
-# They stand behind normalisations over 131,072 values. Where an input has no detail these are equal, and the
+# The codes stand behind normalisations over 131,072 values. Where an input has no detail these are equal, and the
 # rounding of a running float32 sum does not average out: n equal values are off by up to n·2⁻²⁵ of their sum, 2.4e-4
 # for the 8,192 that ONNX Runtime adds up in each lane of its InstanceNormalization (PyTorch adds up in cascades).
-CODES = ("memory_codes", "known_codes", "guidance")
 # float32: summation order only. TF32 and float16 both round to 10 bits of mantissa; float16 has the smaller range. A
 # parser is undecided where a face is hidden: in float16 up to 0.19 % of the labels of a face flip (default bundle, 60
 # faces, ONNX Runtime on the CPU), led by 0.061 at most in the reference, and what the chain's stages round adds up to
