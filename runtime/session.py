@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .stages import CHAIN_INPUTS, CHAIN_OUTPUT, Stage
@@ -22,6 +24,24 @@ class Session(Protocol):
         """Map the stage's inputs to its outputs, by the names of the stage table."""
 
 
+class Ticket(Protocol):
+    """Faces that a chain has been given."""
+
+    def result(self) -> NDArray[Any]:
+        """Wait for the faces and return ``completed_image`` [B, 3, H, W]; raises what went wrong with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A ticket of faces that were completed at once."""
+
+    completed: NDArray[Any]
+
+    def result(self) -> NDArray[Any]:
+        """Return ``completed_image`` [B, 3, H, W]."""
+        return self.completed
+
+
 class Chain:
     """The stages of a bundle, run one after the other: a fold over the stage table.
 
@@ -29,7 +49,12 @@ class Chain:
         sessions: of the stages, in order.
         description: what runs, where, and why, for people.
         device: ``cpu`` or ``cuda``.
+
+    Attributes:
+        overlaps: whether :meth:`submit` returns while the device works, so that the host can prepare the next faces.
     """
+
+    overlaps = False
 
     def __init__(self, sessions: Sequence[Session], description: str, device: Device = "cpu") -> None:
         self.sessions, self.description, self.device = sessions, description, device
@@ -60,6 +85,15 @@ class Chain:
             mask: [B, 1, H, W], 1 = hole.
         """
         return self.run(dict(zip(CHAIN_INPUTS, (image, mask), strict=True)))[CHAIN_OUTPUT]
+
+    def submit(self, images: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]]) -> Ticket:
+        """Give faces to the device, of whose result :meth:`Ticket.result` is asked later, in the same order.
+
+        Args:
+            images: of each face [3, H, W] float32 in [-1, 1]; an array [B, 3, H, W] serves.
+            masks: of each face [1, H, W] float32, 1 = hole.
+        """
+        return Done(self.complete(np.stack(images), np.stack(masks)))
 
     def close(self) -> None:
         """Give back what the backend holds; ONNX Runtime's sessions free themselves."""
