@@ -16,7 +16,7 @@ from .errors import UsageError
 from .faces import Array, composite, prepare
 from .images import Pixels
 from .masks import Hole
-from .session import Chain
+from .session import Chain, Ticket
 
 
 class Inpainter:
@@ -85,6 +85,21 @@ class Inpainter:
         """
         with self._networks:
             return self.chain.complete(image, mask)
+
+    def submit(self, images: Sequence[Array], masks: Sequence[Array]) -> Ticket:
+        """Give prepared faces to the networks, whose result :meth:`collect` waits for.
+
+        Args:
+            images: of each face [3, size, size] in [-1, 1].
+            masks: of each face [1, size, size], 1 = hole.
+        """
+        with self._networks:
+            return self.chain.submit(images, masks)
+
+    def collect(self, ticket: Ticket) -> NDArray[Any]:
+        """Return ``completed_image`` [B, 3, size, size] of faces that were submitted."""
+        with self._networks:
+            return ticket.result()
 
     def parse(self, image: Array) -> NDArray[Any]:
         """Return the parser's ``semantic_map`` [B, size, size] of prepared faces without holes.

@@ -9,11 +9,12 @@ depends neither on the number of its files nor, beyond a few of them, on their s
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from .inference import BatchRunner
+from .inference import BatchRunner, Pending
 from .loading import Loaded, Task
 from .queues import Aborted, BoundedQueue
 from .results import Result
@@ -136,16 +137,36 @@ def _batches(shared: _Shared) -> Iterator[list[Loaded]]:
         yield batch
 
 
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """Inputs whose faces the device has been given, and the seconds that this took."""
+
+    batch: list[Loaded]
+    pending: Pending
+    seconds: float
+
+
 def _complete(shared: _Shared, clock: Callable[[], float]) -> None:
+    """Complete batch by batch; where the device works by itself, the next batch is prepared before one is fetched."""
+    runner, flights = shared.work.runner, deque[_Flight]()
     for batch in _batches(shared):
         started = clock()
-        faces = [(face.image, face.mask) for item in batch for face in item.faces]
-        completed = iter(shared.work.runner.complete(faces))
-        share = (clock() - started) / max(1, len(faces))
-        for item in batch:
-            mine = [next(completed) for _ in item.faces]
-            shared.finished.put(Finished(item, mine, share * len(mine)), item.weight)
+        pending = runner.start([(face.image, face.mask) for item in batch for face in item.faces])
+        flights.append(_Flight(batch, pending, clock() - started))
+        if len(flights) > int(runner.overlaps):
+            _hand_over(shared, flights.popleft(), clock)
+    while flights:
+        _hand_over(shared, flights.popleft(), clock)
     shared.finished.producer_done()
+
+
+def _hand_over(shared: _Shared, flight: _Flight, clock: Callable[[], float]) -> None:
+    started = clock()
+    completed = iter(shared.work.runner.finish(flight.pending))
+    share = (flight.seconds + clock() - started) / max(1, len(flight.pending.faces))
+    for item in flight.batch:
+        mine = [next(completed) for _ in item.faces]
+        shared.finished.put(Finished(item, mine, share * len(mine)), item.weight)
 
 
 def _write(shared: _Shared) -> None:

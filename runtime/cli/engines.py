@@ -29,7 +29,9 @@ def build(
     backend: EngineBackendOption,
     target: TargetOption = None,
     min_batch: BatchOption = 1,
-    opt_batch: BatchOption = 1,
+    opt_batch: Annotated[
+        int | None, typer.Option(help="Batch that kernels are tuned for; default: the greatest.")
+    ] = None,
     max_batch: BatchOption = 8,
     check: Annotated[bool, typer.Option("--check", help="Parse only, and show what would not build.")] = False,
     tf32: Annotated[bool, typer.Option("--tf32", help="Let float32 products use TensorFloat-32.")] = False,
@@ -67,7 +69,7 @@ def build(
         return request.BuildOptions(
             backend=backend,
             target=chosen,
-            batches=(min_batch, opt_batch, max_batch),
+            batches=(min_batch, max_batch if opt_batch is None else opt_batch, max_batch),
             tf32=tf32,
             optimization_level=optimization_level,
             workspace_mib=workspace,

@@ -157,15 +157,20 @@ class CudaRuntime:
 
     def end_capture(self, stream: int) -> int:
         """Return the collected graph, on the device and ready to be launched."""
-        graph = self._call("cudaStreamEndCapture", stream)
         try:
-            executable = int(self._call("cudaGraphInstantiate", graph, 0))
-        finally:
-            self._ask("cudaGraphDestroy", graph)
-        status, _ = self._ask("cudaGraphUpload", executable, stream)
-        if status != 0:
-            self._ask("cudaGraphExecDestroy", executable)
-            raise self._error("cudaGraphUpload", status)
+            graph = self._call("cudaStreamEndCapture", stream)
+            try:
+                executable = int(self._call("cudaGraphInstantiate", graph, 0))
+            finally:
+                self._ask("cudaGraphDestroy", graph)
+            try:
+                self._call("cudaGraphUpload", executable, stream)
+            except ShowfaceError:
+                self._ask("cudaGraphExecDestroy", executable)
+                raise
+        except ShowfaceError:
+            self._ask("cudaGetLastError")  # TensorRT would find it after its next launch, and take it for its own
+            raise
         return executable
 
     def abort_capture(self, stream: int) -> None:
