@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
+from .session import Faces
 from .stages import CHAIN_INPUTS, TENSORS
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Shapes:
             )
         return np.ascontiguousarray(array)
 
-    def check_faces(self, images: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]]) -> None:
+    def check_faces(self, images: Faces, masks: Faces) -> None:
         """Check the two inputs of the chain, face by face; neither is copied.
 
         Args:
@@ -93,7 +94,7 @@ class Chunk:
     count: int
     batch: int
 
-    def cut(self, faces: Sequence[NDArray[Any]], target: NDArray[Any]) -> None:
+    def cut(self, faces: Faces, target: NDArray[Any]) -> None:
         """Fill ``target`` [batch, …] with the chunk of ``faces``; its last face is repeated."""
         for place, face in enumerate(faces[self.start : self.start + self.count]):
             target[place] = face

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .batches import Chunk, Shapes, batch_sizes, chunks
 from .errors import ShowfaceError
 from .onnxruntime_backend import OnnxRuntimeSession, device_errors
-from .session import Chain, Device, Ticket
+from .session import Chain, Device, Faces, Ticket
 from .stages import CHAIN_INPUTS, CHAIN_OUTPUT, TENSORS
 
 GREATEST = 8  # faces a batch; more gain nothing once the device is full, and each batch keeps memory of its own
@@ -77,19 +77,19 @@ class BoundChain(Chain):
         """
         return self.submit(image, mask).result()
 
-    def submit(self, images: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]]) -> Ticket:
+    def submit(self, images: Faces, masks: Faces) -> Ticket:
         """Give faces to the device; a thread of the chain works on them in the order in which they come."""
         self._shapes.check_faces(images, masks)
         return self._worker.submit(self._complete, images, masks)
 
-    def _complete(self, images: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    def _complete(self, images: Faces, masks: Faces) -> NDArray[Any]:
         completed = self._shapes.empty(CHAIN_OUTPUT, len(images))
         with device_errors(self._index if self.device == "cuda" else None):
             for chunk in chunks(len(images), self._sizes):
                 completed[chunk.start : chunk.start + chunk.count] = self._run(chunk, images, masks)
         return completed
 
-    def _run(self, chunk: Chunk, images: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    def _run(self, chunk: Chunk, images: Faces, masks: Faces) -> NDArray[Any]:
         turn = self._turns.get(chunk.batch)
         if turn is None:
             turn = self._turns[chunk.batch] = self._turn(chunk.batch)
@@ -98,7 +98,8 @@ class BoundChain(Chain):
             turn.values[name].update_inplace(turn.host[name])
         for session, binding in turn.bindings:
             session.run_with_iobinding(binding)  # returns when the device has done its work
-        return turn.values[CHAIN_OUTPUT].numpy()[: chunk.count]
+        completed: NDArray[Any] = turn.values[CHAIN_OUTPUT].numpy()
+        return completed[: chunk.count]
 
     def _turn(self, batch: int) -> Turn:
         """Allocate the tensors of a batch on the device and bind the sessions to them."""

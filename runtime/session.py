@@ -13,6 +13,7 @@ from .stages import CHAIN_INPUTS, CHAIN_OUTPUT, Stage
 
 Device = Literal["cpu", "cuda"]
 Tensors = Mapping[str, NDArray[Any]]
+Faces = Sequence[NDArray[Any]] | NDArray[Any]  # of each face [C, H, W]; an array [B, C, H, W] serves
 
 
 class Session(Protocol):
@@ -86,14 +87,14 @@ class Chain:
         """
         return self.run(dict(zip(CHAIN_INPUTS, (image, mask), strict=True)))[CHAIN_OUTPUT]
 
-    def submit(self, images: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]]) -> Ticket:
+    def submit(self, images: Faces, masks: Faces) -> Ticket:
         """Give faces to the device, of whose result :meth:`Ticket.result` is asked later, in the same order.
 
         Args:
             images: of each face [3, H, W] float32 in [-1, 1]; an array [B, 3, H, W] serves.
             masks: of each face [1, H, W] float32, 1 = hole.
         """
-        return Done(self.complete(np.stack(images), np.stack(masks)))
+        return Done(self.complete(np.stack(list(images)), np.stack(list(masks))))
 
     def close(self) -> None:
         """Give back what the backend holds; ONNX Runtime's sessions free themselves."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..batches import Chunk, Shapes, batch_sizes, chunks
 from ..errors import DeviceLostError, ShowfaceError, UsageError
-from ..session import Chain, Tensors
+from ..session import Chain, Faces, Tensors
 from ..stages import CHAIN_INPUTS, CHAIN_OUTPUT, TENSORS
 from .device import Cuda
 from .engine import Engine, Graphs
@@ -164,9 +164,9 @@ class DeviceChain(Chain):
             memory = np.ctypeslib.as_array((ctypes.c_byte * size).from_address(address))
             host[name] = memory.view(TENSORS[name].dtype).reshape(self._shapes.shape(name, self.sizes[-1]))
         ends = {name: self._device_memory(stack, name) for name in ENDS}
-        events = (_owned(stack, cuda.create_event(), cuda.destroy_event) for _ in range(3))
+        uploaded, computed, downloaded = (_owned(stack, cuda.create_event(), cuda.destroy_event) for _ in range(3))
         sessions = [EngineSession(e.stage, e.contexts[turn % len(e.contexts)], self._shapes, e.reason) for e in engines]
-        return Slot({**inner, **ends}, host, *events, sessions)
+        return Slot({**inner, **ends}, host, uploaded, computed, downloaded, sessions)
 
     def _wait_first(self, stack: ExitStack) -> None:
         """Let the stack begin with a wait for all work, in whichever thread it is unwound."""
@@ -222,7 +222,7 @@ class DeviceChain(Chain):
             self._shapes.checked(name, array)
         return self.submit(image, mask).result()
 
-    def submit(self, images: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]]) -> Flight:
+    def submit(self, images: Faces, masks: Faces) -> Flight:
         """Give faces to the device; see :meth:`~..session.Chain.submit`. A third batch waits for the first.
 
         Each face is written straight into the page-locked memory that is uploaded.

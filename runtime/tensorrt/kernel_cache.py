@@ -47,7 +47,8 @@ class KernelCache:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path, self._cache, self._stored = path, None, b""
+        self._path, self._stored = path, b""
+        self._cache: Any = None
 
     def attach(self, config: Any) -> None:
         """Let contexts of an ``IRuntimeConfig`` use the cache; the device has to be the thread's current one."""

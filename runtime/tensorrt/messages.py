@@ -32,7 +32,7 @@ def error_recorder(trt: Any) -> Any:
     reference, since the library may not.
     """
 
-    class Recorder(trt.IErrorRecorder):  # type: ignore[name-defined, misc]
+    class Recorder(trt.IErrorRecorder):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.errors: list[tuple[Any, str]] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..batches import Chunk, Shapes
 from ..errors import ShowfaceError
+from ..session import Faces
 from ..stages import CHAIN_INPUTS, CHAIN_OUTPUT
 from .device import Cuda
 from .session import EngineSession
@@ -55,8 +56,8 @@ class Slot:
     def start(
         self,
         chunk: Chunk,
-        images: Sequence[NDArray[Any]],
-        masks: Sequence[NDArray[Any]],
+        images: Faces,
+        masks: Faces,
         shapes: Shapes,
         cuda: Cuda,
         streams: Streams,

@@ -1,4 +1,4 @@
-"""What the builder's process asks of the library: the flags of an engine, TensorRT's branch, and each refusal's remedy."""
+"""What the builder asks of the library: the flags of an engine, TensorRT's branch, and the remedy of each refusal."""
 
 import json
 import os
