@@ -16,10 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from showface.runtime.backends.tensorrt.library import load_library
+from showface.runtime.backends.tensorrt.messages import error_recorder
+from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, platform_here
 from showface.runtime.errors import UsageError
-from showface.runtime.tensorrt.library import load_library
-from showface.runtime.tensorrt.messages import error_recorder
-from showface.runtime.tensorrt.sidecar import AMPERE_PLUS, platform_here
 
 from .network import Refusal, io_dtypes, parse, product_dtypes, wrong_products
 from .request import BuildOptions, EngineRequest

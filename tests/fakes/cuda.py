@@ -32,7 +32,7 @@ class Work:
 
 
 class FakeCuda:
-    """:class:`showface.runtime.tensorrt.device.Cuda`, with a budget of device and of pinned memory.
+    """:class:`showface.runtime.backends.tensorrt.device.Cuda`, with a budget of device and of pinned memory.
 
     Attributes:
         broken: the text of a sticky error; from then on every call fails with it, those that give back included.

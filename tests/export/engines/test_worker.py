@@ -10,9 +10,9 @@ import pytest
 from showface.export.engines.process import run_request
 from showface.export.engines.request import BuildOptions, engine_request, is_current
 from showface.export.engines.worker import _refused_by_builder
+from showface.runtime.backends.tensorrt.library import load_library
+from showface.runtime.backends.tensorrt.sidecar import platform_here
 from showface.runtime.stages import STAGES
-from showface.runtime.tensorrt.library import load_library
-from showface.runtime.tensorrt.sidecar import platform_here
 
 # Serves one request and tells the flags of the builder's config. TensorRT's libraries are not to be had without its
 # own index: its branch runs over TensorRT-RTX's library under the other name, which proves names and not kernels.
@@ -110,7 +110,7 @@ def test_tensorrt_builds_on_the_device_that_was_asked_for(
 
 def test_engines_of_another_system_are_built_again_where_they_are_not_portable(bundle_copy, options, tmp_path):
     from showface.export.engines.build import build_engines
-    from showface.runtime.tensorrt.sidecar import EngineFolder, read_sidecar
+    from showface.runtime.backends.tensorrt.sidecar import EngineFolder, read_sidecar
 
     bundle = bundle_copy()
     version = load_library("tensorrt-rtx").__version__

@@ -1,0 +1,214 @@
+"""Sessions on ONNX Runtime, on the CPU or on CUDA; never silently on another device than asked."""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..errors import DeviceLostError, ShowfaceError, UsageError
+from ..stages import Stage
+from .batches import Shapes
+from .chain import Chain, Tensors
+from .cuda_devices import STICKY_ERRORS, cuda_device_count, driver_version, lost_device
+
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+ERRORS_ONLY = 3
+CUDA_OPTIONS = {
+    # TF32 would cost the parity with PyTorch that the bundle promises.
+    "use_tf32": "0",
+    # The search times every convolution for every batch that it meets, and may choose otherwise the next time.
+    "cudnn_conv_algo_search": "HEURISTIC",
+    # Each session has an arena of its own, which would double whenever it grows.
+    "arena_extend_strategy": "kSameAsRequested",
+}
+_CODE = re.compile(r"CUDA (?:failure|error) (\d+)")
+LOG_TAIL = 300  # characters of what ONNX Runtime printed that an error repeats
+
+
+@dataclass(slots=True)
+class OnnxRuntimeSession:
+    """One stage in an ONNX Runtime session."""
+
+    stage: Stage
+    session: ort.InferenceSession
+    cuda_index: int | None = None
+
+    def run(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """Map the stage's inputs to its outputs, by the names of the stage table."""
+        with device_errors(self.cuda_index):
+            outputs = self.session.run(list(self.stage.outputs), dict(inputs))
+        return dict(zip(self.stage.outputs, outputs, strict=True))
+
+
+@contextmanager
+def device_errors(cuda_index: int | None) -> Iterator[None]:
+    """Tell the loss of a CUDA device from an error of one batch.
+
+    ONNX Runtime names CUDA's error where a call of CUDA failed, but not where cuDNN or cuBLAS did, so that a small
+    copy to the device is tried then: after the errors that matter here it fails with their number.
+
+    Raises:
+        DeviceLostError: no later call can succeed.
+    """
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's own types derive from Exception and are not exported
+        if cuda_index is None or isinstance(error, ShowfaceError):
+            raise
+        said = str(error)
+        try:
+            ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", cuda_index)
+        except Exception as probe:
+            said = f"{said} {probe}"
+        if STICKY_ERRORS & {int(code) for code in _CODE.findall(said)}:
+            raise DeviceLostError(lost_device(cuda_index, _tail(str(error)))) from error
+        raise
+
+
+def parse_device(device: str) -> int | None:
+    """Return the CUDA index of ``cuda:N``, or None for ``cpu``.
+
+    Raises:
+        UsageError: neither of the two.
+    """
+    if device == "cpu":
+        return None
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise UsageError(f"--device {device}: use auto, cpu or cuda:N")
+    return int(index or 0)
+
+
+def session_options(threads: int | None) -> ort.SessionOptions:
+    """Return the options that every session of a chain has; ``threads`` of None leaves their number to the library."""
+    options = ort.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    # A pattern is kept for each shape that was seen, beside the arena: 589 MiB instead of 359 at batch 1.
+    options.enable_mem_pattern = False
+    # The threads of a stage that has ended would spin on while the next stage wants their processors.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+@functools.cache
+def preload_libraries() -> str:
+    """Load the CUDA libraries that pip has installed, once, and return what ONNX Runtime says of those it missed.
+
+    They lie in ``site-packages/nvidia``, where the loader of the system does not look.
+    """
+    if not hasattr(ort, "preload_dlls"):
+        return ""
+    said = io.StringIO()
+    with redirect_stdout(said):  # it prints what it cannot load
+        ort.preload_dlls()
+    return _tail(said.getvalue())
+
+
+def open_session(data: bytes, stage: Stage, cuda_index: int | None, threads: int | None) -> OnnxRuntimeSession:
+    """Load one stage.
+
+    Args:
+        data: the ONNX model.
+        stage: its entry of the stage table.
+        cuda_index: CUDA device, or None for the CPU.
+        threads: for the CPU; None leaves the choice to ONNX Runtime.
+
+    Raises:
+        UsageError: the model cannot be loaded, or not on that device alone, or is not of that stage.
+    """
+    options = session_options(threads)
+    providers: list[Any] = [CPU_PROVIDER]
+    missing = ""
+    if cuda_index is not None:
+        missing = preload_libraries()
+        providers = [(CUDA_PROVIDER, {"device_id": str(cuda_index), **CUDA_OPTIONS})]
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        # Without enable_fallback=0 it would load the model again on the CPU where CUDA fails.
+        session = ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's own types derive from Exception and are not exported
+        where = "" if cuda_index is None else f" on CUDA device {cuda_index}"
+        remedy = "" if cuda_index is None else f"; {_cuda_remedy(missing)}"
+        raise UsageError(f"stage {stage.name}: ONNX Runtime cannot load it{where}: {error}{remedy}") from error
+    session.disable_fallback()  # nor may it go on on the CPU when a run fails
+    wanted = CPU_PROVIDER if cuda_index is None else CUDA_PROVIDER
+    if session.get_providers()[0] != wanted:
+        raise UsageError(f"CUDA was asked for, but ONNX Runtime's CUDA provider did not load; {_cuda_remedy(missing)}")
+    names = tuple(sorted(i.name for i in session.get_inputs())), tuple(sorted(o.name for o in session.get_outputs()))
+    if names != (tuple(sorted(stage.inputs)), tuple(sorted(stage.outputs))):
+        raise UsageError(
+            f"stage {stage.name}: the graph has the inputs and outputs {names}, not those of the manifest's variant; "
+            "export the bundle again"
+        )
+    return OnnxRuntimeSession(stage, session, cuda_index)
+
+
+def _cuda_remedy(missing: str) -> str:
+    """Return what to do where the CUDA provider does not work."""
+    built, driver = str(getattr(ort, "cuda_version", "")), driver_version()
+    if built[:2].isdigit() and driver is not None and driver[0] < int(built[:2]):
+        return (
+            f"this ONNX Runtime is built for CUDA {built} and the driver runs CUDA up to {driver[0]}.{driver[1]}: "
+            f"update the NVIDIA driver, install an onnxruntime-gpu for CUDA {driver[0]}, or use --device cpu"
+        )
+    if CUDA_PROVIDER not in ort.get_available_providers():
+        return (
+            "the installed ONNX Runtime is built for the CPU: pip uninstall onnxruntime onnxruntime-gpu, then "
+            "pip install 'showface[cuda]'; or use --device cpu"
+        )
+    said = f" ({missing})" if missing else ""
+    return f"install its libraries with: pip install 'showface[cuda]'{said}, or use --device cpu"
+
+
+def _tail(text: str) -> str:
+    return " ".join(text.split())[-LOG_TAIL:]
+
+
+def open_chain(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Chain:
+    """Load all stages of ``bundle``.
+
+    Args:
+        bundle: where the models are.
+        device: ``cpu``, ``cuda:N``, or ``auto``: CUDA where it works, else the CPU.
+        threads: for the CPU.
+
+    Raises:
+        UsageError: a stage cannot be loaded on the device that was asked for.
+        ShowfaceError: a first batch could not be run on it.
+    """
+    if device != "auto":
+        cuda_index = parse_device(device)
+        found = cuda_device_count()
+        if cuda_index is not None and cuda_index >= found:
+            raise UsageError(f"--device {device}: the driver reports {found} CUDA devices; use --device cpu")
+        return _load(bundle, cuda_index, threads, "as asked")
+    if cuda_device_count() == 0:
+        return _load(bundle, None, threads, "no CUDA device found")
+    try:
+        return _load(bundle, 0, threads, "a CUDA device was found")
+    except ShowfaceError as error:
+        return _load(bundle, None, threads, f"a CUDA device was found, but cannot be used: {error}")
+
+
+def _load(bundle: Bundle, cuda_index: int | None, threads: int | None, reason: str) -> Chain:
+    from .onnxruntime_binding import BoundChain
+
+    sessions = [open_session(bundle.model(s), s, cuda_index, threads) for s in bundle.manifest.stages]
+    where = "CPU" if cuda_index is None else f"CUDA device {cuda_index}"
+    description = f"ONNX Runtime {ort.__version__} on {where} ({reason})"
+    if cuda_index is None:
+        return Chain(sessions, description, "cpu")
+    return BoundChain(sessions, Shapes.of_bundle(bundle), description, "cuda", cuda_index)

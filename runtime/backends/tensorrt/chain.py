@@ -1,0 +1,346 @@
+"""The chain on the device: only image and mask go in, only the completed image comes out.
+
+Everything is allocated once, for the greatest batch. Two slots of inputs and outputs take turns on three streams, so
+that the device brings the next batch, works on this one and takes the last one away at the same time:
+
+    upload      0 | 1 |     | 2 | 3 …
+    compute         | 0       | 1       | 2 …
+    download                  | 0 |     | 1 | …
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import DeviceLostError, ShowfaceError, UsageError
+from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT, TENSORS
+from ..batches import Chunk, Shapes, batch_sizes, chunks
+from ..chain import Chain, Faces, Tensors
+from .device import Cuda
+from .engine import Engine, Graphs
+from .kernel_cache import KernelCache
+from .session import EngineSession, HostSession
+from .sidecar import EngineFolder, read_sidecar
+from .slot import Slot, Streams
+
+LOG = logging.getLogger(__name__)
+SLOTS = 2
+ENDS = (*CHAIN_INPUTS, CHAIN_OUTPUT)
+MIN_SCRATCH = 256  # bytes; TensorRT wants an address even where an engine needs none
+
+
+@dataclass(slots=True)
+class Flight:
+    """The :class:`~..chain.Ticket` of faces that were given to the device."""
+
+    completed: NDArray[Any]
+    finish: Callable[[Flight], None]
+    error: ShowfaceError | None = None
+
+    def result(self) -> NDArray[Any]:
+        """Wait for the faces and return ``completed_image`` [B, 3, H, W]."""
+        self.finish(self)
+        if self.error is not None:
+            raise self.error
+        return self.completed
+
+
+@dataclass(slots=True)
+class Held:
+    """What a slot works on."""
+
+    flight: Flight
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class ChainOptions:
+    """How a chain runs its engines.
+
+    Attributes:
+        graphs: how their work is launched.
+        batch_limit: faces a batch at most; None for as many as the engines take.
+        cache: of compiled kernels.
+    """
+
+    graphs: Graphs = Graphs.OFF
+    batch_limit: int | None = None
+    cache: KernelCache = field(default_factory=lambda: KernelCache(None))
+
+
+class DeviceChain(Chain):
+    """The engines of a bundle on one device. Not for several threads at once; close it, or use it in a ``with``.
+
+    Args:
+        engines: of the stages, in order.
+        shapes: of the bundle's tensors.
+        cuda: the device.
+        folder: where the engines came from.
+        description: what runs, where, and why.
+        options: how.
+
+    Raises:
+        UsageError: there is not enough memory, or the engines' batches do not go together.
+        ShowfaceError: a first batch could not be run.
+    """
+
+    overlaps = True
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        shapes: Shapes,
+        cuda: Cuda,
+        folder: EngineFolder,
+        description: str,
+        options: ChainOptions | None = None,
+    ) -> None:
+        options = options or ChainOptions()
+        self._shapes, self.cuda, self.folder = shapes, cuda, folder
+        self.sizes = common_sizes(engines, options.batch_limit)
+        self._held: list[Held | None] = [None] * SLOTS
+        self._next = 0
+        with ExitStack() as stack:
+            self._streams = Streams(*(_owned(stack, cuda.create_stream(), cuda.destroy_stream) for _ in range(3)))
+            for engine in engines:
+                engine.choose_profile(self._streams.compute)
+            scratch = max(MIN_SCRATCH, *(engine.scratch_bytes for engine in engines))
+            address = _owned(stack, cuda.allocate(scratch), cuda.free)
+            inner = {
+                name: self._device_memory(stack, name)
+                for engine in engines
+                for name in engine.stage.outputs
+                if name not in ENDS
+            }
+            self._slots = [self._make_slot(stack, inner, engines, turn) for turn in range(SLOTS)]
+            for engine in engines:
+                for context in engine.contexts:
+                    context.set_device_memory(address, scratch)
+            first = self._slots[0]
+            hosts = [
+                HostSession(one, self.sizes, shapes, cuda, self._streams.compute, first.addresses, self._idle())
+                for one in first.engines
+            ]
+            super().__init__(hosts, description, "cuda")
+            _quietly(stack, options.cache.release)
+            # At the end, in reverse: the contexts go first, then what they use, then the memory that they were lent.
+            for engine in engines:
+                stack.callback(engine.kept.clear)
+                stack.callback(engine.contexts.clear)
+            for slot in self._slots:
+                stack.callback(slot.engines.clear)
+            stack.callback(hosts.clear)
+            self._wait_first(stack)
+            self._prepare(stack, options.graphs)
+            options.cache.save()
+            stack.callback(options.cache.save)
+            self._wait_first(stack)  # graphs are given back after their work, too
+            self._close = weakref.finalize(self, stack.pop_all().close)
+
+    @property
+    def arithmetic(self) -> dict[str, str]:
+        """The precision that each engine rounds in, by its sidecar."""
+        names = (stage.name for stage in self.folder.bundle.manifest.stages)
+        return {name: read_sidecar(self.folder, name).arithmetic for name in names}
+
+    def _device_memory(self, stack: ExitStack, name: str) -> int:
+        return _owned(stack, self.cuda.allocate(self._shapes.size(name, self.sizes[-1])), self.cuda.free)
+
+    def _make_slot(self, stack: ExitStack, inner: dict[str, int], engines: Sequence[Engine], turn: int) -> Slot:
+        cuda, host = self.cuda, {}
+        for name in ENDS:
+            size = self._shapes.size(name, self.sizes[-1])
+            address = _owned(stack, cuda.allocate_pinned(size), cuda.free_pinned)
+            memory = np.ctypeslib.as_array((ctypes.c_byte * size).from_address(address))
+            host[name] = memory.view(TENSORS[name].dtype).reshape(self._shapes.shape(name, self.sizes[-1]))
+        ends = {name: self._device_memory(stack, name) for name in ENDS}
+        uploaded, computed, downloaded = (_owned(stack, cuda.create_event(), cuda.destroy_event) for _ in range(3))
+        sessions = [EngineSession(e.stage, e.contexts[turn % len(e.contexts)], self._shapes, e.reason) for e in engines]
+        return Slot({**inner, **ends}, host, uploaded, computed, downloaded, sessions)
+
+    def _wait_first(self, stack: ExitStack) -> None:
+        """Let the stack begin with a wait for all work, in whichever thread it is unwound."""
+        for stream in self._streams.every:
+            _quietly(stack, self.cuda.synchronize, stream)
+        _quietly(stack, self.cuda.activate)
+
+    def _prepare(self, stack: ExitStack, graphs: Graphs) -> None:
+        """Run every batch in every slot once: libraries load, kernels are compiled, and graphs are captured."""
+        cuda, compute = self.cuda, self._streams.compute
+        refused = ""
+        for slot in self._slots:
+            for name in CHAIN_INPUTS:
+                slot.host[name][:] = 0
+                size = self._shapes.size(name, self.sizes[-1])
+                cuda.upload(slot.addresses[name], slot.host[name].ctypes.data, size, self._streams.upload)
+            cuda.record(slot.uploaded, self._streams.upload)
+            cuda.wait(compute, slot.uploaded)
+            for batch in reversed(self.sizes):
+                slot.bind(batch)
+                slot.execute(compute)
+                cuda.synchronize(compute)
+                if graphs is not Graphs.CAPTURE or refused:
+                    continue
+                try:
+                    slot.graphs[batch] = _owned(stack, slot.capture(batch, cuda, compute), cuda.destroy_graph)
+                except DeviceLostError:
+                    raise
+                except ShowfaceError as error:
+                    refused = str(error)
+        if refused:  # all or none, so that a batch takes as long in one slot as in the other
+            for slot in self._slots:
+                slot.graphs.clear()
+            LOG.warning("CUDA graphs are not used: %s", refused)
+            self.description += f"; CUDA graphs are not used: {refused}"
+        elif graphs is not Graphs.OFF:
+            self.description += "; with CUDA graphs"
+
+    def complete(self, image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+        """Return ``completed_image`` [B, 3, H, W]; a batch beyond the profile is split, one below it filled up.
+
+        Args:
+            image: [B, 3, H, W] float32 in [-1, 1], B ≥ 1.
+            mask: [B, 1, H, W] float32, 1 = hole.
+
+        Raises:
+            UsageError: the inputs' shapes or types are wrong.
+            DeviceLostError: no later batch can be run either.
+            ShowfaceError: CUDA or TensorRT failed, or the chain is closed.
+        """
+        self._check_open()
+        for name, array in zip(CHAIN_INPUTS, (image, mask), strict=True):
+            self._shapes.checked(name, array)
+        return self.submit(image, mask).result()
+
+    def submit(self, images: Faces, masks: Faces) -> Flight:
+        """Give faces to the device; see :meth:`~..chain.Chain.submit`. A third batch waits for the first.
+
+        Each face is written straight into the page-locked memory that is uploaded.
+
+        Raises:
+            UsageError: a face's shape or type is wrong.
+            DeviceLostError: no later batch can be run either.
+            ShowfaceError: CUDA or TensorRT failed, or the chain is closed. Faces given before are not concerned.
+        """
+        self._check_open()
+        self._shapes.check_faces(images, masks)
+        self.cuda.activate()
+        flight = Flight(self._shapes.empty(CHAIN_OUTPUT, len(images)), self._finish)
+        try:
+            for chunk in chunks(len(images), self.sizes):
+                turn, self._next = self._next, (self._next + 1) % SLOTS
+                self._collect(turn)
+                self._held[turn] = Held(flight, chunk)
+                self._slots[turn].start(chunk, images, masks, self._shapes, self.cuda, self._streams)
+        except BaseException as error:
+            lost = self._settle()  # no copy may be under way when its memory is used again
+            self._held = [None if held is not None and held.flight is flight else held for held in self._held]
+            if lost is not None and isinstance(error, ShowfaceError) and not isinstance(error, DeviceLostError):
+                raise DeviceLostError(f"{error}; {lost}") from error
+            raise
+        return flight
+
+    def _settle(self) -> DeviceLostError | None:
+        """Wait for all streams after an error, and return whether the device is lost; no other error matters more."""
+        lost = None
+        for stream in self._streams.every:
+            try:
+                self.cuda.synchronize(stream)
+            except DeviceLostError as error:
+                lost = lost or error
+            except ShowfaceError:
+                pass
+        return lost
+
+    def _collect(self, turn: int) -> None:
+        """Wait for what a slot works on, and hand it over."""
+        held, slot = self._held[turn], self._slots[turn]
+        if held is None:
+            return
+        flight, chunk = held.flight, held.chunk
+        try:
+            self.cuda.synchronize_event(slot.downloaded)
+        except ShowfaceError as error:
+            flight.error, self._held[turn] = error, None
+            raise
+        flight.completed[chunk.start : chunk.start + chunk.count] = slot.host[CHAIN_OUTPUT][: chunk.count]
+        self._held[turn] = None
+
+    def _finish(self, flight: Flight) -> None:
+        mine = [turn for turn, held in enumerate(self._held) if held is not None and held.flight is flight]
+        if mine:
+            self._check_open()
+            self.cuda.activate()
+        for turn in mine:
+            self._collect(turn)
+
+    def _idle(self) -> Callable[[], None]:
+        """Return what collects every slot, without a reference that would keep the chain alive."""
+        chain = weakref.ref(self)
+
+        def wait() -> None:
+            alive = chain()
+            for turn in range(SLOTS if alive is not None else 0):
+                alive._collect(turn)  # type: ignore[union-attr]
+
+        return wait
+
+    def run(self, inputs: Tensors, given: Tensors | None = None) -> dict[str, NDArray[Any]]:
+        """Return every tensor of the chain on the host; for parity, not for speed."""
+        self._check_open()
+        return super().run(inputs, given)
+
+    def _check_open(self) -> None:
+        if not self._close.alive:
+            raise ShowfaceError("the engines have been closed; open the chain again")
+
+    def close(self) -> None:
+        """Give every handle back; a second call does nothing."""
+        self._close()
+
+    def __enter__(self) -> DeviceChain:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def common_sizes(engines: Sequence[Engine], limit: int | None = None) -> tuple[int, ...]:
+    """Return the batches that are run, ascending: all engines take them, and none has more faces than ``limit``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    least = max(engine.batches[0] for engine in engines)
+    greatest = min(engine.batches[2] for engine in engines)
+    if least > greatest:
+        every = [engine.batches for engine in engines]
+        raise UsageError(f"the engines' batches do not go together: {every}; build them again in one call")
+    return batch_sizes(least, greatest if limit is None else max(least, min(limit, greatest)))
+
+
+def _owned(stack: ExitStack, handle: int, give_back: Any) -> int:
+    _quietly(stack, give_back, handle)
+    return handle
+
+
+def _quietly(stack: ExitStack, call: Any, *arguments: Any) -> None:
+    """Let the stack make a call at the end whose failure neither stops the others nor hides what went wrong first."""
+
+    def release() -> None:
+        with suppress(ShowfaceError):
+            call(*arguments)
+
+    stack.callback(release)
