@@ -6,30 +6,25 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 
 from showface.evaluation.parity import check_parity
 from showface.runtime import backends
-from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import GOLDEN_FILE, MANIFEST_FILE, SCHEMA_VERSION, Bundle, Manifest, open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError
 from showface.runtime.stages import CATEGORIES, VARIANTS
 from showface.runtime.version import __version__
 from showface.training.checkpoint import model_from_checkpoint
-from showface.training.networks.islands import ISLANDS
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.networks.stages import numpy_reference, reference_outputs, stage_modules, variant_of
 
-from .float16 import assert_float16, convert_to_float16, half_shares
-from .float16_parity import float16_parity
+from .float16_bundle import differs, lower
 from .onnx_stages import OPSET, export_stage
 
 PARITY_BATCHES = (1, 2, 8)
@@ -74,12 +69,9 @@ def export_bundle(
             failures = "; ".join(f"{name}: {text}" for name, figures in views for text in figures["failures"])
             raise ShowfaceError(f"{checkpoint_path}: the export differs from PyTorch, nothing was kept: {failures}")
         if precision == "fp16":
-            report["float16"] = _lower(temporary, faces, threads)
+            report["float16"] = lower(temporary, faces, threads)
             if not report["float16"]["passed"]:
-                raise ShowfaceError(
-                    f"{checkpoint_path}: the float16 graph differs from the float32 one, nothing was kept; widen the "
-                    f"islands in training/networks/islands.py: {report['float16']}"
-                )
+                raise ShowfaceError(f"{checkpoint_path}: {differs(report['float16'])}")
         os.replace(temporary, destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -109,26 +101,6 @@ def _write(folder: Path, model: MDRNets, checkpoint_sha256: str, half: bool, fac
         versions={"showface": __version__, "torch": version("torch"), "onnx": version("onnx")},
     )
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
-
-
-def _lower(folder: Path, faces: Faces, threads: int | None) -> dict[str, Any]:
-    """Turn the float32 bundle in ``folder`` into a float16 one; return its graph parity and float16 shares."""
-    bundle = open_bundle(folder)
-    reference = open_chain(bundle, "cpu", threads)
-    digests, shares = dict(bundle.manifest.sha256), {}
-    for stage in bundle.manifest.stages:
-        proto = onnx.load_model_from_string(bundle.model(stage))
-        proto = convert_to_float16(proto, ISLANDS[stage.name], stage.name)
-        assert_float16(proto, stage.name)
-        data = proto.SerializeToString()
-        (folder / f"{stage.name}.onnx").write_bytes(data)
-        digests[f"{stage.name}.onnx"] = hashlib.sha256(data).hexdigest()
-        shares[stage.name] = half_shares(proto)
-    precision = dict.fromkeys(bundle.manifest.precision, "float16")
-    manifest = replace(bundle.manifest, precision=precision, weights_dtype="float16", sha256=digests)
-    (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
-    figures = float16_parity(reference, open_chain(open_bundle(folder), "cpu", threads), faces)
-    return {**figures, "shares": shares}
 
 
 def bundle_parity(

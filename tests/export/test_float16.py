@@ -14,7 +14,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import showface.export.bundle as exporter
+from showface.cli import main
 from showface.evaluation.samples import read_samples
+from showface.export import float16_bundle
 from showface.export.float16 import assert_float16, convert_to_float16, half_shares
 from showface.export.float16_parity import float16_parity
 from showface.export.graph import module_of, node_modules
@@ -214,7 +216,8 @@ def test_a_float16_bundle_from_a_checkpoint(narrow_bundle, narrow_checkpoint, ch
     for stage in STAGES:
         assert_float16(onnx.load_model_from_string(bundle.model(stage)), stage.name)
     monkeypatch.setattr(exporter, "bundle_parity", lambda *_: {"passed": True})  # proved above
-    monkeypatch.setattr(exporter, "float16_parity", lambda *_: {"passed": False})
+    failed = {"passed": False, "faces": 1, "stages": {}, "chain": {}}
+    monkeypatch.setattr(float16_bundle, "float16_parity", lambda *_: failed)
     with pytest.raises(ShowfaceError, match=r"the float16 graph differs .*/islands\.py"):
         exporter.export_bundle(narrow_checkpoint, tmp_path / "other", chain_inputs, 1, "fp16")
     assert not (tmp_path / "other").exists()
