@@ -10,20 +10,20 @@ from typing import Any
 
 from onnx import ModelProto
 
-from showface.runtime.bundle import Bundle, open_bundle
+from showface.export.graph import float_bytes
+from showface.runtime.bundle import Bundle, check_new, open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError
 
-from .bundle import check_new, write_bundle
+from .bundle import write_int8_bundle
 from .candidates import Workshop, library_versions, open_workshop
-from .graphs import float_bytes
-from .placement import Target, quantizable
+from .placement import quantizable
 from .plan import INT8, Plan, read_plan
 from .plan_search import Budget, choose_settings, full_plan, new_plan, plan_faces
-from .ranges import Method
 from .recording import Recorded, Recording, check_recording, record
 from .rewrites.float_graph import float_graph
 from .samples import Samples, choose_samples, flat_images
 from .sensitivity import Sensitivity
+from .settings import Method, Target
 from .speed import Timing
 from .verdicts import QualityVerdict, drop_slow_stages, gate_quality, judge_speed, speed_text
 
@@ -146,7 +146,7 @@ def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
     size = sum(len(made[s.name].SerializeToString()) if s.name in made else len(bundle.model(s)) for s in shop.stages)
     ratio = size / sum(map(float_bytes, graphs.values()))
     outcome = Outcome(plan, quality, speed, tuple(sensitivities), ratio, checked, shop)
-    write_bundle(settings.destination, bundle, plan, made, _manifest_record(settings, bundle, samples, outcome))
+    write_int8_bundle(settings.destination, bundle, plan, made, _manifest_record(settings, bundle, samples, outcome))
     return outcome
 
 

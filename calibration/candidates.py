@@ -19,11 +19,12 @@ from showface.runtime.bundle import Bundle
 from showface.runtime.stages import Stage
 from showface.runtime.version import __version__
 
-from .placement import RULES, Target, placed_tensors, quantizable
+from .placement import RULES, placed_tensors, quantizable
 from .plan import Plan
 from .quantize import quantize
-from .ranges import PERCENTILES, SAMPLE, Method, Options, cached_ranges, collapsed, find_ranges
+from .ranges import PERCENTILES, SAMPLE, Options, cached_ranges, collapsed, find_ranges
 from .recording import Recording
+from .settings import Method, Target
 
 Say = Callable[[str], None]
 

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from fnmatch import fnmatch
 from types import MappingProxyType
 
 from onnx import ModelProto, NodeProto
 
-from .graphs import group_of, layer_of, producers
+from showface.export.graph import producers
 
-
-class Target(StrEnum):
-    """Who runs the quantised graph."""
-
-    CPU = "cpu"
-    TENSORRT = "tensorrt"
+from .layers import group_of, layer_of
+from .settings import Target
 
 
 @dataclass(frozen=True, slots=True)

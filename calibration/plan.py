@@ -10,8 +10,8 @@ from pathlib import Path
 
 from showface.runtime.errors import UsageError, system_errors
 
-from .placement import Target
-from .ranges import Method, settings_of
+from .ranges import settings_of
+from .settings import Method, Target
 
 HEADER = """\
 # Which layers of each stage run in 8 bits ("int8") or stay in float; a text tells why.

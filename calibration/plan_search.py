@@ -14,9 +14,9 @@ from .candidates import Workshop
 from .placement import default_float
 from .plan import INT8, Plan
 from .quality import Quality, from_psnr, measure, to_psnr
-from .ranges import Method
 from .recording import Recorded, Recording
 from .sensitivity import Sensitivity, probe_all
+from .settings import Method
 
 PLAN_FACES = 30  # that settle settings and plan; one in ten goes far out of the usual ranges
 PROBE_FACES = 3  # one a bucket: every layer group runs the chain over them, only to be ranked

@@ -14,11 +14,10 @@ from showface.evaluation.faces import BUCKETS
 from showface.evaluation.metrics import Rgb, l1_percent, psnr, ssim
 from showface.runtime.backends.chain import Session
 from showface.runtime.faces.tensors import composite
-from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT
+from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, LABELS
 
 from .recording import Recorded
 
-LABELS = "semantic_map"
 PEAK = 2.0  # of values in [-1, 1]
 
 

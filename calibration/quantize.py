@@ -12,11 +12,12 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from showface.export.graph import constant_values, producers
 from showface.runtime.errors import ShowfaceError
 
-from .graphs import constant_values, producers
-from .placement import RULES, Target, placed_nodes
+from .placement import RULES, placed_nodes
 from .rewrites.cpu_forms import use_fast_forms
+from .settings import Target
 
 Range = tuple[float, float]  # lowest and highest value that is not clipped
 

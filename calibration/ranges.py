@@ -8,7 +8,6 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +23,16 @@ from onnxruntime.quantization.calibrate import (
     create_calibrator,
 )
 
+from showface.export.graph import shapes
 from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.images.codec import write_file
 
-from .graphs import shapes
 from .quantize import Range
+from .settings import Method
 
 Inputs = Mapping[str, NDArray[Any]]
 Options = dict[str, dict[str, Range]]  # setting of a method → tensor → range
 Say = Callable[[str], None]
-
-
-class Method(StrEnum):
-    """How a range is found."""
-
-    MINMAX = "minmax"
-    ENTROPY = "entropy"
-    PERCENTILE = "percentile"
 
 
 # ONNX Runtime's default of 128 bins for entropy is as many as it quantises to: nothing would be left to

@@ -20,7 +20,7 @@ from showface.runtime.bundle import Bundle
 from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.faces.tensors import prepare
 from showface.runtime.images.codec import write_file
-from showface.runtime.stages import CATEGORIES
+from showface.runtime.stages import CATEGORIES, LABELS
 
 SHARD_FACES = 4
 INDEX_FILE = "recording.json"
@@ -38,7 +38,7 @@ class Recorded:
     @property
     def shows_face(self) -> bool:
         """Whether the parser sees skin; true where the variant has no parser."""
-        labels = self.tensors.get("semantic_map")
+        labels = self.tensors.get(LABELS)
         return labels is None or float((labels == CATEGORIES.index("skin")).mean()) >= FACE_SHARE
 
 

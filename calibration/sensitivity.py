@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from .candidates import Workshop
-from .placement import Target
 from .plan import Plan
 from .quality import measure
 from .recording import Recorded
+from .settings import Target
 from .speed import compare_sessions
 
 TIMED_ROUNDS = 3  # of one layer group; the verdict on the whole is timed longer

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from showface.evaluation.speed.timing import interleave, latency_of, ratio_of
 from showface.runtime.backends.chain import Session
 
 from .recording import Recorded
@@ -35,21 +34,9 @@ class Timing:
 
 def compare(before: Callable[[], object], after: Callable[[], object], rounds: int) -> Timing:
     """Time two variants in turns, after one run of each that warms up."""
-    before()
-    after()
-    pairs = []
-    for k in range(rounds):
-        order = (before, after) if k % 2 == 0 else (after, before)
-        seconds = [_seconds(run) for run in order]
-        pairs.append(tuple(seconds) if k % 2 == 0 else tuple(reversed(seconds)))
-    ratio = statistics.median(first / second for first, second in pairs)
-    return Timing(1e3 * min(p[0] for p in pairs), 1e3 * min(p[1] for p in pairs), ratio)
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    seconds = interleave({"float": before, "int8": after}, rounds, warm_up=1)
+    ratio = ratio_of(seconds["float"], seconds["int8"]).median
+    return Timing(latency_of(seconds["float"]).min_ms, latency_of(seconds["int8"]).min_ms, ratio)
 
 
 def batch_of(faces: Sequence[Recorded], size: int) -> dict[str, NDArray[Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from showface.evaluation.parity.cases import Case
+from showface.evaluation.parity.sources import ChainSource
 from showface.evaluation.parity.torch_source import TorchSource
+from showface.evaluation.parity.validate import Validation
 from showface.runtime.backends.chain import Tensors
+from showface.runtime.backends.tensorrt.chain import DeviceChain
 from showface.runtime.bundle import Bundle
 from showface.runtime.stages import Stage
 
+from .engines import debug
 from .graph import scopes_of
 
 JUMP = 10.0  # times the error before it
@@ -69,6 +74,26 @@ class _Seen:
     module: str
     source: str  # of its first input: the module that made it
     outputs: tuple[torch.Tensor, ...]
+
+
+def attribute_failures(found: Validation, bundle: Bundle, say: Callable[[str], None]) -> None:
+    """Add to a validation's result, under ``attribution``, the module where the error of each failed stage jumps.
+
+    Args:
+        found: by a comparison of a bundle with a checkpoint.
+        bundle: the candidate.
+        say: takes a line about what is built for it.
+    """
+    result, origin, source = found.outcome.result, found.reference, found.candidate
+    assert isinstance(origin, TorchSource)
+    assert isinstance(source, ChainSource)
+    failed = [name for name, figures in result["stages"].items() if not figures["passed"]]
+    run_of = None
+    if isinstance(source.loaded, DeviceChain):
+        say(f"attribution: a debug engine of {' and '.join(failed)} is built")
+        run_of = partial(debug.debug_run, source.loaded)
+    suspects = {name: found.outcome.suspects[name] for name in failed}
+    result["attribution"] = attribute_stages(bundle, origin, suspects, result["candidate"]["precision"], run_of)
 
 
 def attribute_stages(
@@ -152,10 +177,10 @@ def compare_modules(
         # A convolution that the exporter folded into the normalisation behind it has no nodes of its own: what
         # left the normalisation is then the figure of both, under the convolution's name.
         folded = bool(entry.source) and entry.source not in leaving
-        module, partner = (entry.source, entry.module) if folded else (entry.module, "")
+        name_of, partner = (entry.source, entry.module) if folded else (entry.module, "")
         pairs = _match(entry.outputs, {name: computed[name] for name in leaving.get(entry.module, ())})
         for name, output in pairs:
-            names_of = _full(stage, module), _full(stage, partner) if partner else ""
+            names_of = _full(stage, name_of), _full(stage, partner) if partner else ""
             figures.append(_figures(*names_of, name, output.numpy(), computed[name]))
     return figures
 

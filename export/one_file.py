@@ -17,13 +17,11 @@ from onnx import ModelProto, NodeProto, helper
 
 from showface.runtime.backends.chain import Tensors
 from showface.runtime.backends.onnxruntime import session_options
-from showface.runtime.bundle import Bundle
+from showface.runtime.bundle import Bundle, check_new
 from showface.runtime.errors import ShowfaceError, UsageError
 from showface.runtime.files import write_file
 from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, TENSORS, Stage
 from showface.runtime.version import __version__
-
-from .float16_bundle import check_new
 
 WHOLE = Stage("joined", CHAIN_INPUTS, (CHAIN_OUTPUT,))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from .backends.tensorrt.library import LIBRARIES
 from .backends.tensorrt.sidecar import ENGINES_FOLDER, EngineFolder, engine_folders, read_engine, read_sidecar
 from .bundle import GOLDEN_FILE, MANIFEST_FILE, Bundle
 from .errors import UsageError, system_errors
+from .files import atomic_file
 
 TERMS = ("MODEL_CARD.md", "LICENSE-weights")  # of the weights, where the bundle has them
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal contents make equal files
@@ -58,14 +58,9 @@ def write_kit(
     entries |= {name: path.read_bytes() for name in TERMS if (path := bundle.folder / name).is_file()}
     for folder in folders:
         entries |= _engines(folder)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        with system_errors(UsageError, output, "cannot be written"):
-            _write(temporary, entries)
-            size = temporary.stat().st_size
-            os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with system_errors(UsageError, output, "cannot be written"), atomic_file(output) as temporary:
+        _write(temporary, entries)
+        size = temporary.stat().st_size
     names = [MANIFEST_FILE, GOLDEN_FILE, *(f"engines of {folder.backend} for {folder.target}" for folder in folders)]
     if any(name.endswith(".onnx") for name in entries):
         names.append("graphs")

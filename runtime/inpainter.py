@@ -17,6 +17,7 @@ from .errors import UsageError
 from .faces.masks import Hole
 from .faces.tensors import Array, composite, prepare
 from .images.codec import Pixels
+from .stages import LABELS
 
 
 class Inpainter:
@@ -110,5 +111,5 @@ class Inpainter:
         for session in self.chain.sessions:
             if session.stage.name == "parser":
                 with self._networks:
-                    return session.run({"coarse_image": image})["semantic_map"]
+                    return session.run({"coarse_image": image})[LABELS]
         raise UsageError("--mask-from class needs a bundle whose parser is a stage of its own; use the default bundle")

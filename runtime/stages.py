@@ -78,3 +78,5 @@ VARIANTS = {
 
 CHAIN_INPUTS = ("image", "mask")
 CHAIN_OUTPUT = "completed_image"
+LABELS = "semantic_map"
+MARGIN = "semantic_margin"  # [B, H, W], the parser's lead of the best label over the second best; of no stage

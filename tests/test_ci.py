@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+PACKAGES = ("runtime", "training", "evaluation", "export", "calibration", "cli")
 RUN = Path(__file__).resolve().parents[1] / ".ci" / "run"
 README = """# A project
 
@@ -84,7 +85,7 @@ def test_the_two_commands_and_the_linters_run_on_what_is_checked_out(checkout, t
         "install: changednew",
         "dev: changednew",
         "ruff check .",
-        "python -m mypy -p showface.runtime -p showface.cli -p showface.evaluation",
+        f"python -m mypy {' '.join(f'-p showface.{name}' for name in PACKAGES)}",
         "test: changednew",
     ]
     assert result.stdout.splitlines()[-1] == "3 passed"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from ..graphs import attribute, constant_values, producers, readers, shapes
+from showface.export.graph import attribute, constant_values, producers, readers, shapes
 
 
 @dataclass(frozen=True, slots=True)

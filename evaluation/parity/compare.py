@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from showface.runtime.backends.chain import Chain, Tensors
+from showface.runtime.backends.chain import Tensors
 from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, VARIANTS, Stage
+from showface.runtime.stages import CHAIN_OUTPUT, LABELS, MARGIN, VARIANTS, Stage
 
 from .accumulate import PERFECT, Gallery, Picture, TensorTally, finite
 from .cases import Case
-from .sources import LABELS, MARGIN, Identity, KeptSource, Source, check_pair
+from .sources import Identity, Source, check_pair
 from .stats import float_figures, hole_figures
 from .tolerances import Tolerance, judge, plan_tolerances, stored_tolerances
 
@@ -194,24 +194,6 @@ def compare_sources(
     if not comparison.cases:
         raise UsageError("there is no image to compare; name a folder of faces with --images and --masks")
     return comparison.outcome(tolerances)
-
-
-def check_parity(chain: Chain, references: Sequence[Tensors]) -> dict[str, Any]:
-    """Compare a float32 chain with several references, such as batches of different sizes.
-
-    Returns:
-        The result of :func:`compare_sources`, among it ``{"passed", "stages": {name: {"max_abs",
-        "mean_abs", "agreement", "passed"}}, "chain": {…}}`` with the worst figures over the references.
-    """
-    from .sources import ChainSource
-
-    stages = tuple(session.stage for session in chain.sessions)
-    variant = next((name for name, table in VARIANTS.items() if table == stages), "full")
-    identity = Identity("the chain", variant, references[0]["image"].shape[2], "", {s.name: "float32" for s in stages})
-    cases = [Case(f"reference-{k}", {n: r[n] for n in CHAIN_INPUTS}) for k, r in enumerate(references)]
-    kept = KeptSource(identity, {case.name: r for case, r in zip(cases, references, strict=True)})
-    tolerances = plan_tolerances(identity.precision, None, {})
-    return compare_sources(kept, ChainSource(chain, identity), cases, tolerances).result
 
 
 def _tally(tally: TensorTally, case: Case, reference: Any, candidate: Any, margin: Any) -> list[str]:

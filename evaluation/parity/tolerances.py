@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from showface.runtime.errors import UsageError
+from showface.runtime.stages import LABELS
 
 from .stats import MARGIN_EDGES
 
@@ -172,7 +173,7 @@ def judge(result: Mapping[str, Any], tolerances: Mapping[str, Tolerance]) -> dic
     judged["tolerances"] = {name: asdict(tolerance) for name, tolerance in tolerances.items()}
     judged["stages"] = {name: _verdict(figures, tolerances[name]) for name, figures in result["stages"].items()}
     judged["chain"] = _verdict(result["chain"], tolerances["chain"])
-    labels = result["chain"]["tensors"].get("semantic_map")
+    labels = result["chain"]["tensors"].get(LABELS)
     judged["chain"]["real_flips"] = real_flips(labels, tolerances["chain"].tie_margin) if labels else 0
     everything = (*judged["stages"].values(), judged["chain"])
     judged["passed"] = bool(result["images"]) and all(figures["passed"] for figures in everything)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +37,55 @@ BASELINES: Mapping[str, Method] = {
     "telea": partial(_opencv, cv2.INPAINT_TELEA),  # fast marching (Telea 2004)
     "navier-stokes": partial(_opencv, cv2.INPAINT_NS),  # Bertalmio et al. 2001
 }
+
+
+@dataclass(frozen=True, slots=True)
+class MethodChoice:
+    """One method to measure; exactly one of the four is given.
+
+    Attributes:
+        bundle: folder of a bundle.
+        checkpoint: file of a model, which runs in PyTorch.
+        results: folder of another method's results, ``<bucket>/<stem>.png``.
+        baseline: ``telea`` or ``navier-stokes``.
+    """
+
+    bundle: Path | None = None
+    checkpoint: Path | None = None
+    results: Path | None = None
+    baseline: str | None = None
+
+    def check(self) -> None:
+        """Refuse none, or more than one.
+
+        Raises:
+            UsageError: so it is.
+        """
+        given = {f"--{field.name}": getattr(self, field.name) for field in fields(self)}
+        named = [option for option, value in given.items() if value is not None]
+        if len(named) != 1:
+            raise UsageError(f"{' and '.join(named) or 'no method'} given; give one of {', '.join(given)}")
+
+    def open(self, names: Sequence[str], device: str, threads: int | None) -> tuple[str, Method]:
+        """Return what the method is called in a table, and the method.
+
+        Args:
+            names: of the image files to be measured.
+            device: ``auto``, ``cpu`` or ``cuda:N``.
+            threads: of a bundle on the CPU; None takes all.
+
+        Raises:
+            UsageError: it cannot be loaded.
+        """
+        self.check()
+        if self.bundle is not None:
+            return f"bundle {self.bundle.name}", bundle_method(self.bundle, device, threads)
+        if self.checkpoint is not None:
+            return f"checkpoint {self.checkpoint.name}", checkpoint_method(self.checkpoint, torch_device(device))
+        if self.results is not None:
+            return f"results {self.results.name}", results_method(self.results, names)
+        assert self.baseline is not None
+        return self.baseline, baseline_method(self.baseline)
 
 
 def baseline_method(name: str) -> Method:

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from showface.calibration.candidates import stage_ranges
-from showface.calibration.placement import Target, default_float, quantizable
+from showface.calibration.placement import default_float, quantizable
 from showface.calibration.quantize import quantize
-from showface.calibration.ranges import Method
 from showface.calibration.recording import record
 from showface.calibration.rewrites.float_graph import float_graph
 from showface.calibration.samples import choose_samples
+from showface.calibration.settings import Method, Target
 from showface.runtime.bundle import open_bundle
 
 SIDE = 64  # of the files; they are resized to the networks' 256

@@ -10,10 +10,11 @@ from PIL import Image
 
 from showface.calibration import placement
 from showface.calibration.calibrate import Settings, calibrate
-from showface.calibration.placement import FloatRule, Target
+from showface.calibration.placement import FloatRule
 from showface.calibration.plan import read_plan
 from showface.calibration.plan_search import Budget
-from showface.calibration.ranges import Method, settings_of
+from showface.calibration.ranges import settings_of
+from showface.calibration.settings import Method, Target
 from showface.cli import main
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import ShowfaceError
@@ -26,13 +27,12 @@ def showface(*arguments):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(capsys):
     """Return a function that runs the command line in this process: exit code, output and error."""
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["showface", "--threads", "1", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
-            main()
+            main(["--threads", "1", *map(str, arguments)])
         captured = capsys.readouterr()
         return stopped.value.code or 0, captured.out, captured.err.replace("\n", " ")
 

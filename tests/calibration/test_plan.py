@@ -2,9 +2,8 @@
 
 import pytest
 
-from showface.calibration.placement import Target
 from showface.calibration.plan import INT8, Plan, read_plan
-from showface.calibration.ranges import Method
+from showface.calibration.settings import Method, Target
 from showface.runtime.errors import UsageError
 
 GROUPS = {"coarse": ["encoder.0", "to_rgb"], "mrem": ["mining.query", "(stage)"]}

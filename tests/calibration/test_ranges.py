@@ -7,7 +7,8 @@ import pytest
 from onnx.utils import Extractor
 
 from showface.calibration import ranges
-from showface.calibration.ranges import Method, cached_ranges, collapsed, find_ranges
+from showface.calibration.ranges import cached_ranges, collapsed, find_ranges
+from showface.calibration.settings import Method
 
 STAGE = ("image", "mask")  # the coarse stage's inputs
 

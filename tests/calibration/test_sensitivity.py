@@ -10,7 +10,6 @@ from onnx import TensorProto, load_from_string, numpy_helper
 
 from showface.calibration import plan_search as planning
 from showface.calibration.candidates import Workshop, stage_ranges
-from showface.calibration.placement import Target
 from showface.calibration.plan import INT8, Plan
 from showface.calibration.plan_search import (
     MARGIN,
@@ -23,8 +22,8 @@ from showface.calibration.plan_search import (
     new_plan,
 )
 from showface.calibration.quality import Quality
-from showface.calibration.ranges import Method
 from showface.calibration.sensitivity import Sensitivity, probe_all
+from showface.calibration.settings import Method, Target
 from showface.calibration.speed import Timing
 from showface.calibration.verdicts import gate_quality, judge_quality, judge_speed, speed_text
 from showface.evaluation.faces import BUCKETS

@@ -15,13 +15,12 @@ NAMES = [stage.name for stage in STAGES]
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(capsys):
     """Return a function that runs the command line in this process: exit code, standard output and error."""
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["showface", "--threads", "2", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
-            main()
+            main(["--threads", "2", *map(str, arguments)])
         captured = capsys.readouterr()
         return stopped.value.code or 0, captured.out, captured.err
 

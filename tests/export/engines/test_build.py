@@ -199,7 +199,6 @@ def test_targets():
     ],
 )
 def test_the_command_line(bundle_copy, capsys, monkeypatch, arguments, code, said):
-    monkeypatch.setattr(sys, "argv", ["showface"])
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("showface.runtime.backends.cuda_devices.cuda_device", lambda index: None)
     bundle = bundle_copy()

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from .common import app, check_writable, errors, load_extra
+from showface.calibration.settings import Method, Target
+from showface.runtime.errors import extra
+
+from ..app import threads_of
+from ..options import check_writable
+from ..printing import errors
+
+if TYPE_CHECKING:
+    from showface.calibration.calibrate import Outcome
 
 
-class CalibrationMethod(StrEnum):
-    """How the ranges of activations are found."""
-
-    MINMAX = "minmax"
-    ENTROPY = "entropy"
-    PERCENTILE = "percentile"
-
-
-class CalibrationTarget(StrEnum):
-    """Who will run the result."""
-
-    CPU = "cpu"
-    TENSORRT = "tensorrt"
-
-
-@app.command()
 def calibrate(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="Folder of a float bundle.")],
     out: Annotated[Path, typer.Argument(help="Folder to create.")],
     images: Annotated[Path, typer.Option(help="Folder of aligned faces, without occlusions.")],
     masks: Annotated[Path, typer.Option(help="Folder of ratio bins (00-10 …), or of masks by stem; white = hole.")],
-    method: Annotated[CalibrationMethod, typer.Option(help="Calibrator.")] = CalibrationMethod.PERCENTILE,
-    target: Annotated[CalibrationTarget, typer.Option(help="Who will run it.")] = CalibrationTarget.CPU,
+    method: Annotated[Method, typer.Option(help="Calibrator.")] = Method.PERCENTILE,
+    target: Annotated[Target, typer.Option(help="Who will run it.")] = Target.CPU,
     faces: Annotated[int, typer.Option(min=6, help="Faces that set the ranges.")] = 256,
     check_faces: Annotated[int, typer.Option(min=3, help="Other faces, that judge the result.")] = 48,
     max_psnr_drop: Annotated[float, typer.Option(min=0.0, help="dB against the ground truth, worst bucket.")] = 0.1,
@@ -46,34 +37,29 @@ def calibrate(
 ) -> None:
     """Quantise to INT8 what stays within the quality budget, and say what does not."""
     check_writable("--report", report)
-    library: Any = load_extra("showface.calibration.calibrate", "calibration")
-    pages: Any = None if report is None else load_extra("showface.calibration.report", "calibration,report")
-    settings = library.Settings(
-        bundle,
-        out,
-        images,
-        masks,
-        out.with_name(f"{out.name}.work") if work is None else work,
-        library.Method(method),
-        library.Target(target),
-        faces,
-        check_faces,
-        library.Budget(max_psnr_drop),
-        plan,
-        context.obj["threads"],
+    with extra("calibration"):
+        from showface.calibration.calibrate import Settings
+        from showface.calibration.calibrate import calibrate as make_variant
+        from showface.calibration.plan_search import Budget
+    if report is not None:
+        with extra("calibration,report"):
+            from showface.calibration.report import write_report
+    kept, budget = out.with_name(f"{out.name}.work") if work is None else work, Budget(max_psnr_drop)
+    settings = Settings(
+        bundle, out, images, masks, kept, method, target, faces, check_faces, budget, plan, threads_of(context)
     )
     with errors.status("calibrating") as status:
-        outcome = library.calibrate(settings, errors.print, status.update)
+        outcome = make_variant(settings, errors.print, status.update)
         if report is not None:
             status.update("writing the report")
-            pages.write_report(report, outcome)
-    _print_outcome(outcome.to_dict(), outcome.plan)
-    errors.print(f"wrote {out}; {settings.work} only serves to calibrate again and can be removed")
+            write_report(report, outcome)
+    _print_outcome(outcome)
+    errors.print(f"wrote {out}; {kept} only serves to calibrate again and can be removed")
 
 
-def _print_outcome(figures: dict[str, Any], plan: Any) -> None:
+def _print_outcome(outcome: Outcome) -> None:
     """Print the plan by stage, the figures by bucket, and the two verdicts."""
-    console = Console(markup=False, soft_wrap=True)
+    console, figures, plan = Console(markup=False, soft_wrap=True), outcome.to_dict(), outcome.plan
     stages = Table("stage", "layer groups in INT8", "left in float", "× FP32, batch 1", "batch 8")
     for stage, groups in plan.stages.items():
         quantized = plan.quantized(stage)

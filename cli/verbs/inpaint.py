@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,13 +12,18 @@ import typer
 from showface.runtime.backends import Backend
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 
-from .common import BackendOption, BundleOption, DeviceOption, MasksOption, app, check_picture, errors, load_extra
+from ..app import threads_of
+from ..options import BackendOption, BundleOption, DeviceOption, MasksOption, check_picture
+from ..printing import errors, printable, say
+from ..signals import catch_signals
 
 if TYPE_CHECKING:
-    from .progress import Tally
+    from showface.runtime.batch.results_log import Result
+    from showface.runtime.batch.start import FolderRun
+
+    from ..progress import Tally
 
 
-@app.command()
 def inpaint(
     context: typer.Context,
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder (recursive).")],
@@ -51,79 +54,58 @@ def inpaint(
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of input, mask and result of each face.")] = None,
 ) -> None:
     """Complete the holes of faces: aligned squares, or with --align pictures of any kind."""
-    caught = _catch_signals()  # before the slow imports
-    from showface.runtime.batch.contact_sheet import check_sheet, write_sheet
-    from showface.runtime.batch.inputs import plan_jobs
-    from showface.runtime.batch.options import Alignment, Options, absolute, processors, suffix_of_format, workers
-    from showface.runtime.batch.results_log import RESULTS_FILE, Result
-    from showface.runtime.batch.run import process
-    from showface.runtime.bundle import open_bundle
+    caught = catch_signals()  # before the slow imports
+    from showface.runtime.batch.contact_sheet import check_sheet
+    from showface.runtime.batch.options import Alignment, Options, processors, suffix_of_format, workers
+    from showface.runtime.batch.results_log import Result
+    from showface.runtime.batch.start import Model, plan_run
     from showface.runtime.faces.landmarks import find_detector
     from showface.runtime.faces.masks import mask_source
-    from showface.runtime.inpainter import Inpainter
 
-    from .progress import Tally, printable, show_progress
+    from ..progress import Tally, show_progress
 
     check_picture("--sheet", sheet)
-    mask_origin = mask_source(mask_from, masks, mask_margin)
+    origin = mask_source(mask_from, masks, mask_margin)
     if not align and (face_detector is not None or landmarks is not None):
         raise UsageError("--face-detector and --landmarks go with --align")
-    if sheet is not None and mask_origin.kind == "class" and save_masks is None:
+    if sheet is not None and origin.kind == "class" and save_masks is None:
         raise UsageError("--sheet of class: masks needs --save-masks DIR, from which it takes them")
     _check_folders(save_masks, masks, source, output)
     suffix = suffix_of_format(output_format)
     detector = find_detector(face_detector) if align and landmarks is None else None
-    options = Options(
-        mask_origin, batch_size or 0, overwrite, quality, Alignment(detector, landmarks) if align else None,
-        save_masks, workers(processors()),
-    )  # fmt: skip
-    if cluster is not None:
-        source, output, options = Path(os.path.abspath(source)), Path(os.path.abspath(output)), absolute(options)
-
-    def say(text: str) -> None:
-        errors.print(printable(text))
-
-    jobs = plan_jobs(source, output, masks, suffix, save_masks is not None, say)
+    faces = Alignment(detector, landmarks) if align else None
+    options = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, workers=workers(processors()))
+    run = plan_run(source, output, options, suffix, cluster, say)
     if sheet is not None:
-        check_sheet(sheet, len(jobs))
-    single = source.is_file() and jobs[0].output == output
-    log = None if single else output / RESULTS_FILE
-    tally, kept = Tally(len(jobs)), list[Result]()
+        check_sheet(sheet, len(run.jobs))
+    tally, kept = Tally(len(run.jobs)), list[Result]()
     limit = 1 if fail_fast else max_failures
-
-    def stopped() -> bool:
-        return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
-
-    threads = context.obj["threads"]
-    if cluster is None:
-        inpainter = Inpainter.from_bundle(bundle, device, threads, backend)
-        say(f"using {inpainter.chain.description}")
-        options = replace(options, batch_size=batch_size or inpainter.default_batch_size)
-        results = process(jobs, inpainter, options, log, stopped, say)
-    elif log is None:
-        raise UsageError("--cluster completes folders; give a folder as OUTPUT")
-    else:
-        ray = load_extra("showface.runtime.batch.ray_cluster", "cluster")
-        folder = None if bundle is None else Path(os.path.abspath(bundle))
-        setup = ray.Setup(folder, open_bundle(bundle).digest, backend, device, threads, output, options)
-        results = ray.process_on_cluster(jobs, setup, log, cluster, stopped, say)
+    model = Model(bundle, backend, device, threads_of(context))
+    results = run.start(model, lambda: bool(caught) or (limit is not None and tally.count["failed"] >= limit), say)
     with show_progress(tally) as display:
         for result in results:
             display(result)
             if sheet is not None:
                 kept.append(result)
-    where = output if log is None else log
+    where = run.output if run.log is None else run.log
     errors.print(", ".join(f"{n} {status}" for status, n in tally.count.items()) + f"; see {printable(str(where))}")
-    broken = False
-    if sheet is not None:
-        try:
-            write_sheet(sheet, jobs, sorted(kept, key=lambda result: result.input.split("/")), mask_origin, save_masks)
-        except ShowfaceError as error:
-            broken = True
-            say(f"error: {error}")
+    written = sheet is None or _write_sheet(sheet, run, kept)
     _end(caught, tally, limit)
-    if broken:
+    if not written:
         raise typer.Exit(1)
+
+
+def _write_sheet(sheet: Path, run: FolderRun, results: list[Result]) -> bool:
+    """Write the contact sheet; where that fails, say so: the work is done all the same."""
+    from showface.runtime.batch import contact_sheet
+
+    ordered = sorted(results, key=lambda result: result.input.split("/"))
+    try:
+        contact_sheet.write_sheet(sheet, run.jobs, ordered, run.options.masks, run.options.save_masks)
+    except ShowfaceError as error:
+        say(f"error: {error}")
+        return False
+    return True
 
 
 def _end(caught: list[int], tally: Tally, limit: int | None) -> None:
@@ -160,17 +142,3 @@ def _check_folders(folder: Path | None, masks: Path | None, source: Path, output
         if source.is_dir() and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(source)):
             raise UsageError(f"--save-masks {folder}: lies inside the input folder {source}; choose another")
         folder.mkdir(parents=True, exist_ok=True)
-
-
-def _catch_signals() -> list[int]:
-    """Turn SIGINT and SIGTERM into a request that is honoured between batches."""
-    caught: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        if caught:  # asked for twice: what is in flight is not waited for, which costs it
-            raise SystemExit(128 + number)
-        caught.append(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, remember)
-    return caught

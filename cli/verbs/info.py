@@ -9,13 +9,10 @@ from showface.runtime.bundle import Bundle, open_bundle
 from showface.runtime.errors import UsageError
 from showface.runtime.version import __version__
 
-from .common import BundleArgument, app
+from ..options import BundleArgument
 
 
-@app.command()
-def info(
-    bundle: BundleArgument = None,
-) -> None:
+def info(bundle: BundleArgument = None) -> None:
     """Show versions, devices, and what a bundle holds."""
     import onnxruntime
 

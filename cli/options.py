@@ -1,31 +1,20 @@
-"""What all verbs share: the app, its global options, and how a missing extra is answered."""
+"""Options that several verbs share, and checks of what they name."""
 
 from __future__ import annotations
 
-import importlib
-import logging
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from showface.runtime.backends import Backend
 from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.version import __version__
-
-app = typer.Typer(
-    help="Complete the hidden parts of aligned faces with MDRNets.",
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    add_completion=False,
-)
-# No markup: a path such as "faces [red]" is printed as it is.
-errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-
+from showface.runtime.images.codec import SUFFIXES
 
 BundleArgument = Annotated[Path | None, typer.Argument(help="Bundle folder; default: the one shipped.")]
+BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")]
+CheckpointArgument = Annotated[Path, typer.Argument(help="Checkpoint of an assembled model.")]
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help="Bundle folder; default: the one shipped.")]
 BackendOption = Annotated[Backend, typer.Option("--backend", help="Inference backend.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.")]
@@ -33,24 +22,21 @@ JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figur
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="Real faces; default: the golden inputs.")]
 MasksOption = Annotated[Path | None, typer.Option("--masks", help="Mask file, or folder of masks by stem.")]
 
+# Of training, and of what measures a model's quality.
+ConfigOption = Annotated[Path, typer.Option(help="TOML file; see training/configs.")]
+DataOption = Annotated[Path, typer.Option(help="Folder that the config's paths are relative to.")]
+TrainDeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+DevicesOption = Annotated[int, typer.Option(min=1, help="Processes, one a device; torchrun decides it when used.")]
+TestImagesOption = Annotated[Path, typer.Option("--images", help="Folder of aligned faces.")]
+TestMasksOption = Annotated[Path, typer.Option("--masks", help="Folder of ratio bins (00-10 …), white = hole.")]
+FeaturesOption = Annotated[
+    Path | None, typer.Option("--features", help="Weights for the Fréchet distance: FID's Inception, or VGG-16.")
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Faces a bucket; default: all.")]
 
-def _show_version(value: bool) -> None:
-    if value:
-        print(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log more, and show tracebacks.")] = False,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: all.")] = None,
-) -> None:
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING)
-    context.obj = {"threads": threads, "verbose": verbose}
+# Of engines.
+EngineBackendOption = Annotated[str, typer.Option("--backend", help="tensorrt or tensorrt-rtx.")]
+TargetOption = Annotated[list[str] | None, typer.Option("--target", help="sm_86 …; repeat it for several.")]
 
 
 def check_writable(option: str, path: Path | None) -> None:
@@ -76,18 +62,17 @@ def check_picture(option: str, path: Path | None) -> None:
     Raises:
         UsageError: as :func:`check_writable`, or no such format is written.
     """
-    from showface.runtime.images.codec import SUFFIXES
-
     check_writable(option, path)
     if path is not None and path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{option} {path}: showface writes {', '.join(SUFFIXES)}; choose one of these suffixes")
 
 
-def load_extra(module: str, extra: str) -> Any:
-    """Import a module of an optional extra; a missing one is answered with the command that mends it."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.startswith("showface"):
-            raise
-        raise UsageError(f"this needs {error.name}; install it with: pip install 'showface[{extra}]'") from error
+def write_text(path: Path | None, text: str) -> None:
+    """Write a file that an option names, where it does.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    if path is not None:
+        with system_errors(UsageError, path, "cannot be written"):
+            path.write_text(text, encoding="utf-8")
