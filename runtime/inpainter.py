@@ -37,14 +37,17 @@ class Inpainter:
         device: str = "auto",
         threads: int | None = None,
         backend: str = "auto",
+        cuda_graph: bool = False,
+        batch_limit: int | None = None,
     ) -> Inpainter:
-        """Load a bundle, by default the one that ships with the package.
+        """Load a bundle, by default the one that ships with the package; see :func:`~.backends.open_chain`.
 
         Raises:
             UsageError: the bundle is broken, or the device is not to be had.
         """
         bundle = open_bundle(folder)
-        return cls(open_chain(bundle, backend, device, threads), bundle.manifest.image_size, bundle.digest)
+        chain = open_chain(bundle, backend, device, threads, cuda_graph, batch_limit)
+        return cls(chain, bundle.manifest.image_size, bundle.digest)
 
     @property
     def default_batch_size(self) -> int:

@@ -6,6 +6,8 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import UsageError
+
 MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 OLD_DRIVER = 35  # cudaErrorInsufficientDriver
 # The errors of which CUDA's driver_types.h says that the process is left in an inconsistent state and that every
@@ -56,6 +58,20 @@ def driver_version() -> tuple[int, int] | None:
     if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
         return None
     return version.value // 1000, version.value % 1000 // 10
+
+
+def parse_device(device: str) -> int | None:
+    """Return the CUDA index of ``cuda:N``, or None for ``cpu``.
+
+    Raises:
+        UsageError: neither of the two.
+    """
+    if device == "cpu":
+        return None
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise UsageError(f"--device {device}: use auto, cpu or cuda:N")
+    return int(index or 0)
 
 
 def lost_device(index: int, reason: str) -> str:

@@ -19,7 +19,7 @@ from ..errors import DeviceLostError, ShowfaceError, UsageError
 from ..stages import Stage
 from .batches import Shapes
 from .chain import Chain, Tensors
-from .cuda_devices import STICKY_ERRORS, cuda_device_count, driver_version, lost_device
+from .cuda_devices import STICKY_ERRORS, cuda_device_count, driver_version, lost_device, parse_device
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -74,20 +74,6 @@ def device_errors(cuda_index: int | None) -> Iterator[None]:
         if STICKY_ERRORS & {int(code) for code in _CODE.findall(said)}:
             raise DeviceLostError(lost_device(cuda_index, _tail(str(error)))) from error
         raise
-
-
-def parse_device(device: str) -> int | None:
-    """Return the CUDA index of ``cuda:N``, or None for ``cpu``.
-
-    Raises:
-        UsageError: neither of the two.
-    """
-    if device == "cpu":
-        return None
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or (index and not index.isdigit()):
-        raise UsageError(f"--device {device}: use auto, cpu or cuda:N")
-    return int(index or 0)
 
 
 def session_options(threads: int | None) -> ort.SessionOptions:

@@ -28,12 +28,14 @@ class Model:
         backend: a value of ``Backend``.
         device: ``auto``, ``cpu`` or ``cuda:N``.
         threads: for the CPU; None takes all.
+        cuda_graph: launch the work of engines as CUDA graphs.
     """
 
     bundle: Path | None = None
     backend: str = Backend.AUTO
     device: str = "auto"
     threads: int | None = None
+    cuda_graph: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,12 @@ class FolderRun:
         """
         if self.cluster is not None:
             return self._start_on_cluster(self.cluster, model, stopped, say)
-        inpainter = Inpainter.from_bundle(model.bundle, model.device, model.threads, model.backend)
+        limit = self.options.batch_size or None
+        if self.options.alignment is None:  # then an input has one face
+            limit = min(len(self.jobs), limit or len(self.jobs))
+        inpainter = Inpainter.from_bundle(
+            model.bundle, model.device, model.threads, model.backend, model.cuda_graph, limit
+        )
         say(f"using {inpainter.chain.description}")
         options = replace(self.options, batch_size=self.options.batch_size or inpainter.default_batch_size)
         return process(self.jobs, inpainter, options, self.log, stopped, say)
@@ -76,6 +83,8 @@ class FolderRun:
     def _start_on_cluster(self, address: str, model: Model, stopped: Callable[[], bool], say: Say) -> Iterator[Result]:
         if self.log is None:
             raise UsageError("--cluster completes folders; give a folder as OUTPUT")
+        if model.cuda_graph:
+            raise UsageError("--cuda-graph works without --cluster; leave one of them out")
         with extra("cluster"):
             from .ray_cluster import Setup, process_on_cluster
         folder = None if model.bundle is None else Path(os.path.abspath(model.bundle))
