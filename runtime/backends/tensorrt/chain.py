@@ -14,7 +14,7 @@ import ctypes
 import logging
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -26,6 +26,7 @@ from ...errors import DeviceLostError, ShowfaceError, UsageError
 from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT, TENSORS
 from ..batches import Chunk, Shapes, batch_sizes, chunks
 from ..chain import Chain, Faces, Tensors
+from .cleanup import owned, quietly
 from .device import Cuda
 from .engine import Engine, Graphs
 from .kernel_cache import KernelCache
@@ -111,11 +112,11 @@ class DeviceChain(Chain):
         self._held: list[Held | None] = [None] * SLOTS
         self._next = 0
         with ExitStack() as stack:
-            self._streams = Streams(*(_owned(stack, cuda.create_stream(), cuda.destroy_stream) for _ in range(3)))
+            self._streams = Streams(*(owned(stack, cuda.create_stream(), cuda.destroy_stream) for _ in range(3)))
             for engine in engines:
                 engine.choose_profile(self._streams.compute)
             scratch = max(MIN_SCRATCH, *(engine.scratch_bytes for engine in engines))
-            address = _owned(stack, cuda.allocate(scratch), cuda.free)
+            address = owned(stack, cuda.allocate(scratch), cuda.free)
             inner = {
                 name: self._device_memory(stack, name)
                 for engine in engines
@@ -132,7 +133,7 @@ class DeviceChain(Chain):
                 for one in first.engines
             ]
             super().__init__(hosts, description, "cuda")
-            _quietly(stack, options.cache.release)
+            quietly(stack, options.cache.release)
             # At the end, in reverse: the contexts go first, then what they use, then the memory that they were lent.
             for engine in engines:
                 stack.callback(engine.kept.clear)
@@ -154,25 +155,25 @@ class DeviceChain(Chain):
         return {name: read_sidecar(self.folder, name).arithmetic for name in names}
 
     def _device_memory(self, stack: ExitStack, name: str) -> int:
-        return _owned(stack, self.cuda.allocate(self._shapes.size(name, self.sizes[-1])), self.cuda.free)
+        return owned(stack, self.cuda.allocate(self._shapes.size(name, self.sizes[-1])), self.cuda.free)
 
     def _make_slot(self, stack: ExitStack, inner: dict[str, int], engines: Sequence[Engine], turn: int) -> Slot:
         cuda, host = self.cuda, {}
         for name in ENDS:
             size = self._shapes.size(name, self.sizes[-1])
-            address = _owned(stack, cuda.allocate_pinned(size), cuda.free_pinned)
+            address = owned(stack, cuda.allocate_pinned(size), cuda.free_pinned)
             memory = np.ctypeslib.as_array((ctypes.c_byte * size).from_address(address))
             host[name] = memory.view(TENSORS[name].dtype).reshape(self._shapes.shape(name, self.sizes[-1]))
         ends = {name: self._device_memory(stack, name) for name in ENDS}
-        uploaded, computed, downloaded = (_owned(stack, cuda.create_event(), cuda.destroy_event) for _ in range(3))
+        uploaded, computed, downloaded = (owned(stack, cuda.create_event(), cuda.destroy_event) for _ in range(3))
         sessions = [EngineSession(e.stage, e.contexts[turn % len(e.contexts)], self._shapes, e.reason) for e in engines]
         return Slot({**inner, **ends}, host, uploaded, computed, downloaded, sessions)
 
     def _wait_first(self, stack: ExitStack) -> None:
         """Let the stack begin with a wait for all work, in whichever thread it is unwound."""
         for stream in self._streams.every:
-            _quietly(stack, self.cuda.synchronize, stream)
-        _quietly(stack, self.cuda.activate)
+            quietly(stack, self.cuda.synchronize, stream)
+        quietly(stack, self.cuda.activate)
 
     def _prepare(self, stack: ExitStack, graphs: Graphs) -> None:
         """Run every batch in every slot once: libraries load, kernels are compiled, and graphs are captured."""
@@ -192,7 +193,7 @@ class DeviceChain(Chain):
                 if graphs is not Graphs.CAPTURE or refused:
                     continue
                 try:
-                    slot.graphs[batch] = _owned(stack, slot.capture(batch, cuda, compute), cuda.destroy_graph)
+                    slot.graphs[batch] = owned(stack, slot.capture(batch, cuda, compute), cuda.destroy_graph)
                 except DeviceLostError:
                     raise
                 except ShowfaceError as error:
@@ -329,18 +330,3 @@ def common_sizes(engines: Sequence[Engine], limit: int | None = None) -> tuple[i
         every = [engine.batches for engine in engines]
         raise UsageError(f"the engines' batches do not go together: {every}; build them again in one call")
     return batch_sizes(least, greatest if limit is None else max(least, min(limit, greatest)))
-
-
-def _owned(stack: ExitStack, handle: int, give_back: Any) -> int:
-    _quietly(stack, give_back, handle)
-    return handle
-
-
-def _quietly(stack: ExitStack, call: Any, *arguments: Any) -> None:
-    """Let the stack make a call at the end whose failure neither stops the others nor hides what went wrong first."""
-
-    def release() -> None:
-        with suppress(ShowfaceError):
-            call(*arguments)
-
-    stack.callback(release)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...errors import DeviceLostError, ShowfaceError, UsageError
 from ..chain import Tensors
 from .chain import MIN_SCRATCH
+from .cleanup import owned, quietly
 from .device import Context, Cuda
 from .messages import error_recorder, library_logger
 
@@ -69,22 +70,12 @@ def _execute(context: Context, cuda: Cuda, scratch: int, fed: Tensors, results: 
     with ExitStack() as stack:
 
         def allocate(size: int) -> int:
-            address = cuda.allocate(size)
-            at_end(cuda.free, address)
-            return address
+            return owned(stack, cuda.allocate(size), cuda.free)
 
-        def at_end(call: Any, *arguments: Any) -> None:
-            def release() -> None:
-                with suppress(ShowfaceError):  # the first error is the one that tells
-                    call(*arguments)
-
-            stack.callback(release)
-
-        stream = cuda.create_stream()
-        at_end(cuda.destroy_stream, stream)
+        stream = owned(stack, cuda.create_stream(), cuda.destroy_stream)
         context.set_device_memory(allocate(scratch), scratch)
         addresses = {name: allocate(array.nbytes) for name, array in {**fed, **results}.items()}
-        at_end(cuda.synchronize, stream)  # before any of this memory can go
+        quietly(stack, cuda.synchronize, stream)  # before any of this memory can go
         for name, address in addresses.items():
             if not context.set_tensor_address(name, address):
                 raise ShowfaceError(f"the debug engine has no tensor {name}")
