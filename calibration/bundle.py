@@ -15,7 +15,7 @@ from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.files import atomic_folder
 from showface.runtime.version import __version__
 
-from .plan import INT8, Plan
+from .planning.plan import INT8, Plan
 
 PLAN_FILE = "plan.toml"
 
@@ -29,7 +29,7 @@ def write_int8_bundle(
         destination: folder to create; it must not exist.
         source: the float bundle.
         plan: is kept beside the graphs.
-        graphs: of the stages that are quantised, by name.
+        graphs: quantised graphs by stage.
         record: method, data digest and figures for the manifest; of JSON's types.
 
     Raises:

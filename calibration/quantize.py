@@ -59,7 +59,7 @@ def quantize(
             "OpTypesToExcludeOutputQuantization": [] if rules.quantized_outputs else ["Conv", "MatMul", "Add"],
         },
     )
-    logging.getLogger().debug("stage %s: %d nodes get Q and DQ", stage, len(nodes))
+    logging.getLogger(__name__).debug("stage %s: %d nodes get Q and DQ", stage, len(nodes))
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     result: ModelProto = quantizer.model.model

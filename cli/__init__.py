@@ -7,6 +7,11 @@ from collections.abc import Sequence
 
 from .signals import end_at_signals
 
+HEADLESS = (
+    "where there are no graphical libraries, the headless one serves as well: "
+    "pip uninstall opencv-python; pip install opencv-python-headless"
+)
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
@@ -24,14 +29,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     register(app)
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        app(args=arguments)
-    except ShowfaceError as error:
+        app(args=arguments, prog_name="showface")
+    except (ShowfaceError, OSError, ImportError) as error:
         if "--verbose" in arguments:
             raise
-        errors.print(f"error: {error}")
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if "--verbose" in arguments:
+        if isinstance(error, ShowfaceError):
+            argument = getattr(error, "argument", None)
+            text, code = f"{'' if argument is None else f'--{argument}: '}{error}", error.exit_code
+        elif isinstance(error, OSError):
+            text = f"{error.filename or 'the system'}: {error.strerror or error}; --verbose tells where"
+            code = ExitCode.USAGE
+        elif "cv2" not in sys.modules and "lib" in str(error):
+            text, code = f"OpenCV cannot be loaded: {error}; {HEADLESS}", ExitCode.USAGE
+        else:
             raise
-        errors.print(f"error: {error.filename or 'the system'}: {error.strerror or error}; --verbose tells where")
-        sys.exit(ExitCode.USAGE)
+        errors.print(f"error: {text}")
+        sys.exit(code)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated
 
 import typer
 
 from showface.runtime.version import __version__
 
+from .printing import print_messages
+
 app = typer.Typer(
     help="Complete the hidden parts of aligned faces with MDRNets.",
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    add_completion=False,
 )
 
 
@@ -32,7 +32,7 @@ def _options(
     verbose: Annotated[bool, typer.Option("--verbose", help="Log more, and show tracebacks.")] = False,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: all.")] = None,
 ) -> None:
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING)
+    print_messages(verbose)
     context.obj = threads
 
 

@@ -10,7 +10,6 @@ import typer
 
 from showface.runtime.backends import Backend
 from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.images.codec import SUFFIXES
 
 BundleArgument = Annotated[Path | None, typer.Argument(help="Bundle folder; default: the one shipped.")]
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")]
@@ -65,6 +64,8 @@ def check_picture(option: str, path: Path | None) -> None:
     Raises:
         UsageError: as :func:`check_writable`, or no such format is written.
     """
+    from showface.runtime.images.codec import SUFFIXES
+
     check_writable(option, path)
     if path is not None and path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{option} {path}: showface writes {', '.join(SUFFIXES)}; choose one of these suffixes")

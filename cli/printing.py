@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 
 MIB = 2**20
@@ -19,9 +22,49 @@ def printable(text: str) -> str:
     return shown.encode("utf-8", "backslashreplace").decode()
 
 
-def say(text: str) -> None:
-    """Print a line about what the user should know; names of files in it may hold any bytes."""
-    errors.print(printable(text))
+class MessageHandler(logging.Handler):
+    """Prints what the library says as plain lines; names of files in it may hold any bytes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See :class:`logging.Handler`."""
+        kind = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        errors.print(f"{kind}{printable(record.getMessage())}")
+
+
+def print_messages(verbose: bool) -> None:
+    """Print the library's messages and, where they are of some weight, those of other packages."""
+    level = logging.DEBUG if verbose else logging.INFO
+    library, others = logging.getLogger("showface"), logging.StreamHandler()
+    if not any(isinstance(handler, MessageHandler) for handler in library.handlers):
+        library.addHandler(MessageHandler(level))
+        others.addFilter(lambda record: not record.name.startswith("showface"))
+        logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[others])
+    library.setLevel(level)
+
+
+@contextmanager
+def status_of(package: str) -> Iterator[Status]:
+    """Show what a package of the library is at, down to its smallest steps, until the block ends."""
+    logger = logging.getLogger(package)
+    level = logger.level
+    with errors.status(package.rpartition(".")[2]) as status:
+        handler = _StatusHandler(status)
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        try:
+            yield status
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+class _StatusHandler(logging.Handler):
+    def __init__(self, status: Status) -> None:
+        super().__init__()
+        self._status = status
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._status.update(printable(record.getMessage()))
 
 
 def print_parity(report: Mapping[str, Any]) -> None:

@@ -48,8 +48,8 @@ class Face:
     """One face to complete.
 
     Attributes:
-        name: of the image file.
-        bucket: of hole ratios, a key of ``BUCKETS``.
+        name: name of the image file.
+        bucket: range of hole ratios, a key of ``BUCKETS``.
         rgb: the whole face [256, 256, 3].
         hole: [256, 256], True = to be completed.
     """
@@ -73,18 +73,18 @@ def pair_files(images: Path, masks: Path, bucket: str, limit: int | None = None)
         UsageError: there are no images, a bin is missing or empty, or ``limit`` is below 1.
     """
     if limit is not None and limit < 1:
-        raise UsageError(f"--limit {limit}: at least one image is needed")
-    files = _files(images, "--images needs a folder of aligned faces")[:limit]
-    bins = [_files(masks / name, f"--masks needs the bins {', '.join(BINS)}") for name in BUCKETS[bucket]]
+        raise UsageError(f"{limit}: at least one image is needed", "limit")
+    files = _files(images, "a folder of aligned faces is needed", "images")[:limit]
+    bins = [_files(masks / name, f"the bins {', '.join(BINS)} are needed", "masks") for name in BUCKETS[bucket]]
     found = [bins[k % len(bins)] for k in range(len(files))]
     return [Pair(path, found[k][k % len(found[k])], bucket) for k, path in enumerate(files)]
 
 
-def _files(folder: Path, mend: str) -> list[Path]:
+def _files(folder: Path, mend: str, argument: str) -> list[Path]:
     try:
         return image_files(folder)
     except UsageError as error:
-        raise UsageError(f"{folder}: no such folder, or no images in it; {mend}") from error
+        raise UsageError(f"{folder}: no such folder, or no images in it; {mend}", argument) from error
 
 
 def read_pair(pair: Pair) -> Face:
@@ -148,7 +148,7 @@ def face_inputs(
             return
         if listed.error is not None:
             raise InputError(listed.error)
-        name, photo = str(listed.path), read_photo(listed.path)
+        name, photo = str(listed.source), read_photo(listed.source)
         if bins:
             row = bins[index % len(bins)]
             mask_path: Path | None = row[index // len(bins) % len(row)]
@@ -186,18 +186,18 @@ def real_faces(images: Path | None, masks: Path | None, image_size: int) -> Face
     """
     if images is not None:
         if masks is None:
-            raise UsageError("--images needs --masks")
+            raise UsageError("faces need masks; name them", "images")
         _, image, mask = zip(*face_inputs(images, masks, image_size), strict=True)
         return np.stack(image), np.stack(mask)
     if masks is not None:
-        raise UsageError("--masks needs --images")
+        raise UsageError("masks need faces; name them", "masks")
     if not (default_bundle() / MANIFEST_FILE).is_file():
-        raise UsageError("no default bundle to take golden inputs from; give --images DIR --masks DIR")
+        raise UsageError("no default bundle to take golden inputs from; name faces and masks")
     default = open_bundle()
     if default.manifest.image_size != image_size:
         raise UsageError(
             f"the default bundle's golden inputs have side {default.manifest.image_size}, these networks take "
-            f"{image_size}; give --images DIR --masks DIR"
+            f"{image_size}; name faces and masks"
         )
     golden = default.golden()
     return golden["image"], golden["mask"]

@@ -7,6 +7,7 @@ fuses nodes, so the graph is run as a debug build in which these tensors are out
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,6 +31,8 @@ from showface.runtime.stages import Stage
 
 from .engines import debug
 from .graph import scopes_of
+
+logger = logging.getLogger(__name__)
 
 JUMP = 10.0  # times the error before it
 # Relative error that rounding alone brings into a tensor, a few units in the last place of each precision.
@@ -76,13 +79,12 @@ class _Seen:
     outputs: tuple[torch.Tensor, ...]
 
 
-def attribute_failures(found: Validation, bundle: Bundle, say: Callable[[str], None]) -> None:
+def attribute_failures(found: Validation, bundle: Bundle) -> None:
     """Add to a validation's result, under ``attribution``, the module where the error of each failed stage jumps.
 
     Args:
         found: by a comparison of a bundle with a checkpoint.
         bundle: the candidate.
-        say: takes a line about what is built for it.
     """
     result, origin, source = found.outcome.result, found.reference, found.candidate
     assert isinstance(origin, TorchSource)
@@ -90,7 +92,7 @@ def attribute_failures(found: Validation, bundle: Bundle, say: Callable[[str], N
     failed = [name for name, figures in result["stages"].items() if not figures["passed"]]
     run_of = None
     if isinstance(source.loaded, DeviceChain):
-        say(f"attribution: a debug engine of {' and '.join(failed)} is built")
+        logger.info("attribution: a debug engine of %s is built", " and ".join(failed))
         run_of = partial(debug.debug_run, source.loaded)
     suspects = {name: found.outcome.suspects[name] for name in failed}
     result["attribution"] = attribute_stages(bundle, origin, suspects, result["candidate"]["precision"], run_of)
@@ -109,7 +111,7 @@ def attribute_stages(
         bundle: the candidate.
         origin: PyTorch with the same weights.
         suspects: the cases that were the worst of each failed stage; the first that shows the error serves.
-        precision: of each stage.
+        precision: compute precision of each stage.
         run_of: returns what runs the marked graph of a stage; ONNX Runtime on the CPU by default.
 
     Returns:
@@ -164,7 +166,7 @@ def compare_modules(
         proto: the stage's graph.
         stage: its entry of the stage table.
         module: the same in PyTorch.
-        inputs: of the stage; others are left out.
+        inputs: inputs of the stage; others are left out.
         run: of the marked graph; ONNX Runtime on the CPU by default.
     """
     fed = {name: inputs[name] for name in stage.inputs}

@@ -40,10 +40,10 @@ def export_bundle(
     islands, the rounded weights, and that nothing leaves float16's range.
 
     Args:
-        checkpoint_path: of an assembled model.
+        checkpoint_path: checkpoint of an assembled model.
         destination: folder to create; it must not exist.
         faces: real inputs for the golden file and the parity check.
-        threads: for ONNX Runtime.
+        threads: number of CPU threads of ONNX Runtime.
         precision: ``fp32`` or ``fp16``.
 
     Raises:
@@ -51,7 +51,7 @@ def export_bundle(
         ShowfaceError: the exported chain differs from PyTorch; nothing is left behind.
     """
     if precision not in PRECISIONS:
-        raise UsageError(f"--precision {precision}: use one of {', '.join(PRECISIONS)}")
+        raise UsageError(f"{precision} is not made; use one of {', '.join(PRECISIONS)}", "precision")
     check_new(destination)
     model, checkpoint = model_from_checkpoint(checkpoint_path)
     reference = source_of_model(model, f"PyTorch {torch.__version__} with {checkpoint_path}", checkpoint.sha256)

@@ -24,9 +24,9 @@ def export_stage(module: nn.Module, stage: Stage, config: NetworkConfig, half_we
     """Trace one stage with a dynamic batch.
 
     Args:
-        module: of the stage, in evaluation mode.
+        module: module of the stage, in evaluation mode.
         stage: its entry of the stage table.
-        config: of the model.
+        config: config of the model.
         half_weights: store weights as float16 with a cast, where that loses nothing.
     """
     batch = torch.export.Dim("batch", min=1, max=4096)

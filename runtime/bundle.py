@@ -28,17 +28,17 @@ class Manifest:
     """What ``manifest.json`` holds.
 
     Attributes:
-        schema_version: of this layout.
+        schema_version: version of this layout.
         variant: key of ``VARIANTS``; decides the stages.
         image_size: side of the networks' input.
         code_channels: length of a memory code.
         categories: names of the parser's labels.
-        precision: of each stage's arithmetic, ``float32``, ``float16`` or ``int8``.
-        weights_dtype: in which the weights are stored.
-        opset: of the ONNX files.
+        precision: compute precision of each stage's arithmetic, ``float32``, ``float16`` or ``int8``.
+        weights_dtype: type in which the weights are stored.
+        opset: ONNX opset of the graphs.
         sha256: digest of each file, by file name.
         checkpoint_sha256: digest of the weights that were exported.
-        versions: of the packages that wrote the bundle.
+        versions: versions of the packages that wrote the bundle.
         calibration: how the stages in ``int8`` were calibrated and judged; None for a float bundle.
     """
 
@@ -108,7 +108,7 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
 
     Args:
         folder: that exists; :func:`showface.runtime.files.atomic_folder` gives one that appears when all is proved.
-        manifest: whose ``sha256`` is filled in here.
+        manifest: its ``sha256`` is filled in here.
         files: what the bundle holds, by file name.
     """
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}

@@ -36,10 +36,10 @@ def write_kit(
     """Write ``output``; every file that goes in is checked by its hash first.
 
     Args:
-        bundle: to pack.
+        bundle: the bundle to pack.
         output: zip to write.
-        backend: whose engines go along; None for both.
-        targets: of the engines; empty for all.
+        backend: pack the engines of this backend; None packs both.
+        targets: pack the engines of these targets; empty packs all.
         graphs: with the ONNX files; None for: only where no engines go along.
         overwrite: replace ``output``.
 
@@ -49,7 +49,7 @@ def write_kit(
     if output.suffix.lower() != ".zip":
         raise UsageError(f"{output}: is written as a zip; give it the suffix .zip")
     if output.exists() and not overwrite:
-        raise UsageError(f"{output}: exists already; give --overwrite or another name")
+        raise UsageError(f"{output}: exists already; overwrite it, or choose another name")
     folders = _chosen(bundle, backend, targets)
     entries = {MANIFEST_FILE: (bundle.folder / MANIFEST_FILE).read_bytes(), GOLDEN_FILE: bundle.read(GOLDEN_FILE)}
     if graphs or (graphs is None and not folders):
@@ -74,7 +74,7 @@ def _chosen(bundle: Bundle, backend: str | None, targets: Sequence[str]) -> list
         UsageError: what was asked for is not there.
     """
     if backend is not None and backend not in LIBRARIES:
-        raise UsageError(f"--backend {backend}: use {' or '.join(LIBRARIES)}")
+        raise UsageError(f"{backend} builds no engines; use {' or '.join(LIBRARIES)}", "backend")
     found = [folder for name in LIBRARIES if backend in (None, name) for folder in engine_folders(bundle, name)]
     for target in targets:
         if target not in {folder.target for folder in found}:

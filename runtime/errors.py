@@ -35,9 +35,17 @@ class DeviceLostError(ShowfaceError):
 
 
 class UsageError(ShowfaceError):
-    """The command, the set-up or a bundle is wrong, and nothing was run."""
+    """The command, the set-up or a bundle is wrong, and nothing was run.
+
+    Attributes:
+        argument: the argument that is wrong, where it is one; the command line names the option of it.
+    """
 
     exit_code = ExitCode.USAGE
+
+    def __init__(self, text: str, argument: str | None = None) -> None:
+        super().__init__(text)
+        self.argument = argument
 
 
 @contextmanager
@@ -45,7 +53,7 @@ def extra(name: str) -> Iterator[None]:
     """Answer an import in the block that lacks a package of an optional extra with the command that installs it.
 
     Args:
-        name: of the extra, such as ``export``; or several, joined by commas.
+        name: name of the extra, such as ``export``; or several, joined by commas.
 
     Raises:
         UsageError: a package is missing.
@@ -63,7 +71,7 @@ def system_errors(kind: type[ShowfaceError], path: Path, failed: str) -> Iterato
     """Turn an error of the operating system into ``kind``, with the path and what failed.
 
     Args:
-        kind: of the error to raise.
+        kind: class of the error to raise.
         path: stands in the message where the operating system names none.
         failed: such as ``cannot be read``.
 

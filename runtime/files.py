@@ -8,7 +8,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -60,6 +60,9 @@ def write_errors(folder: Path, path: Path) -> Iterator[None]:
                 text = f"{folder}: {error.strerror}; make room and run the same command again"
                 raise DiskFullError(text) from error
             raise
+
+
+Write = Callable[[Path, bytes], None]
 
 
 def write_flushed(path: Path, data: bytes) -> None:

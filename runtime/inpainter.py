@@ -1,7 +1,9 @@
-"""Complete faces held in memory."""
+"""Complete faces held in memory; any number of them, so that one face, or too large a batch, does not end the run."""
 
 from __future__ import annotations
 
+import logging
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +15,20 @@ from numpy.typing import NDArray
 from .backends import open_chain
 from .backends.chain import Chain, Ticket
 from .bundle import open_bundle
-from .errors import UsageError
+from .errors import DeviceLostError, InputError, UsageError
 from .faces.masks import Hole
 from .faces.tensors import Array, composite, prepare
 from .images.codec import Pixels
-from .stages import LABELS
+from .stages import COARSE_IMAGE, LABELS
+
+logger = logging.getLogger(__name__)
+
+# What ONNX Runtime, CUDA, TensorRT and the C++ library say when there is no memory left.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|OUT_OF_MEMORY|failed to allocate memory|bad_alloc|cudaErrorMemoryAllocation|OutOfMemory", re.I
+)
+Completed = NDArray[Any] | InputError
+Face = tuple[Array, Array]  # image [3, size, size] and mask [1, size, size]
 
 
 class Inpainter:
@@ -55,7 +66,13 @@ class Inpainter:
         return 1 if self.chain.device == "cpu" else 8
 
     def complete(self, pixels: Pixels, hole: Hole, opaque: bool = False) -> Pixels:
-        """Complete one aligned face; see :meth:`complete_batch`."""
+        """Complete one aligned face; see :meth:`complete_batch`.
+
+        >>> face, hole = np.full((256, 256, 3), 128, np.uint8), np.zeros((256, 256), bool)
+        >>> hole[96:128, 96:160] = True
+        >>> Inpainter.from_bundle(device="cpu").complete(face, hole)[~hole].tolist() == face[~hole].tolist()
+        True
+        """
         return self.complete_batch([(pixels, hole)], opaque)[0]
 
     def complete_batch(self, faces: Sequence[tuple[Pixels, Hole]], opaque: bool = False) -> list[Pixels]:
@@ -74,13 +91,19 @@ class Inpainter:
         """
         if not faces:
             return []
-        prepared = [prepare(pixels, hole, self.image_size, f"face {i}") for i, (pixels, hole) in enumerate(faces)]
-        image = np.stack([image for image, _ in prepared])
-        mask = np.stack([mask for _, mask in prepared])
-        completed = self.run_networks(image, mask)
-        return [composite(*face, result, opaque) for face, result in zip(faces, completed, strict=True)]
+        prepared = [self.prepare(pixels, hole, f"face {i}") for i, (pixels, hole) in enumerate(faces)]
+        completed = self.run(*(np.stack(tensors) for tensors in zip(*prepared, strict=True)))
+        return [self.compose(*face, result, opaque) for face, result in zip(faces, completed, strict=True)]
 
-    def run_networks(self, image: Array, mask: Array) -> NDArray[Any]:
+    def prepare(self, pixels: Pixels, hole: Hole, name: str = "face") -> tuple[Array, Array]:
+        """Return ``image`` [3, size, size] and ``mask`` [1, size, size] of an aligned face; ``name`` is for errors.
+
+        Raises:
+            InputError: the face is not square, or its hole is not bool of the same height and width.
+        """
+        return prepare(pixels, hole, self.image_size, name)
+
+    def run(self, image: Array, mask: Array) -> NDArray[Any]:
         """Return ``completed_image`` [B, 3, size, size] of prepared faces.
 
         Args:
@@ -89,6 +112,11 @@ class Inpainter:
         """
         with self._networks:
             return self.chain.complete(image, mask)
+
+    @staticmethod
+    def compose(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False) -> Pixels:
+        """Return the face with ``completed`` [3, size, size] in its hole, all else copied bit by bit."""
+        return composite(pixels, hole, completed, opaque)
 
     def submit(self, images: Sequence[Array], masks: Sequence[Array]) -> Ticket:
         """Give prepared faces to the networks, whose result :meth:`collect` waits for.
@@ -114,5 +142,94 @@ class Inpainter:
         for session in self.chain.sessions:
             if session.stage.name == "parser":
                 with self._networks:
-                    return session.run({"coarse_image": image})[LABELS]
-        raise UsageError("--mask-from class needs a bundle whose parser is a stage of its own; use the default bundle")
+                    return session.run({COARSE_IMAGE: image})[LABELS]
+        raise UsageError("categories are found by a bundle whose parser is a stage of its own; use the default bundle")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error of a backend means that its device has no memory left."""
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+class Pending:
+    """Faces that were given to the networks, in batches: each a ticket, or the error that it was refused with."""
+
+    def __init__(self, faces: Sequence[Face]) -> None:
+        self.faces = faces
+        self.batches: list[tuple[Sequence[Face], Ticket | Exception]] = []
+
+
+class BatchRunner:
+    """Completes any number of faces in batches of at most ``limit``, which shrinks when memory runs out."""
+
+    def __init__(self, inpainter: Inpainter, limit: int) -> None:
+        self.inpainter, self.limit = inpainter, limit
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the device works after :meth:`start` has returned, so that more faces can be prepared meanwhile."""
+        return self.inpainter.chain.overlaps
+
+    def complete(self, faces: Sequence[Face]) -> list[Completed]:
+        """Return each completed face [3, size, size], or the error of one that fails even alone.
+
+        Args:
+            faces: ``image`` [3, size, size] and ``mask`` [1, size, size] of each.
+
+        Raises:
+            DeviceLostError: no face can be completed any more.
+        """
+        return self.finish(self.start(faces))
+
+    def start(self, faces: Sequence[Face]) -> Pending:
+        """Give faces to the networks; :meth:`finish` returns what :meth:`complete` does.
+
+        Raises:
+            DeviceLostError: no face can be completed any more.
+        """
+        pending = Pending(faces)
+        for first in range(0, len(faces), self.limit):
+            batch = faces[first : first + self.limit]
+            try:
+                ticket: Ticket | Exception = self._submit(batch)
+            except DeviceLostError:
+                raise
+            except Exception as error:  # the backends raise types of their own
+                ticket = error
+            pending.batches.append((batch, ticket))
+        return pending
+
+    def finish(self, pending: Pending) -> list[Completed]:
+        """Wait for faces that were started; a batch that failed is tried again in smaller parts."""
+        done: list[Completed] = []
+        for batch, ticket in pending.batches:
+            try:
+                if isinstance(ticket, Exception):
+                    raise ticket
+                done.extend(_judged(self.inpainter.collect(ticket)))
+            except DeviceLostError:
+                raise
+            except Exception as error:
+                done.extend(self._again(batch, error))
+        return done
+
+    def _again(self, batch: Sequence[Face], error: Exception) -> list[Completed]:
+        """Complete a batch that failed as a whole."""
+        if len(batch) == 1:
+            return [InputError(f"the networks failed: {error}")]
+        if is_out_of_memory(error):
+            half = len(batch) // 2
+            if half < self.limit:
+                self.limit = half
+                logger.info("out of memory with %d faces a batch; going on with %d", len(batch), self.limit)
+            return self.complete(batch)
+        logger.info("a batch of %d faces failed, trying them one by one: %s", len(batch), error)
+        return [result for face in batch for result in self.complete([face])]
+
+    def _submit(self, batch: Sequence[Face]) -> Ticket:
+        return self.inpainter.submit([image for image, _ in batch], [mask for _, mask in batch])
+
+
+def _judged(completed: NDArray[Any]) -> list[Completed]:
+    wrong = "the networks returned values that are not finite"
+    return [face if np.isfinite(face).all() else InputError(wrong) for face in completed]

@@ -58,3 +58,14 @@ def test_the_reader_finds_imports_of_every_form(tmp_path, monkeypatch):
     lines += ["    from showface.training.loop import train", "    from ..errors import ShowfaceError"]
     path.write_text("\n".join(lines))
     assert sorted(name for name, _ in imported_packages(path)) == ["cli", "export", "runtime", "runtime", "training"]
+
+
+def test_rooms_stay_small():
+    """A file can be read at a sitting, and a folder at a glance; of ``runtime`` few files stand beside its folders."""
+    files = [path for package in ORDER for path in files_of(package)]
+    long = [path.name for path in files if len(path.read_text("utf-8").splitlines()) > 350]
+    assert not long
+    folders = {path.parent for path in files}
+    crowded = {str(f.relative_to(ROOT)): n for f in folders if (n := len({*f.glob("*.py")} - {f / "__init__.py"})) > 13}
+    assert not crowded
+    assert len({*(ROOT / "runtime").glob("*.py")} - {ROOT / "runtime" / "__init__.py"}) <= 8

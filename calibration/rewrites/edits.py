@@ -21,8 +21,8 @@ class Wiring:
         constants: their values.
         producers: the node that writes each tensor.
         readers: the nodes that read each tensor.
-        shapes: that the graph declares; an open dimension is 0.
-        outputs: of the graph.
+        shapes: shapes that the graph declares; an open dimension is 0.
+        outputs: outputs of the graph.
     """
 
     constants: Mapping[str, NDArray[Any]]

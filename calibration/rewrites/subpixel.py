@@ -136,7 +136,7 @@ def _interleaved(model: ModelProto, name: str, output: str, shape: tuple[int, in
 
     Args:
         model: gets the constants that they read.
-        name: of the quarters, without row and column.
+        name: name of the quarters, without row and column.
         output: tensor to write.
         shape: height, width and channels of the whole.
     """

@@ -22,6 +22,6 @@ VERBS = (benchmark, calibrate, build, pack, export, info, inpaint, train, evalua
 
 
 def register(app: typer.Typer) -> None:
-    """Give the app its verbs."""
-    for verb in VERBS:
+    """Give the app its verbs, once."""
+    for verb in () if app.registered_commands else VERBS:
         app.command()(verb)

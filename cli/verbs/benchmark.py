@@ -21,7 +21,6 @@ from ..options import (
     check_writable,
     write_text,
 )
-from ..printing import errors
 
 
 def benchmark(
@@ -56,15 +55,13 @@ def benchmark(
     sizes = _sizes(batches)
     from showface.evaluation.speed import benchmark as library
     from showface.evaluation.speed import tables
-    from showface.evaluation.speed.measure import Plan
+    from showface.evaluation.speed.measure import Schedule
 
     first, other = library.Candidate(bundle, backend, device, cuda_graph), None
     if against is not None or against_backend is not None or against_device is not None:
         other = library.Candidate(against or bundle, against_backend or backend, against_device or device)
-    plan = Plan(sizes, rounds, warm_up)
-    result = library.run_benchmark(
-        first, other, checkpoint, plan, threads_of(context), compiled, kernels, fresh, errors.print
-    )
+    plan = Schedule(sizes, rounds, warm_up)
+    result = library.run_benchmark(first, other, checkpoint, plan, threads_of(context), compiled, kernels, fresh)
     text = tables.to_markdown(result)
     write_text(json_file, json.dumps(result, indent=2, allow_nan=False) + "\n")
     write_text(csv_file, tables.to_csv(result))

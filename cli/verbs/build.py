@@ -55,10 +55,10 @@ def build(
     from showface.runtime.backends.tensorrt.library import LIBRARIES, load_library
 
     if backend not in LIBRARIES:
-        raise UsageError(f"--backend {backend}: use {' or '.join(LIBRARIES)}")
+        raise UsageError(f"{backend} builds no engines; use {' or '.join(LIBRARIES)}", "backend")
     opened, trt, index = open_bundle(bundle), load_library(backend), parse_device(device)
     if index is None:
-        raise UsageError(f"--device {device}: engines are built for a GPU: use cuda:N")
+        raise UsageError(f"{device}: engines are built for a GPU; use cuda:N", "device")
     with extra(LIBRARIES[backend].extra):
         import polygraphy  # noqa: F401 - the builder's process needs it
 

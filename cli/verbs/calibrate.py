@@ -14,10 +14,10 @@ from showface.runtime.errors import extra
 
 from ..app import threads_of
 from ..options import check_writable
-from ..printing import errors
+from ..printing import errors, status_of
 
 if TYPE_CHECKING:
-    from showface.calibration.calibrate import Outcome
+    from showface.calibration.calibrate import CalibrationResult
 
 
 def calibrate(
@@ -40,7 +40,7 @@ def calibrate(
     with extra("calibration"):
         from showface.calibration.calibrate import Settings
         from showface.calibration.calibrate import calibrate as make_variant
-        from showface.calibration.plan_search import Budget
+        from showface.calibration.planning.search import Budget
     if report is not None:
         with extra("calibration,report"):
             from showface.calibration.report import write_report
@@ -48,8 +48,8 @@ def calibrate(
     settings = Settings(
         bundle, out, images, masks, kept, method, target, faces, check_faces, budget, plan, threads_of(context)
     )
-    with errors.status("calibrating") as status:
-        outcome = make_variant(settings, errors.print, status.update)
+    with status_of("showface.calibration") as status:
+        outcome = make_variant(settings)
         if report is not None:
             status.update("writing the report")
             write_report(report, outcome)
@@ -57,7 +57,7 @@ def calibrate(
     errors.print(f"wrote {out}; {kept} only serves to calibrate again and can be removed")
 
 
-def _print_outcome(outcome: Outcome) -> None:
+def _print_outcome(outcome: CalibrationResult) -> None:
     """Print the plan by stage, the figures by bucket, and the two verdicts."""
     console, figures, plan = Console(markup=False, soft_wrap=True), outcome.to_dict(), outcome.plan
     stages = Table("stage", "layer groups in INT8", "left in float", "× FP32, batch 1", "batch 8")

@@ -30,7 +30,7 @@ def diagnose(
     masks: TestMasksOption,
     labelled: Annotated[Path | None, typer.Option(help="Folder of photographs with labels, for the parser.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Folder of their CelebAMask-HQ label maps.")] = None,
-    holdout_every: Annotated[int, typer.Option(min=1, help="Each so-many-th of them, as in training.")] = 10,
+    holdout_every: Annotated[int, typer.Option(min=1, help="Hold out every N-th of them, as in training.")] = 10,
     features: FeaturesOption = None,
     limit: LimitOption = None,
     device: DeviceOption = "auto",

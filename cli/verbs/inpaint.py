@@ -14,7 +14,7 @@ from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 
 from ..app import threads_of
 from ..options import BackendOption, BundleOption, CudaGraphOption, DeviceOption, MasksOption, check_picture
-from ..printing import errors, printable, say
+from ..printing import errors, printable
 from ..signals import catch_signals
 
 if TYPE_CHECKING:
@@ -76,13 +76,13 @@ def inpaint(
     detector = find_detector(face_detector) if align and landmarks is None else None
     faces = Alignment(detector, landmarks) if align else None
     options = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, workers=workers(processors()))
-    run = plan_run(source, output, options, suffix, cluster, say)
+    run = plan_run(source, output, options, suffix, cluster)
     if sheet is not None:
-        check_sheet(sheet, len(run.jobs))
-    tally, kept = Tally(len(run.jobs)), list[Result]()
+        check_sheet(sheet, len(run.items))
+    tally, kept = Tally(len(run.items)), list[Result]()
     limit = 1 if fail_fast else max_failures
     model = Model(bundle, backend, device, threads_of(context), cuda_graph)
-    results = run.start(model, lambda: bool(caught) or (limit is not None and tally.count["failed"] >= limit), say)
+    results = run.start(model, lambda: bool(caught) or (limit is not None and tally.count["failed"] >= limit))
     with show_progress(tally) as display:
         for result in results:
             display(result)
@@ -102,9 +102,9 @@ def _write_sheet(sheet: Path, run: FolderRun, results: list[Result]) -> bool:
 
     ordered = sorted(results, key=lambda result: result.input.split("/"))
     try:
-        contact_sheet.write_sheet(sheet, run.jobs, ordered, run.options.masks, run.options.save_masks)
+        contact_sheet.write_sheet(sheet, run.items, ordered, run.options.masks, run.options.save_masks)
     except ShowfaceError as error:
-        say(f"error: {error}")
+        errors.print(printable(f"error: {error}"))
         return False
     return True
 

@@ -54,8 +54,8 @@ def validate(
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
     cuda_graph: CudaGraphOption = False,
-    reference_backend: Annotated[Backend, typer.Option(help="Of a reference that is a bundle.")] = Backend.AUTO,
-    reference_device: Annotated[str, typer.Option(help="Of a reference that is a bundle.")] = "auto",
+    reference_backend: Annotated[Backend, typer.Option(help="Backend of a reference bundle.")] = Backend.AUTO,
+    reference_device: Annotated[str, typer.Option(help="Device of a reference bundle.")] = "auto",
     images: ImagesOption = None,
     masks: MasksOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Compare the first so many faces.")] = None,
@@ -94,7 +94,7 @@ def validate(
     origin = None if path is None else library.Side(path, reference_backend, reference_device)
     inputs = library.Inputs(images, masks, limit, max_batch if generated else 0)
     keep = save_reference, save_outputs
-    found = library.validate(given, origin, inputs, bounds, threads_of(context), keep, errors.print)
+    found = library.validate(given, origin, inputs, bounds, threads_of(context), keep)
     if origin is not None and origin.kind == "checkpoint" and given.kind == "bundle":
         _attribute(found, candidate)
     _finish(found.outcome.result, found.outcome.pictures, json_file, report)
@@ -112,7 +112,7 @@ def _attribute(found: Validation, candidate: Path | None) -> None:
         return
     with extra("export"):
         from showface.export.attribution import attribute_failures
-    attribute_failures(found, open_bundle(candidate), errors.print)
+    attribute_failures(found, open_bundle(candidate))
 
 
 def _check_report(folder: Path | None) -> None:

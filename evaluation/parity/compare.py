@@ -24,12 +24,12 @@ RESULT_SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ComparisonResult:
     """What a comparison found.
 
     Attributes:
         result: the judged figures, as JSON can hold them.
-        pictures: of the worst images, worst first.
+        pictures: the worst images, worst first.
         suspects: for each stage alone, the cases that were the worst in one of its outputs' figures.
     """
 
@@ -127,10 +127,10 @@ class Comparison:
             arrays = (np.array(array) for array in (image, mask, ours, theirs))
             self.gallery.offer(badness, Picture(case.image_name(index), *arrays))
 
-    def outcome(self, tolerances: Mapping[str, Tolerance]) -> Outcome:
+    def outcome(self, tolerances: Mapping[str, Tolerance]) -> ComparisonResult:
         """Return what was found so far, judged by ``tolerances``."""
         suspects = {stage: list({c.name: c for c in worst.values()}.values()) for stage, worst in self.suspects.items()}
-        return Outcome(judge(self.figures(), tolerances), self.gallery.worst_first(), suspects)
+        return ComparisonResult(judge(self.figures(), tolerances), self.gallery.worst_first(), suspects)
 
     def figures(self) -> dict[str, Any]:
         """Return what was measured, not yet judged, as JSON can hold it."""
@@ -173,14 +173,14 @@ def compare_sources(
     cases: Iterable[Case],
     tolerances: Mapping[str, Tolerance],
     seen: Callable[[Case, Tensors, Tensors], None] | None = None,
-) -> Outcome:
+) -> ComparisonResult:
     """Compare two sources over a stream of cases.
 
     Args:
         reference: what is right.
         candidate: what is to be proved.
         cases: read one by one and not kept.
-        tolerances: of each stage and of the ``chain``.
+        tolerances: bounds for each stage and for the ``chain``.
         seen: called after each case with the tensors of both sides' own chains.
 
     Raises:
@@ -192,7 +192,7 @@ def compare_sources(
         if seen is not None:
             seen(case, ours, theirs)
     if not comparison.cases:
-        raise UsageError("there is no image to compare; name a folder of faces with --images and --masks")
+        raise UsageError("there is no image to compare; name a folder of faces and their masks")
     return comparison.outcome(tolerances)
 
 

@@ -26,9 +26,9 @@ def write_report(folder: Path, result: Mapping[str, Any], pictures: Sequence[Pic
     """Write ``index.html``, ``results.json`` and ``junit.xml``, all or nothing.
 
     Args:
-        folder: that is missing or empty.
+        folder: a folder that is missing or empty.
         result: of :func:`showface.evaluation.parity.compare.compare_sources`.
-        pictures: of the worst images.
+        pictures: the worst images.
 
     Raises:
         ShowfaceError: a file cannot be written.

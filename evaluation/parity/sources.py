@@ -25,7 +25,7 @@ class Identity:
         variant: key of ``VARIANTS``.
         image_size: side of the networks' input.
         weights: digest of the checkpoint; empty where it is not known.
-        precision: of each stage's arithmetic.
+        precision: compute precision of each stage's arithmetic.
         environment: versions and devices.
     """
 

@@ -69,7 +69,7 @@ def source_of_model(model: MDRNets, description: str, weights: str) -> TorchSour
     """Make a source of a model in evaluation mode.
 
     Args:
-        model: that is run.
+        model: model in evaluation mode.
         description: one line for people.
         weights: digest of the checkpoint.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from showface.runtime.errors import UsageError, extra
 
 from ..faces import real_faces
 from .cases import Case, array_cases, face_cases, generated_cases
-from .compare import Outcome, compare_sources, read_result
+from .compare import ComparisonResult, compare_sources, read_result
 from .saved_outputs import OUTPUTS_FILE, SavedSource, open_outputs, save_outputs
 from .sources import Source, check_pair, golden_source, source_of_bundle
 from .tolerances import judge, override, plan_tolerances, stored_tolerances
+
+logger = logging.getLogger(__name__)
 
 Keep = Callable[[Case, Tensors, Tensors], None]
 
@@ -56,7 +59,7 @@ class Side:
             UsageError: one is given; ``prefix`` stands before the names of their options.
         """
         if self.kind != "bundle" and (self.backend != Backend.AUTO or self.device not in ("auto", "cpu")):
-            raise UsageError(f"--{prefix}backend and --{prefix}device are for a bundle; {self.path} is none")
+            raise UsageError(f"backend and device are for a bundle; {self.path} is none", f"{prefix}backend")
 
     def open(self, threads: int | None) -> Source:
         """Open it.
@@ -111,7 +114,7 @@ class Validation:
 
     reference: Source
     candidate: Source
-    outcome: Outcome
+    outcome: ComparisonResult
 
 
 def validate(
@@ -121,7 +124,6 @@ def validate(
     bounds: Bounds | None = None,
     threads: int | None = None,
     keep: tuple[Path | None, Path | None] = (None, None),
-    say: Callable[[str], None] = lambda _: None,
 ) -> Validation:
     """Compare a candidate with a reference: each stage alone, then the chain.
 
@@ -130,9 +132,8 @@ def validate(
         reference: what is right; None takes the golden outputs in the candidate's bundle.
         inputs: by default golden inputs and what is made of them.
         bounds: by default those of the candidate's precision.
-        threads: for the CPU.
+        threads: number of CPU threads.
         keep: new folders for the outputs of the reference and of the candidate.
-        say: takes a line about what is compared.
 
     Raises:
         UsageError: a side cannot be opened, the two cannot be compared, or the inputs do not go with them.
@@ -148,15 +149,13 @@ def validate(
     elif candidate.kind == "bundle":
         origin, golden = golden_source(open_bundle(candidate.path))
     else:
-        raise UsageError(
-            f"{candidate.path}: has no golden outputs of its own; name what it shall equal with --reference"
-        )
+        raise UsageError(f"{candidate.path}: has no golden outputs of its own; name a reference that it shall equal")
     check_pair(origin.identity, source.identity)
-    say(f"candidate: {source.identity.description}\nreference: {origin.identity.description}")
+    logger.info("candidate: %s", source.identity.description)
+    logger.info("reference: %s", origin.identity.description)
     if golden is not None and inputs.named:
         raise UsageError(
-            "--images, --masks and --limit need --checkpoint or --reference: only golden inputs have outputs of "
-            "their own"
+            "faces of your own need a checkpoint or another reference: only golden inputs have outputs of their own"
         )
     cases = iter([golden]) if golden else _cases(source, origin, inputs)
     tolerances = plan_tolerances(source.identity.precision, bounds.precision, bounds.changes or {})
@@ -170,7 +169,7 @@ def _cases(source: Source, origin: Source, inputs: Inputs) -> Iterator[Case]:
     saved = [side for side in (origin, source) if isinstance(side, SavedSource)]
     if saved:
         if inputs.named:
-            raise UsageError("saved outputs bring their own inputs; leave out --images, --masks and --limit")
+            raise UsageError("saved outputs bring their own inputs; leave out faces, masks and limit")
         if len(saved) == 2 and set(saved[0].entries) != set(saved[1].entries):
             names = sorted(set(saved[0].entries) ^ set(saved[1].entries))
             raise UsageError(f"{saved[0].folder} and {saved[1].folder}: not of the same cases: {', '.join(names[:5])}")
@@ -184,7 +183,7 @@ def _cases(source: Source, origin: Source, inputs: Inputs) -> Iterator[Case]:
             yield from generated_cases(face, hole, inputs.max_batch)
         return
     if masks is None:
-        raise UsageError("--images needs --masks")
+        raise UsageError("faces need masks; name them", "images")
     first: list[Case] = []
     for case in face_cases(images, masks, size, inputs.limit):
         if len(first) < inputs.max_batch:

@@ -119,7 +119,7 @@ def _measured(path: Path, record: Mapping[str, Any]) -> Scores | None:
         return None
     known = json.loads(path.read_text(encoding="utf-8"))
     if any(known.get(key) != value for key, value in record.items()):
-        raise UsageError(f"{path}: measured under another config or on other faces; choose another --output")
+        raise UsageError(f"{path}: measured under another config or on other faces; choose another folder")
     scores: Scores = known["scores"]
     return scores
 
@@ -137,7 +137,7 @@ def ablation_table(table: str, scores: Mapping[str, Scores]) -> str:
 
     Args:
         table: name of the table.
-        scores: of the measured rows.
+        scores: scores of each measured row.
     """
     lines = ["| hole | metric | " + " | ".join(f"{name} | paper" for name in scores) + " |"]
     lines.append("|---|---|" + "---:|" * (2 * len(scores)))

@@ -72,12 +72,12 @@ def diagnose_checkpoint(
     """Measure the parts of the model in a checkpoint; see :func:`diagnose`.
 
     Args:
-        checkpoint: of an assembled model.
+        checkpoint: checkpoint of an assembled model.
         test: faces and masks to measure on.
         labelled: as there.
         holdout_every: as there.
         device: ``auto``, ``cpu`` or ``cuda:N``.
-        threads: on the CPU; None takes all.
+        threads: number of CPU threads; None takes all.
 
     Raises:
         UsageError: a file is missing or unreadable, or the device is not to be had.
@@ -104,7 +104,7 @@ def diagnose(
 
     Args:
         model: assembled, in evaluation mode.
-        device: to compute on.
+        device: device to compute on.
         images: folder of photographs to complete.
         masks: folder of ratio bins.
         features: network of the Fréchet distance.
@@ -173,7 +173,7 @@ def _parser_overlap(
 ) -> dict[str, Overlap]:
     """Return the overlap on the held-out photographs, and on their coarse faces behind the largest holes."""
     if holdout_every < 1:
-        raise UsageError(f"--holdout-every {holdout_every}: give a whole number from 1")
+        raise UsageError(f"{holdout_every}: give a whole number from 1", "holdout-every")
     files = image_files(photographs)[::holdout_every][:limit]
     holes = iter(face.hole for faces in read_batches(_holes_for(files, photographs, masks)) for face in faces)
     size = model.config.image_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ from .frechet import FeatureNetwork, Statistics, feature_network, frechet_distan
 from .methods import Method, MethodChoice, torch_device
 from .scores import BucketScores, ImageScores, Report, markdown_table, score_bucket, score_image
 
-Progress = Callable[[int, int], None]  # faces done, faces in all
+logger = logging.getLogger(__name__)
+
 Parser = Callable[[NDArray[np.uint8]], NDArray[Any]]  # RGB [B, H, W, 3] -> categories [B, H, W]
 
 
@@ -51,7 +53,6 @@ def evaluate(
     masks: Path,
     network: FeatureNetwork | None = None,
     limit: int | None = None,
-    progress: Progress | None = None,
 ) -> Report:
     """Return the figures of ``method`` in each bucket; one batch of faces is in memory at a time.
 
@@ -61,7 +62,6 @@ def evaluate(
         masks: folder of ratio bins (``00-10`` …), white = hole.
         network: measure the Fréchet distance with it, of the results from the ground truth.
         limit: take the first so many images; None takes all.
-        progress: called after each batch.
 
     Raises:
         UsageError: images or masks are missing, unreadable or of the wrong polarity, or there are too
@@ -70,7 +70,7 @@ def evaluate(
     pairs = {bucket: pair_files(images, masks, bucket, limit) for bucket in BUCKETS}
     total = sum(map(len, pairs.values()))
     if network is not None and total < 2 * len(BUCKETS):  # all buckets hold the same images
-        raise UsageError(f"{images}: the Fréchet distance needs two images or more; leave --features out")
+        raise UsageError(f"{images}: the Fréchet distance needs two images or more; leave the features out")
     for bucket in BUCKETS:
         check_masks(pairs[bucket])
     buckets: dict[str, BucketScores] = {}
@@ -87,8 +87,7 @@ def evaluate(
                 found = _add(found, network, results)
                 if first:
                     truth = _add(truth, network, [face.rgb for face in faces])
-            if progress is not None:
-                progress(len(rows) + len(scored), total)
+            logger.debug("%d of %d faces measured", len(rows) + len(scored), total)
         distance = None if found is None or truth is None else frechet_distance(found, truth)
         buckets[bucket] = score_bucket(scored, distance)
         rows += scored
@@ -138,18 +137,16 @@ def run_evaluation(
     threads: int | None = None,
     json_file: Path | None = None,
     sheet: Path | None = None,
-    progress: Progress | None = None,
 ) -> str:
     """Evaluate one method and return the Markdown table; what the verb ``evaluate`` does.
 
     Args:
-        choice: of the method.
+        choice: which method.
         test: faces and masks to measure on.
         device: ``auto``, ``cpu`` or ``cuda:N``, of the method and of the feature network.
-        threads: on the CPU; None takes all.
+        threads: number of CPU threads; None takes all.
         json_file: write the figures there.
         sheet: write the contact sheet there.
-        progress: called after each batch.
 
     Raises:
         UsageError: anything given is wrong; nothing was written.
@@ -160,7 +157,7 @@ def run_evaluation(
     names = [pair.image.name for pair in pair_files(test.images, test.masks, next(iter(BUCKETS)), test.limit)]
     name, method = choice.open(names, device, threads)
     network = None if test.features is None else feature_network(test.features, torch_device(device))
-    report = evaluate(method, test.images, test.masks, network, test.limit, progress)
+    report = evaluate(method, test.images, test.masks, network, test.limit)
     if json_file is not None:
         write_file(json_file, report.to_json().encode())
     if sheet is not None:

@@ -61,7 +61,7 @@ class MethodChoice:
         Raises:
             UsageError: so it is.
         """
-        given = {f"--{field.name}": getattr(self, field.name) for field in fields(self)}
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
         named = [option for option, value in given.items() if value is not None]
         if len(named) != 1:
             raise UsageError(f"{' and '.join(named) or 'no method'} given; give one of {', '.join(given)}")
@@ -70,9 +70,9 @@ class MethodChoice:
         """Return what the method is called in a table, and the method.
 
         Args:
-            names: of the image files to be measured.
+            names: names of the image files to be measured.
             device: ``auto``, ``cpu`` or ``cuda:N``.
-            threads: of a bundle on the CPU; None takes all.
+            threads: number of CPU threads of a bundle; None takes all.
 
         Raises:
             UsageError: it cannot be loaded.
@@ -95,7 +95,7 @@ def baseline_method(name: str) -> Method:
         UsageError: there is no such method.
     """
     if name not in BASELINES:
-        raise UsageError(f"--baseline {name}: unknown; use {' or '.join(BASELINES)}")
+        raise UsageError(f"{name} is unknown; use {' or '.join(BASELINES)}", "baseline")
     return BASELINES[name]
 
 
@@ -133,7 +133,7 @@ def network_method(network: Completion, image_size: int, device: torch.device) -
     Args:
         network: maps ``image`` [B, 3, H, W] in [-1, 1] and ``mask`` [B, 1, H, W] to the completed image.
         image_size: H = W.
-        device: where the network is.
+        device: device that holds the network.
     """
 
     def complete(faces: Sequence[Face]) -> list[Rgb]:
@@ -201,5 +201,5 @@ def torch_device(device: str) -> torch.device:
     if index is None:
         return torch.device("cpu")
     if index >= torch.cuda.device_count():
-        raise UsageError(f"--device {device}: PyTorch finds {torch.cuda.device_count()} CUDA devices; use --device cpu")
+        raise UsageError(f"{device}: PyTorch finds {torch.cuda.device_count()} CUDA devices; use cpu", "device")
     return torch.device("cuda", index)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from showface.runtime.backends import Backend, open_chain
+from showface.runtime.batch.options import processors
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError, extra
 
 from ..parity.sources import environment_of
 from .fresh_process import measure_fresh
 from .kernels import kernel_times
-from .measure import Plan, measure_batch, measure_phases
+from .measure import Schedule, measure_batch, measure_phases
 from .subjects import ChainSubject, Subject
-from .timing import available_threads, pin
+from .timing import pin
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 
@@ -47,12 +51,11 @@ def run_benchmark(
     first: Candidate,
     against: Candidate | None,
     checkpoint: Path | None,
-    plan: Plan,
+    plan: Schedule,
     threads: int | None = None,
     compiled: bool = False,
     kernels: bool = False,
     fresh: bool = True,
-    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Time a bundle, in turn with another one and with PyTorch, so that their ratios hold.
 
@@ -61,11 +64,10 @@ def run_benchmark(
         against: another bundle, backend or device of the same variant and image size.
         checkpoint: weights of the bundle, which PyTorch runs.
         plan: batches, rounds and warm-up.
-        threads: for the CPU; None takes all.
+        threads: number of CPU threads; None takes all.
         compiled: run PyTorch with ``torch.compile`` too.
         kernels: time ONNX Runtime's kernels of each stage.
         fresh: measure start, load and memory in processes of their own.
-        say: takes a line about what goes on.
 
     Returns:
         The document of ``--json``: environment, plan, subjects, latencies by batch, phases of a face, fresh
@@ -74,7 +76,7 @@ def run_benchmark(
     Raises:
         UsageError: a bundle or the checkpoint cannot be loaded, or they do not belong together.
     """
-    threads = threads or available_threads()
+    threads = threads or processors()
     pin(threads)
     bundle = first.open("bundle", threads)
     timed = [(bundle, first)]
@@ -99,10 +101,10 @@ def run_benchmark(
         yardstick, gflop = ("matmul", matmul_task()), MATMUL_GFLOP
     stages, faces = bundle.bundle.manifest.stages, bundle.bundle.golden()
     for subject in subjects:
-        say(f"{subject.name}: {subject.description}")
+        logger.info("%s: %s", subject.name, subject.description)
     measured = []
     for size in plan.batches:
-        say(f"batch {size} …")
+        logger.info("batch %d …", size)
         measured.append(measure_batch(subjects, stages, bundle.chain, faces, size, plan, yardstick))
     tensors = bundle.chain.run({name: faces[name][:1] for name in ("image", "mask")})
     return {
@@ -125,11 +127,11 @@ def _open_against(against: Candidate, bundle: ChainSubject, threads: int) -> Cha
     subject = against.open("against", threads)
     given, wanted = ((s.bundle.manifest.variant, s.bundle.manifest.image_size) for s in (subject, bundle))
     if given != wanted:
-        raise UsageError(f"--against {against.folder}: {given} is another variant or image size than {wanted}")
+        raise UsageError(f"{against.folder}: {given} is another variant or image size than {wanted}", "against")
     return subject
 
 
-def _fresh(timed: Sequence[tuple[ChainSubject, Candidate]], plan: Plan, threads: int) -> dict[str, Any]:
+def _fresh(timed: Sequence[tuple[ChainSubject, Candidate]], plan: Schedule, threads: int) -> dict[str, Any]:
     return {
         f"{subject.name}, batch {size}": measure_fresh(
             subject.bundle.folder, candidate.backend, candidate.device, threads, size

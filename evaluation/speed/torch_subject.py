@@ -47,9 +47,9 @@ def torch_subjects(path: Path, compiled: bool, threads: int) -> tuple[list[Torch
     """Load a checkpoint as baseline.
 
     Args:
-        path: of the checkpoint.
+        path: path of the checkpoint.
         compiled: add ``torch.compile`` beside eager execution.
-        threads: for the CPU.
+        threads: number of CPU threads.
 
     Returns:
         The subjects, the GFLOP of each stage and of the ``chain`` for one face (2 per multiply–add), and the digest

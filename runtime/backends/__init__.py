@@ -34,10 +34,10 @@ def open_chain(
     """Load all stages of ``bundle``.
 
     Args:
-        bundle: where the models are.
+        bundle: the bundle to load.
         backend: a value of :class:`Backend`; ``auto`` takes engines that match the device, else ONNX Runtime.
         device: ``cpu``, ``cuda:N`` or ``auto``.
-        threads: for the CPU.
+        threads: number of CPU threads.
         cuda_graph: launch the work of engines as CUDA graphs; ``auto`` says where it cannot.
         batch_limit: faces a batch at most that will be sent: engines prepare for no more.
 
@@ -57,7 +57,7 @@ def open_chain(
         return onnxruntime_backend.open_chain(bundle, device, threads)
     index = 0 if device == "auto" else parse_device(device)
     if index is None:
-        raise UsageError(f"--backend {chosen.value} runs on a GPU: use --device auto or cuda:N, not {device}")
+        raise UsageError(f"{chosen.value} runs on a GPU; use auto or cuda:N, not {device}", "device")
     from .tensorrt.loader import OpenOptions, open_engines
 
     options = OpenOptions(cuda_graph, batch_limit)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from showface.calibration.candidates import stage_ranges
 from showface.calibration.placement import default_float, quantizable
+from showface.calibration.planning.candidates import stage_ranges
 from showface.calibration.quantize import quantize
 from showface.calibration.recording import record
 from showface.calibration.rewrites.float_graph import float_graph
@@ -58,7 +58,7 @@ def samples(folders):
 def recorded(tmp_path_factory, narrow_bundle, samples):
     """Return the recording of nine faces, of the narrow bundle."""
     folder = tmp_path_factory.mktemp("recording")
-    return record(folder, open_bundle(narrow_bundle), samples.calibration, samples.digest(), 1, print)
+    return record(folder, open_bundle(narrow_bundle), samples.calibration, samples.digest(), 1)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from showface.calibration.bundle import PLAN_FILE, write_int8_bundle
-from showface.calibration.plan import INT8, Plan
+from showface.calibration.planning.plan import INT8, Plan
 from showface.calibration.settings import Method, Target
 from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import open_bundle

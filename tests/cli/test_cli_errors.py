@@ -190,7 +190,7 @@ def test_an_error_of_the_system_that_nobody_expected_is_one_line(inpaint, monkey
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error", "some/where")
 
-    monkeypatch.setattr("showface.runtime.batch.start.process", fail)
+    monkeypatch.setattr("showface.runtime.batch.start.complete_folder", fail)
     refused(inpaint(), "some/where: Input/output error")
 
 
@@ -201,9 +201,9 @@ def test_verbose_shows_the_traceback(run, tmp_path):
 
 def test_masks_without_images_are_refused(run, narrow_bundle, narrow_checkpoint, face_folder, tmp_path):
     masks = ("--masks", face_folder[1])
-    refused(run("validate", narrow_bundle, *masks), "--masks", "need --checkpoint")
-    refused(run("validate", narrow_bundle, "--checkpoint", narrow_checkpoint, *masks), "--masks needs --images")
-    refused(run("export", narrow_checkpoint, tmp_path / "new", *masks), "--masks needs --images")
+    refused(run("validate", narrow_bundle, *masks), "golden inputs", "need a checkpoint")
+    refused(run("validate", narrow_bundle, "--checkpoint", narrow_checkpoint, *masks), "--masks: masks need faces")
+    refused(run("export", narrow_checkpoint, tmp_path / "new", *masks), "--masks: masks need faces")
     assert not (tmp_path / "new").exists()
 
 

@@ -43,7 +43,7 @@ def test_masks_inside_the_images_are_no_samples(face_folder):
 
 def test_what_is_missing_is_named(face_folder, tmp_path):
     images, masks = face_folder
-    with pytest.raises(UsageError, match="--images needs --masks"):
+    with pytest.raises(UsageError, match="faces need masks"):
         real_faces(images, None, 256)
     with pytest.raises(UsageError, match="nowhere: no such file"):
         real_faces(tmp_path / "nowhere", masks, 256)

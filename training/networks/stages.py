@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from showface.runtime.stages import MARGIN, TENSORS, VARIANTS, Stage
+from showface.runtime.stages import COARSE_IMAGE, MARGIN, TENSORS, VARIANTS, Stage
 
 from ..config import NetworkConfig
 from .mdrnets import MDRNets
@@ -63,7 +63,7 @@ def reference_outputs(
     for stage in VARIANTS[variant_of(model.config)]:
         outputs = run_stage(modules[stage.name], stage, tensors)
         tensors.update({name: (given or {}).get(name, value) for name, value in outputs.items()})
-    tensors[MARGIN] = parser_margin(model, tensors["coarse_image"])
+    tensors[MARGIN] = parser_margin(model, tensors[COARSE_IMAGE])
     return tensors
 
 

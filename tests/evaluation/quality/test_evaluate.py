@@ -297,9 +297,9 @@ def test_run_writes_json_and_sheet(tree, tmp_path, telea_report):
     ("choice", "limit", "features", "device", "message"),
     [
         ({}, None, None, "cpu", "no method given"),
-        ({"baseline": "telea", "results": "results"}, None, None, "cpu", "--results and --baseline given"),
-        ({"baseline": "magic"}, None, None, "cpu", "--baseline magic: unknown; use telea or navier-stokes"),
-        ({"baseline": "telea"}, 0, None, "cpu", "--limit 0"),
+        ({"baseline": "telea", "results": "results"}, None, None, "cpu", "results and baseline given"),
+        ({"baseline": "magic"}, None, None, "cpu", "magic is unknown; use telea or navier-stokes"),
+        ({"baseline": "telea"}, 0, None, "cpu", "0: at least one image"),
         ({"baseline": "telea"}, None, "absent.pth", "cpu", "absent.pth: cannot be read"),
         ({"checkpoint": "absent.safetensors"}, None, None, "gpu", "--device gpu: use auto, cpu or cuda:N"),
     ],
@@ -313,7 +313,7 @@ def test_wrong_calls_are_refused(tree, tmp_path, choice, limit, features, device
 
 
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(UsageError, match="--device cuda:99: PyTorch finds"):
+    with pytest.raises(UsageError, match="cuda:99: PyTorch finds"):
         torch_device("cuda:99")
 
 

@@ -193,7 +193,7 @@ def test_targets():
     [
         (["--backend", "tensorrt-rtx"], 2, "no GPU here to build for"),
         (["--backend", "tensorrt-rtx", "--target", "sm_90"], 2, "--target sm_90"),
-        (["--backend", "openvino"], 2, "--backend openvino: use tensorrt or tensorrt-rtx"),
+        (["--backend", "openvino"], 2, "--backend: openvino builds no engines; use tensorrt or tensorrt-rtx"),
         (["--backend", "tensorrt-rtx", "--target", "sm_86", "--max-batch", "0"], 2, "need 1 ≤ min"),
         (["--backend", "tensorrt-rtx", "--target", "sm_75", "--check"], 1, "node_matmul"),
     ],

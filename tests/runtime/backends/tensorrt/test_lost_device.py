@@ -5,9 +5,8 @@ import sys
 
 import pytest
 
-from showface.runtime.batch.batch_runner import BatchRunner
 from showface.runtime.errors import DeviceLostError
-from showface.runtime.inpainter import Inpainter
+from showface.runtime.inpainter import BatchRunner, Inpainter
 
 CAUSE = "an illegal memory access was encountered"
 
@@ -62,7 +61,7 @@ def test_a_run_ends_where_its_device_is_lost(quick_rig, batch_of):
     image, mask = batch_of(6)
     faces = list(zip(image, mask, strict=True))
     chain = quick_rig.open()
-    runner = BatchRunner(Inpainter(chain, 256, "digest"), 4, pytest.fail)
+    runner = BatchRunner(Inpainter(chain, 256, "digest"), 4)
     assert len(runner.complete(faces[:4])) == 4
     quick_rig.engines["refiner"].kills = True
     with pytest.raises(DeviceLostError, match=CAUSE):
@@ -71,9 +70,9 @@ def test_a_run_ends_where_its_device_is_lost(quick_rig, batch_of):
     assert quick_rig.cuda.leaks() == []
 
 
-def test_out_of_memory_halves_the_batch(quick_rig, batch_of):
+def test_out_of_memory_halves_the_batch(quick_rig, batch_of, caplog):
     image, mask = batch_of(6)
-    said = []
+    caplog.set_level("INFO", "showface")
     with quick_rig.open() as chain:
         engine, inner = quick_rig.engines["memory"], chain.submit
 
@@ -82,7 +81,7 @@ def test_out_of_memory_halves_the_batch(quick_rig, batch_of):
             return inner(images, masks)
 
         chain.submit = submit
-        runner = BatchRunner(Inpainter(chain, 256, "digest"), 4, said.append)
+        runner = BatchRunner(Inpainter(chain, 256, "digest"), 4)
         assert len(runner.complete(list(zip(image, mask, strict=True)))) == 6
     assert runner.limit == 2
-    assert said == ["out of memory with 4 faces a batch; going on with 2"]
+    assert caplog.messages == ["out of memory with 4 faces a batch; going on with 2"]

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from showface.runtime.backends.batches import Chunk
-from showface.runtime.batch.batch_runner import BatchRunner
-from showface.runtime.inpainter import Inpainter
+from showface.runtime.inpainter import BatchRunner, Inpainter
 
 BATCH, BATCHES = 4, 20
 STAGE = 0.002  # seconds of an engine for a batch of 4
@@ -67,7 +66,7 @@ def test_a_folder_s_batches_overlap(timed, batch_of):
     device = 5 * STAGE * BATCHES
 
     with timed.open() as chain:
-        runner = BatchRunner(Inpainter(chain, 256, "digest"), BATCH, pytest.fail)
+        runner = BatchRunner(Inpainter(chain, 256, "digest"), BATCH)
 
         def run():
             waiting = None

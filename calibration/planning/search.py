@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from showface.evaluation.faces import BUCKETS
 from showface.runtime.backends.chain import Session
 from showface.runtime.errors import ShowfaceError
 
+from ..placement import default_float
+from ..recording import Recorded, Recording
+from ..settings import Method
 from .candidates import Workshop
-from .placement import default_float
 from .plan import INT8, Plan
 from .quality import Quality, from_psnr, measure, to_psnr
-from .recording import Recorded, Recording
 from .sensitivity import Sensitivity, probe_all
-from .settings import Method
+
+logger = logging.getLogger(__name__)
 
 PLAN_FACES = 30  # that settle settings and plan; one in ten goes far out of the usual ranges
 PROBE_FACES = 3  # one a bucket: every layer group runs the chain over them, only to be ranked
-MARGIN = 0.9  # of the budget: what a plan may use on its own faces
+BUDGET_MARGIN = 0.9  # of the budget: what a plan may use on its own faces
 ATTEMPTS = 3  # plans, until one holds on other faces
 RETURNS = 12  # groups that may go back to 8 bits, by what they save
 LEAST_MS = 1.0  # less is noise, and not worth keeping a costly group for
@@ -58,7 +61,7 @@ class Budget:
         """
 
         def bound(limit: float, allowed: float, own: float, judged: float) -> float:
-            return min(allowed, MARGIN * limit * max(own, 0.0) / judged) if judged > max(limit, 0.0) else allowed
+            return min(allowed, BUDGET_MARGIN * limit * max(own, 0.0) / judged) if judged > max(limit, 0.0) else allowed
 
         errors = (from_psnr(figure) for figure in (self.hole_psnr, allowed.hole_psnr, own.hole_psnr, judged.hole_psnr))
         losses = (1.0 - figure for figure in (self.labels, allowed.labels, own.labels, judged.labels))
@@ -99,7 +102,6 @@ def make_plan(
     found: Sequence[Sensitivity],
     faces: Sequence[Recorded],
     budget: Budget,
-    step: Callable[[str], None],
 ) -> Plan:
     """Leave in float the fewest groups, the costliest for what they save first, that bring the chain in ``budget``.
 
@@ -110,8 +112,8 @@ def make_plan(
     """
     single = {(item.stage, item.group): item for item in found}
     every = [(stage, group) for stage in plan.stages for group in plan.quantized(stage)]
-    gains = _gains(found)
-    ranked = sorted(every, key=lambda key: -_cost(single[key], gains[key], budget) if key in single else -math.inf)
+    gains = gains_of(found)
+    ranked = sorted(every, key=lambda key: -cost_of(single[key], gains[key], budget) if key in single else -math.inf)
 
     opened: dict[str, tuple[list[str], Session]] = {}
 
@@ -132,7 +134,7 @@ def make_plan(
     least, violated = leave([])
     if not violated:
         return least
-    step(f"plan: {violated[0]}")
+    logger.debug(f"plan: {violated[0]}")
     if float_fails := leave(ranked)[1]:
         raise ShowfaceError(f"the budget cannot be met, not even in float: {'; '.join(float_fails)}")
     low, high = 0, len(ranked)  # the first are too few, the others enough
@@ -140,7 +142,7 @@ def make_plan(
         middle = (low + high) // 2
         low, high = (middle, high) if leave(ranked[:middle])[1] else (low, middle)
     chosen = ranked[:high]
-    step(f"plan: {high} of {len(ranked)} groups in float keep the budget")
+    logger.debug(f"plan: {high} of {len(ranked)} groups in float keep the budget")
     for key in sorted(reversed(chosen), key=lambda key: -gains.get(key, 0.0))[:RETURNS]:
         fewer = [other for other in chosen if other != key]
         if not leave(fewer)[1]:
@@ -148,7 +150,7 @@ def make_plan(
     return leave(chosen, violated)[0]
 
 
-def _gains(found: Iterable[Sensitivity]) -> dict[tuple[str, str], float]:
+def gains_of(found: Iterable[Sensitivity]) -> dict[tuple[str, str], float]:
     """Return what each group saves: its share of the time and its share of the weights that all groups save, added."""
     groups = {(item.stage, item.group): item for item in found if item.group is not None}
     times = {key: max(item.saved_ms, LEAST_MS) for key, item in groups.items()}
@@ -156,7 +158,7 @@ def _gains(found: Iterable[Sensitivity]) -> dict[tuple[str, str], float]:
     return {key: times[key] / time + item.weights / weights for key, item in groups.items()}
 
 
-def _cost(item: Sensitivity, gain: float, budget: Budget) -> float:
+def cost_of(item: Sensitivity, gain: float, budget: Budget) -> float:
     """Return how much of the budget a group uses for what it saves."""
     return budget.used(item.psnr_drop, item.hole_error, item.label_loss) / gain
 
@@ -170,9 +172,7 @@ def full_plan(shop: Workshop, method: Method) -> Plan:
     return Plan(shop.target, method, stages)
 
 
-def choose_settings(
-    shop: Workshop, plan: Plan, faces: Sequence[Recorded], budget: Budget, step: Callable[[str], None]
-) -> Workshop:
+def choose_settings(shop: Workshop, plan: Plan, faces: Sequence[Recorded], budget: Budget) -> Workshop:
     """Return the workshop in which each stage has its setting of the plan's method.
 
     It is the one that ``plan`` names, else the one that uses the least of ``budget`` when what ``plan`` quantises is.
@@ -190,7 +190,7 @@ def choose_settings(
             quality = measure({**shop.sessions, stage: session}, faces, stage)
             costs[setting] = budget.used(quality.psnr_drop, quality.hole_error, 1.0 - quality.labels)
         best = min(costs, key=lambda setting: costs[setting])
-        step(f"{stage}: {plan.method} {best}")
+        logger.debug(f"{stage}: {plan.method} {best}")
         shop = shop.with_setting(stage, best)
     return shop
 
@@ -201,18 +201,17 @@ def new_plan(
     faces: Sequence[Recorded],
     checked: Sequence[Recorded],
     budget: Budget,
-    step: Callable[[str], None],
 ) -> tuple[Plan, list[Sensitivity]]:
     """Probe all that the rules allow on a few of ``faces``, and leave groups in float until ``budget`` is kept.
 
     The plan is made on ``faces``, of most of the budget, and anew of less while it fails on ``checked``.
     """
     full = replace(full_plan(shop, method), settings=shop.chosen(method))
-    found = probe_all(shop, full, _spread(faces, PROBE_FACES), lambda name: step(f"probing {name}"))
-    allowed = budget.tightened(MARGIN)
+    found = probe_all(shop, full, spread_over_buckets(faces, PROBE_FACES))
+    allowed = budget.tightened(BUDGET_MARGIN)
     plans: list[Plan] = []
     while True:
-        plan = make_plan(shop, full, found, faces, allowed, step)
+        plan = make_plan(shop, full, found, faces, allowed)
         if plan in plans:
             break  # nothing is left that would cost less
         plans.append(plan)
@@ -221,7 +220,7 @@ def new_plan(
         violated = budget.violated(judged)
         if not violated:
             break
-        step(f"plan: on faces that it was not made on, {violated[0]}")
+        logger.debug(f"plan: on faces that it was not made on, {violated[0]}")
         if len(plans) == ATTEMPTS:
             break
         allowed = budget.lowered(allowed, measure(sessions, faces), judged)
@@ -230,10 +229,10 @@ def new_plan(
 
 def plan_faces(recording: Recording) -> list[Recorded]:
     """Return the first faces of each bucket that has a hole; few, for they stay in memory."""
-    return _spread((recorded for recorded in recording if recorded.face.hole.any()), PLAN_FACES)
+    return spread_over_buckets((recorded for recorded in recording if recorded.face.hole.any()), PLAN_FACES)
 
 
-def _spread(faces: Iterable[Recorded], count: int) -> list[Recorded]:
+def spread_over_buckets(faces: Iterable[Recorded], count: int) -> list[Recorded]:
     """Return the first of ``faces``, ``count`` in all, as many of each bucket."""
     chosen: list[Recorded] = []
     taken = dict.fromkeys(BUCKETS, 0)

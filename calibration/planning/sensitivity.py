@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from ..recording import Recorded
+from ..settings import Target
 from .candidates import Workshop
 from .plan import Plan
 from .quality import measure
-from .recording import Recorded
-from .settings import Target
 from .speed import compare_sessions
+
+logger = logging.getLogger(__name__)
 
 TIMED_ROUNDS = 3  # of one layer group; the verdict on the whole is timed longer
 
@@ -20,7 +23,7 @@ class Sensitivity:
     """What quantising one thing alone does to the chain.
 
     Attributes:
-        stage: of the stage table.
+        stage: its name in the stage table.
         group: of layers; None for all that the plan quantises in the stage.
         psnr_drop: dB against the ground truth, in the worst bucket.
         hole_psnr: dB against the float chain in the hole, mean.
@@ -63,16 +66,16 @@ def probe(
     )
 
 
-def probe_all(shop: Workshop, plan: Plan, faces: Sequence[Recorded], step: Callable[[str], None]) -> list[Sensitivity]:
+def probe_all(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> list[Sensitivity]:
     """Probe every stage of ``plan`` as a whole, then each group that it quantises alone."""
     found = []
     for stage in shop.groups():
         groups = plan.quantized(stage)
         if not groups:
             continue
-        step(stage)
+        logger.debug(f"probing {stage}")
         found.append(probe(shop, faces, stage, None, groups))
         for group in groups:
-            step(f"{stage} {group}")
+            logger.debug(f"probing {stage} {group}")
             found.append(probe(shop, faces, stage, group, [group]))
     return found

@@ -16,11 +16,11 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import InputError, UsageError, system_errors
-from ..images.codec import Photo
+from .codec import Photo
 from .decoder_worker import READY
 
 # -P: runs no module of the working directory
-COMMAND = (sys.executable, "-P", "-m", "showface.runtime.batch.decoder_worker")
+COMMAND = (sys.executable, "-P", "-m", "showface.runtime.images.decoder_worker")
 TIME_LIMIT = 120.0  # seconds for one file
 
 

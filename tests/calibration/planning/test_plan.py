@@ -2,7 +2,7 @@
 
 import pytest
 
-from showface.calibration.plan import INT8, Plan, read_plan
+from showface.calibration.planning.plan import INT8, Plan, read_plan
 from showface.calibration.settings import Method, Target
 from showface.runtime.errors import UsageError
 

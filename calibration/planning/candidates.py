@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -19,14 +20,14 @@ from showface.runtime.bundle import Bundle
 from showface.runtime.stages import Stage
 from showface.runtime.version import __version__
 
-from .placement import RULES, placed_tensors, quantizable
+from ..placement import RULES, placed_tensors, quantizable
+from ..quantize import quantize
+from ..ranges import PERCENTILES, SAMPLE, RangeOptions, cached_ranges, collapsed, find_ranges
+from ..recording import Recording
+from ..settings import Method, Target
 from .plan import Plan
-from .quantize import quantize
-from .ranges import PERCENTILES, SAMPLE, Options, cached_ranges, collapsed, find_ranges
-from .recording import Recording
-from .settings import Method, Target
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +35,17 @@ class Workshop:
     """What every candidate is made of.
 
     Attributes:
-        stages: of the bundle's variant, in order.
+        stages: stages of the bundle's variant, in order.
         graphs: float graph of each stage.
         ranges: of each stage's tensors, under each setting of the method; the first stands.
         target: who will run the result.
-        sessions: of the float bundle, in order.
-        threads: for ONNX Runtime.
+        sessions: sessions of the float bundle, in order.
+        threads: number of CPU threads of ONNX Runtime.
     """
 
     stages: tuple[Stage, ...]
     graphs: Mapping[str, ModelProto]
-    ranges: Mapping[str, Options]
+    ranges: Mapping[str, RangeOptions]
     target: Target
     sessions: Mapping[str, Session]
     threads: int | None
@@ -99,20 +100,18 @@ def open_workshop(
     method: Method,
     work: Path,
     threads: int | None,
-    say: Say,
 ) -> Workshop:
     """Find the ranges of all stages, or take those that ``work`` holds for the same data, graphs and versions.
 
     Args:
         bundle: the float bundle.
         graphs: of its stages, from :func:`showface.calibration.rewrites.float_graph.float_graph`.
-        recording: of the faces that set the ranges.
-        digest: of their files.
+        recording: recorded faces that set the ranges.
+        digest: digest of their files.
         target: who will run the result.
-        method: that finds the ranges.
+        method: how the ranges are found.
         work: folder of the kept ranges.
-        threads: for ONNX Runtime.
-        say: is told of stale files and of ranges that collapsed.
+        threads: number of CPU threads of ONNX Runtime.
     """
     ranges = {}
     for stage in bundle.manifest.stages:
@@ -128,16 +127,16 @@ def open_workshop(
         }
         path = work / f"ranges-{target}-{method}-{stage.name}.json"
         compute = partial(stage_ranges, graph, stage, recording, target, method, threads)
-        ranges[stage.name] = cached_ranges(path, key, compute, say)
+        ranges[stage.name] = cached_ranges(path, key, compute)
         for tensor in collapsed(next(iter(ranges[stage.name].values()))):
-            say(f"warning: stage {stage.name}: {tensor} is constant over all faces; its range has collapsed")
+            logger.warning(f"stage {stage.name}: {tensor} is constant over all faces; its range has collapsed")
     sessions = {s.name: open_session(bundle.model(s), s, None, threads) for s in bundle.manifest.stages}
     return Workshop(bundle.manifest.stages, graphs, ranges, target, sessions, threads)
 
 
 def stage_ranges(
     graph: ModelProto, stage: Stage, recording: Recording, target: Target, method: Method, threads: int | None
-) -> Options:
+) -> RangeOptions:
     """Return the ranges of all tensors of ``stage`` that could get Q and DQ, over the recorded inputs."""
     inputs = ({name: recorded.tensors[name] for name in stage.inputs} for recorded in recording)
     tensors = placed_tensors(graph, stage.name, target)

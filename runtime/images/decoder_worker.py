@@ -1,6 +1,6 @@
 """The process in which image files are decoded, spoken to through its pipes.
 
-``python -m showface.runtime.batch.decoder_worker`` starts it.
+``python -m showface.runtime.images.decoder_worker`` starts it.
 
 It says first that it is ready. A request and a reply are each one line of JSON, then the bytes whose numbers it gives.
 The process ends with its standard input, hence with its parent, however that dies.
@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import InputError
-from ..images.codec import Photo, decode_photo
+from .codec import Photo, decode_photo
 
 READY = b"ready\n"
 MEMORY = 6 * 2**30  # bytes of address space: a file that needs more fails, and the machine does not swap for it

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showface.evaluation.faces import BUCKETS
-from showface.evaluation.metrics import Rgb, l1_percent, psnr, ssim
+from showface.evaluation.metrics import Rgb, decibel, l1_percent, psnr, ssim
 from showface.runtime.backends.chain import Session
 from showface.runtime.faces.tensors import composite
 from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, LABELS
 
-from .recording import Recorded
+from ..recording import Recorded
 
 PEAK = 2.0  # of values in [-1, 1]
 
@@ -26,8 +26,8 @@ class FaceScores:
     """One face, completed by the float chain and by the candidate.
 
     Attributes:
-        name: of the image file.
-        bucket: of hole ratios.
+        name: name of the image file.
+        bucket: range of hole ratios.
         truth: (L1 %, PSNR dB, SSIM) of the candidate's composed image against the ground truth.
         float_truth: the same of the float chain.
         hole_error: mean squared difference of both results inside the hole, values in [-1, 1]; 0 without a hole.
@@ -49,7 +49,7 @@ class FaceScores:
 
 def to_psnr(error: float) -> float:
     """Return the PSNR in dB of a mean squared error of values in [-1, 1]; infinite for 0."""
-    return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
+    return decibel(error, PEAK)
 
 
 def from_psnr(decibel: float) -> float:
@@ -98,7 +98,7 @@ class Quality:
     Attributes:
         buckets: bucket → ``{"l1_percent", "psnr", "ssim", "float_l1_percent", "float_psnr", "float_ssim", "faces"}``.
         hole_psnr: mean over the faces of the candidate's PSNR against the float chain in the hole, dB.
-        worst_hole_psnr: of the worst face.
+        worst_hole_psnr: the same of the worst face.
         labels: mean share of equal categories.
         hole_error: mean squared difference in the hole; finite, so that it ranks.
     """

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from showface.evaluation.speed.timing import interleave, latency_of, ratio_of
 from showface.runtime.backends.chain import Session
 
-from .recording import Recorded
+from ..recording import Recorded
 
 BATCHES = (1, 8)
 
@@ -22,8 +22,8 @@ class Timing:
     """Time of one batch, before and after.
 
     Attributes:
-        float_ms: of the float variant, the best of the runs.
-        int8_ms: of the quantised one, the best of the runs.
+        float_ms: best run of the float variant.
+        int8_ms: best run of the quantised variant.
         ratio: float time / quantised time, the median over the pairs of neighbouring runs; above 1 is faster.
     """
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from showface.calibration.quality import run_from, score_face, summarise
-from showface.calibration.speed import batch_of, compare
+from showface.calibration.planning.quality import run_from, score_face, summarise
+from showface.calibration.planning.speed import batch_of, compare
 from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import open_bundle
 

@@ -8,24 +8,24 @@ import onnx
 import pytest
 from onnx import TensorProto, load_from_string, numpy_helper
 
-from showface.calibration import plan_search as planning
-from showface.calibration.candidates import Workshop, stage_ranges
-from showface.calibration.plan import INT8, Plan
-from showface.calibration.plan_search import (
-    MARGIN,
+from showface.calibration.planning import search as planning
+from showface.calibration.planning.candidates import Workshop, stage_ranges
+from showface.calibration.planning.plan import INT8, Plan
+from showface.calibration.planning.quality import Quality
+from showface.calibration.planning.search import (
+    BUDGET_MARGIN,
     Budget,
-    _cost,
-    _gains,
-    _spread,
     choose_settings,
+    cost_of,
+    gains_of,
     make_plan,
     new_plan,
+    spread_over_buckets,
 )
-from showface.calibration.quality import Quality
-from showface.calibration.sensitivity import Sensitivity, probe_all
+from showface.calibration.planning.sensitivity import Sensitivity, probe_all
+from showface.calibration.planning.speed import Timing
+from showface.calibration.planning.verdicts import gate_quality, judge_quality, judge_speed, speed_text
 from showface.calibration.settings import Method, Target
-from showface.calibration.speed import Timing
-from showface.calibration.verdicts import gate_quality, judge_quality, judge_speed, speed_text
 from showface.evaluation.faces import BUCKETS
 from showface.runtime.backends.onnxruntime import open_session
 from showface.runtime.bundle import open_bundle
@@ -79,7 +79,7 @@ def planted(graphs, three, shop, narrow_bundle):
 
 def test_a_planted_outlier_is_found(planted, recorded):
     faces, full = list(recorded)[:2], plan_of(planted, "memory")
-    found = probe_all(planted, full, faces, lambda text: None)
+    found = probe_all(planted, full, faces)
     groups = {item.group: item for item in found if item.group is not None}
     assert set(groups) == set(planted.groups()["memory"])
     ranked = sorted(groups.values(), key=lambda item: -item.hole_error)
@@ -87,7 +87,7 @@ def test_a_planted_outlier_is_found(planted, recorded):
     assert ranked[1].hole_error > 4 * ranked[2].hole_error
     whole = next(item for item in found if item.group is None)
     budget = Budget(psnr_drop=10.0, hole_psnr=(whole.hole_psnr + ranked[2].hole_psnr) / 2, labels=0.0)
-    plan = make_plan(planted, full, found, faces, budget, lambda text: None)
+    plan = make_plan(planted, full, found, faces, budget)
     left = {group for group, precision in plan.stages["memory"].items() if precision != INT8}
     assert left
     assert left <= {*OUTLIER, ranked[2].group}
@@ -99,10 +99,10 @@ def test_the_better_setting_is_chosen(shop, recorded):
     clipped = {tensor: (low / 20, high / 20) for tensor, (low, high) in shop.ranges["mrem"]["minmax"].items()}
     shop = replace(shop, ranges={**shop.ranges, "mrem": {"clipped": clipped, **shop.ranges["mrem"]}})
     faces, unchanged, plan = list(recorded)[:2], shop.settings(), plan_of(shop, "coarse", "mrem")
-    chosen = choose_settings(shop, plan, faces, Budget(), lambda text: None)
+    chosen = choose_settings(shop, plan, faces, Budget())
     assert (unchanged["mrem"], chosen.settings()["mrem"]) == ("clipped", "minmax")
     assert chosen.settings()["coarse"] == "minmax"  # there was no choice
-    given = choose_settings(shop, replace(plan, settings={"mrem": "clipped"}), faces, Budget(), lambda text: None)
+    given = choose_settings(shop, replace(plan, settings={"mrem": "clipped"}), faces, Budget())
     assert given.settings()["mrem"] == "clipped"
 
 
@@ -122,35 +122,37 @@ def figures(psnr_drop, hole_psnr, labels):
 def test_broken_bounds_are_lowered_in_proportion():
     """Other faces lost twice the decibels: the next plan may lose half on its own, less the margin."""
     budget = Budget(psnr_drop=0.1, hole_psnr=34.0, labels=0.98)
-    allowed = budget.tightened(MARGIN)
+    allowed = budget.tightened(BUDGET_MARGIN)
     lowered = budget.lowered(allowed, figures(0.08, 40.0, 0.99), figures(0.2, 37.0, 0.96))
-    assert lowered.psnr_drop == pytest.approx(MARGIN * 0.1 * 0.08 / 0.2)
+    assert lowered.psnr_drop == pytest.approx(BUDGET_MARGIN * 0.1 * 0.08 / 0.2)
     assert lowered.hole_psnr == allowed.hole_psnr  # it held
-    assert 1 - lowered.labels == pytest.approx(MARGIN * 0.02 * 0.01 / 0.04)
+    assert 1 - lowered.labels == pytest.approx(BUDGET_MARGIN * 0.02 * 0.01 / 0.04)
     assert budget.lowered(allowed, figures(-0.01, 40.0, 1.0), figures(0.2, 40.0, 1.0)).psnr_drop == 0.0
     errors = budget.lowered(allowed, figures(0.0, 36.0, 1.0), figures(0.0, 33.0, 1.0))
-    assert errors.hole_psnr == pytest.approx(34.0 + 3.0 - 10 * np.log10(MARGIN))  # 3 dB more error, 3 dB less allowed
+    assert errors.hole_psnr == pytest.approx(
+        34.0 + 3.0 - 10 * np.log10(BUDGET_MARGIN)
+    )  # 3 dB more error, 3 dB less allowed
 
 
-def test_a_plan_that_fails_on_other_faces_is_made_anew(planted, recorded, monkeypatch):
+def test_a_plan_that_fails_on_other_faces_is_made_anew(planted, recorded, monkeypatch, caplog):
     """The first plan quantises the planted outlier and is accepted by its own faces; the second leaves it in float."""
     faces = list(recorded)[:2]
     plans = [plan_of(planted, "memory", "mrem"), plan_of(planted, "mrem")]
     bad, good = (judge_quality(planted.open(plan), faces, Budget()).quality.hole_psnr for plan in plans)
     budget, allowed = Budget(psnr_drop=10.0, hole_psnr=(good + bad) / 2, labels=0.0), []
 
-    def make(shop, plan, found, faces, tight, step):
+    def make(shop, plan, found, faces, tight):
         allowed.append(tight.hole_psnr)
         return plans[len(allowed) - 1]
 
     monkeypatch.setattr(planning, "make_plan", make)
     monkeypatch.setattr(planning, "probe_all", lambda *arguments: [])
-    said = []
-    plan, _ = new_plan(planted, Method.MINMAX, faces, faces, budget, said.append)
+    caplog.set_level("DEBUG", "showface")
+    plan, _ = new_plan(planted, Method.MINMAX, faces, faces, budget)
     assert plan == plans[1]
-    margin = -10 * np.log10(MARGIN)
+    margin = -10 * np.log10(BUDGET_MARGIN)
     assert allowed == pytest.approx([budget.hole_psnr + margin, budget.hole_psnr + margin])
-    assert "dB in the hole" in said[0]
+    assert any("dB in the hole" in text for text in caplog.messages)
 
 
 def test_weights_count_beside_time(shop):
@@ -162,41 +164,42 @@ def test_weights_count_beside_time(shop):
 
     found = [Sensitivity("memory", None, 0.02, 50.0, 1e-5, 0.0, 0.2, few + many)]
     found += [Sensitivity("memory", name, 0.01, 50.0, 1e-5, 0.0, 0.1, w) for name, w in (("few", few), ("many", many))]
-    gains = _gains(found)
+    gains = gains_of(found)
     assert sum(gains.values()) == pytest.approx(2.0)  # all of the time, and all of the weights
-    costs = {item.group: _cost(item, gains["memory", item.group], Budget()) for item in found[1:]}
+    costs = {item.group: cost_of(item, gains["memory", item.group], Budget()) for item in found[1:]}
     assert costs["few"] > costs["many"] > 0
 
 
 def test_as_many_faces_of_each_bucket(recorded):
-    spread = _spread(iter(recorded), 6)
+    spread = spread_over_buckets(iter(recorded), 6)
     assert Counter(item.face.bucket for item in spread) == dict.fromkeys(BUCKETS, 2)
-    assert [item.face.name for item in _spread(recorded, 3)] == [
+    assert [item.face.name for item in spread_over_buckets(recorded, 3)] == [
         next(item.face.name for item in recorded if item.face.bucket == bucket) for bucket in BUCKETS
     ]
 
 
-def test_the_gate_fails_a_bad_stage(planted, recorded):
-    faces, said = list(recorded)[:2], []
+def test_the_gate_fails_a_bad_stage(planted, recorded, caplog):
+    faces = list(recorded)[:2]
+    caplog.set_level("INFO", "showface")
     plan = plan_of(planted, "memory", "mrem")
     good = judge_quality(planted.open(plan.without("memory", "")), faces, Budget()).quality.hole_psnr
     bad = judge_quality(planted.open(plan), faces, Budget()).quality.hole_psnr
     assert good > bad
-    kept, verdict = gate_quality(planted, plan, faces, Budget(10.0, (good + bad) / 2, 0.0), said.append)
+    kept, verdict = gate_quality(planted, plan, faces, Budget(10.0, (good + bad) / 2, 0.0))
     assert verdict.passed
     assert not kept.quantized("memory")
     assert kept.quantized("mrem") == plan.quantized("mrem")
-    assert said[0].startswith("stage memory failed the budget, left in float: ")
+    assert caplog.messages[0].startswith("stage memory failed the budget, left in float: ")
     assert all("failed the budget" in text for text in kept.stages["memory"].values())
 
 
 def test_a_budget_that_float_itself_fails(shop, recorded):
     with pytest.raises(ShowfaceError, match="cannot be met, not even in float"):
-        make_plan(shop, plan_of(shop, "mrem"), [], list(recorded)[:1], Budget(-1.0), lambda text: None)
+        make_plan(shop, plan_of(shop, "mrem"), [], list(recorded)[:1], Budget(-1.0))
 
 
 def test_speed_is_measured_stage_by_stage(shop, recorded, monkeypatch):
-    monkeypatch.setattr("showface.calibration.verdicts.ROUNDS", {1: 1, 8: 1})
+    monkeypatch.setattr("showface.calibration.planning.verdicts.ROUNDS", {1: 1, 8: 1})
     speed = judge_speed(shop, plan_of(shop, "mrem"), list(recorded)[:1])
     assert set(speed) == {1, 8}
     assert set(speed[1]) == {"mrem", "chain"}

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from showface.runtime.batch.batch_runner import BatchRunner, is_out_of_memory
 from showface.runtime.errors import InputError
-from showface.runtime.inpainter import Inpainter
+from showface.runtime.inpainter import BatchRunner, Inpainter, is_out_of_memory
 
 
 @pytest.fixture(scope="module")
@@ -52,30 +51,32 @@ def test_what_the_backends_say_is_known(text):
     assert not is_out_of_memory(RuntimeError("Non-zero status code returned while running Conv node"))
 
 
-def test_out_of_memory_halves_the_batch_for_good_and_says_so(inpainter, failing, prepared):
-    expected = BatchRunner(inpainter, 5, print).complete(prepared)
-    sizes, said = failing(lambda image: len(image) > 2, RuntimeError(MEMORY[0])), []
-    runner = BatchRunner(inpainter, 5, said.append)
+def test_out_of_memory_halves_the_batch_for_good_and_says_so(inpainter, failing, prepared, caplog):
+    expected = BatchRunner(inpainter, 5).complete(prepared)
+    sizes = failing(lambda image: len(image) > 2, RuntimeError(MEMORY[0]))
+    caplog.set_level("INFO", "showface")
+    runner = BatchRunner(inpainter, 5)
     for face, other in zip(runner.complete(prepared), expected, strict=True):
         np.testing.assert_array_equal(face, other)
     assert sizes == [5, 2, 2, 1]
-    assert said == ["out of memory with 5 faces a batch; going on with 2"]
+    assert caplog.messages == ["out of memory with 5 faces a batch; going on with 2"]
     assert runner.limit == 2
 
 
-def test_a_face_that_fails_fails_alone(inpainter, failing, prepared):
+def test_a_face_that_fails_fails_alone(inpainter, failing, prepared, caplog):
     bad = prepared[1][0]
-    sizes, said = failing(lambda image: any(np.array_equal(i, bad) for i in image), RuntimeError("node failed")), []
-    completed = BatchRunner(inpainter, 3, said.append).complete(prepared[:3])
+    sizes = failing(lambda image: any(np.array_equal(i, bad) for i in image), RuntimeError("node failed"))
+    caplog.set_level("INFO", "showface")
+    completed = BatchRunner(inpainter, 3).complete(prepared[:3])
     assert sizes == [3, 1, 1, 1]
     assert [isinstance(face, InputError) for face in completed] == [False, True, False]
     assert "node failed" in str(completed[1])
-    assert len(said) == 1
+    assert len(caplog.messages) == 1
 
 
 def test_a_single_face_that_does_not_fit_fails(inpainter, failing, prepared):
     failing(lambda _: True, MemoryError())
-    completed = BatchRunner(inpainter, 4, lambda _: None).complete(prepared)
+    completed = BatchRunner(inpainter, 4).complete(prepared)
     assert all(isinstance(face, InputError) for face in completed)
 
 
@@ -88,5 +89,5 @@ def test_values_that_are_not_finite_fail_alone(inpainter, monkeypatch, prepared)
         return completed
 
     monkeypatch.setattr(inpainter.chain, "complete", complete)
-    completed = BatchRunner(inpainter, 3, lambda _: None).complete(prepared[:3])
+    completed = BatchRunner(inpainter, 3).complete(prepared[:3])
     assert [isinstance(face, InputError) for face in completed] == [False, True, False]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from showface.runtime.backends.chain import Session
 
+from ..recording import Recorded
 from .candidates import Workshop
 from .plan import Plan
-from .plan_search import Budget
 from .quality import FaceScores, Quality, run_from, score_face, summarise
-from .recording import Recorded
+from .search import Budget
 from .speed import BATCHES, Timing, compare_stages
 
+logger = logging.getLogger(__name__)
+
 ROUNDS = {1: 9, 8: 3}  # timed pairs by batch
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class QualityVerdict:
         passed: whether it is.
         violated: what it exceeds.
         quality: the figures.
-        scores: of each face.
+        scores: scores of each face.
     """
 
     passed: bool
@@ -50,9 +52,7 @@ def judge_quality(sessions: Mapping[str, Session], faces: Sequence[Recorded], bu
     return QualityVerdict(not violated, violated, quality, scores)
 
 
-def gate_quality(
-    shop: Workshop, plan: Plan, faces: Sequence[Recorded], budget: Budget, say: Say
-) -> tuple[Plan, QualityVerdict]:
+def gate_quality(shop: Workshop, plan: Plan, faces: Sequence[Recorded], budget: Budget) -> tuple[Plan, QualityVerdict]:
     """Leave whole stages in float until the rest is within the budget.
 
     Returns:
@@ -66,7 +66,7 @@ def gate_quality(
         alone = {stage: judge_quality(_only(shop, plan, stage), faces, budget).quality for stage in left}
         by_labels = verdict.quality.labels < budget.labels
         worst = max(left, key=lambda stage: -alone[stage].labels if by_labels else alone[stage].hole_error)
-        say(f"stage {worst} failed the budget, left in float: {'; '.join(verdict.violated)}")
+        logger.info(f"stage {worst} failed the budget, left in float: {'; '.join(verdict.violated)}")
         plan = plan.without(worst, f"the stage failed the budget: {verdict.violated[0]}")
 
 
@@ -74,12 +74,12 @@ def _only(shop: Workshop, plan: Plan, stage: str) -> dict[str, Session]:
     return {**shop.sessions, stage: shop.open_stage(stage, plan.quantized(stage))}
 
 
-def drop_slow_stages(shop: Workshop, plan: Plan, faces: Sequence[Recorded], say: Say) -> Plan:
+def drop_slow_stages(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> Plan:
     """Leave those stages in float that 8 bits make slower on this CPU, at batch 1."""
     timings = compare_stages(shop.sessions, shop.open(plan), faces, 1, ROUNDS[1])
     for stage, timing in timings.items():
         if stage != "chain" and timing.ratio < 1.0:
-            say(f"stage {stage}: INT8 is slower here ({timing.ratio:.2f}×), left in float")
+            logger.info(f"stage {stage}: INT8 is slower here ({timing.ratio:.2f}×), left in float")
             plan = plan.without(stage, f"INT8 is slower here: {timing.ratio:.2f}×")
     return plan
 

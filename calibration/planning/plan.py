@@ -10,8 +10,8 @@ from pathlib import Path
 
 from showface.runtime.errors import UsageError, system_errors
 
-from .ranges import settings_of
-from .settings import Method, Target
+from ..ranges import settings_of
+from ..settings import Method, Target
 
 HEADER = """\
 # Which layers of each stage run in 8 bits ("int8") or stay in float; a text tells why.
@@ -27,7 +27,7 @@ class Plan:
 
     Attributes:
         target: who runs the graphs.
-        method: that finds the ranges.
+        method: how the ranges are found.
         stages: stage → layer group → ``int8``, or ``float: `` and the reason; the order is that of the graph.
         settings: stage → setting of the method, such as the percentile; of stages left out it is chosen anew.
     """
