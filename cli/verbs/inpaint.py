@@ -13,7 +13,7 @@ from showface.runtime.backends import Backend
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 
 from ..app import threads_of
-from ..options import BackendOption, BundleOption, DeviceOption, MasksOption, check_picture
+from ..options import BackendOption, BundleOption, CudaGraphOption, DeviceOption, MasksOption, check_picture
 from ..printing import errors, printable
 from ..signals import catch_signals
 
@@ -46,6 +46,7 @@ def inpaint(
     bundle: BundleOption = None,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
+    cuda_graph: CudaGraphOption = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Faces a batch; default: 8, on a CPU 1.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End the run at the first failure.")] = False,
@@ -80,7 +81,7 @@ def inpaint(
         check_sheet(sheet, len(run.items))
     tally, kept = Tally(len(run.items)), list[Result]()
     limit = 1 if fail_fast else max_failures
-    model = Model(bundle, backend, device, threads_of(context))
+    model = Model(bundle, backend, device, threads_of(context), cuda_graph)
     results = run.start(model, lambda: bool(caught) or (limit is not None and tally.count["failed"] >= limit))
     with show_progress(tally) as display:
         for result in results:

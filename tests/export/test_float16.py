@@ -21,6 +21,7 @@ from showface.evaluation.parity.compare import compare_sources
 from showface.evaluation.parity.sources import ChainSource, source_of_bundle
 from showface.evaluation.parity.tolerances import plan_tolerances
 from showface.evaluation.parity.torch_source import source_of_model
+from showface.export import parity
 from showface.export.float16 import assert_float16, convert_to_float16, half_shares
 from showface.export.graph import module_of, node_modules
 from showface.runtime.backends.chain import Chain
@@ -223,7 +224,7 @@ def test_a_float16_bundle_from_a_checkpoint(narrow_bundle, narrow_checkpoint, ch
     monkeypatch.setattr(
         exporter, "export_stage", lambda module, stage, config, half: onnx.load(narrow_bundle / f"{stage.name}.onnx")
     )
-    monkeypatch.setattr(exporter, "PARITY_BATCHES", (1,))
+    monkeypatch.setattr(parity, "PARITY_BATCHES", (1,))
     report = exporter.export_bundle(narrow_checkpoint, tmp_path / "half", chain_inputs, 1, "fp16")
     assert report["passed"]
     assert report["float16"]["passed"]

@@ -108,7 +108,7 @@ def failing(rig):
 
     def debug_engine(data):
         engine = make(data)
-        engine.fails = True
+        engine.fails = "Error Code 2: OutOfMemory"
         return engine
 
     rig.debug_engine = debug_engine
@@ -120,7 +120,7 @@ def failing(rig):
         (lambda rig: setattr(rig, "debug_engine", lambda data: None), r"tensorrt_rtx 1\.7\.1\.116 refuses the debug"),
         (lambda rig: setattr(rig, "batches", (2, 2, 4)), r"the debug engine refuses \(1, "),
         (lambda rig: setattr(rig.cuda, "budget", 10_000), "not enough memory"),
-        (failing, "TensorRT could not run the debug engine"),
+        (failing, "TensorRT could not run the debug engine: Error Code 2: OutOfMemory"),
     ],
 )
 def test_what_the_device_refuses_is_said_and_given_back(rig, tensors, change, said):
