@@ -67,7 +67,7 @@ def test_a_wrong_graph_is_refused_and_leaves_nothing_behind(
     def stored_stage(module, stage, config, half_weights):
         proto = onnx.load(narrow_bundle / f"{stage.name}.onnx")
         for initializer in proto.graph.initializer:
-            if stage.name == "refiner" and "to_rgb.weight" in initializer.name:
+            if stage.name == "refiner" and "detail.head.conv.weight" in initializer.name:
                 values = numpy_helper.to_array(initializer).copy()
                 values.flat[0] += 0.25
                 initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
@@ -108,7 +108,7 @@ def test_no_local_path_leaks_into_a_graph(narrow_bundle):
 
 
 def test_the_nodes_keep_the_names_of_their_modules(narrow_bundle):
-    for stage, module in (("refiner", "to_rgb"), ("coarse", "encoder.0"), ("parser", "parser")):
+    for stage, module in (("refiner", "detail.head"), ("coarse", "encoder.0"), ("parser", "parser")):
         graph = onnx.load(narrow_bundle / f"{stage}.onnx").graph
         scopes = [p.value for node in graph.node for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"]
         assert any(module in scope for scope in scopes), stage
@@ -143,7 +143,7 @@ def test_each_ablation_exports_and_passes(ablation):
     assert set(report["stages"]) == {stage.name for stage in manifest.stages}
 
 
-KEY = "refiner.to_rgb.bias"
+KEY = "refiner.detail.head.conv.bias"
 
 
 def drop_key(weights, header):

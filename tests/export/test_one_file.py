@@ -85,7 +85,7 @@ def test_a_graph_that_computes_something_else_is_not_kept(narrow_bundle, tmp_pat
 
     def wrong(bundle):
         proto = join(bundle)
-        bias = next(i for i in proto.graph.initializer if i.name.startswith("refiner/to_rgb.bias"))
+        bias = next(i for i in proto.graph.initializer if i.name.startswith("refiner/detail.head.conv.bias"))
         values = onnx.numpy_helper.to_array(bias)
         bias.CopyFrom(onnx.numpy_helper.from_array(values + values.dtype.type(0.1), bias.name))
         return proto
