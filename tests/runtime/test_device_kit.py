@@ -123,3 +123,12 @@ def test_the_command_line_and_info_of_an_unpacked_kit(bundle, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "its graph is not here" in printed
     assert "tensorrt-rtx 1.7.1 for sm_86, batches 1/1/8" in printed
+
+
+def test_a_kit_without_graphs_says_what_it_is(bundle, tmp_path):
+    write_kit(bundle, tmp_path / "kit.zip", "tensorrt-rtx", ["sm_86"])
+    with zipfile.ZipFile(tmp_path / "kit.zip") as archive:
+        archive.extractall(tmp_path / "kit")
+    kit = open_bundle(tmp_path / "kit")
+    with pytest.raises(UsageError, match=r"kit: is a kit: engines \(tensorrt-rtx-sm_86\) for a GPU .* with --graphs"):
+        kit.model(kit.manifest.stages[0])

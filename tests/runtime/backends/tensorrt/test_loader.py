@@ -213,7 +213,7 @@ def test_tensorrt_tunes_an_engine_for_a_model(rig):
 
 def test_the_cpu_is_the_cpu(rig, machine):
     assert "CPU (as asked)" in backends.open_chain(rig.bundle, device="cpu", threads=1).description
-    with pytest.raises(UsageError, match="--backend tensorrt-rtx runs on a GPU: use --device auto or cuda:N, not cpu"):
+    with pytest.raises(UsageError, match="tensorrt-rtx runs on a GPU; use auto or cuda:N, not cpu"):
         backends.open_chain(rig.bundle, "tensorrt-rtx", "cpu")
 
 

@@ -1,10 +1,13 @@
 """A device that is lost ends the run, with the first cause in the message and nothing left behind."""
 
 import gc
+import json
 import sys
 
 import pytest
 
+from showface.cli import main
+from showface.runtime.backends.tensorrt import loader
 from showface.runtime.errors import DeviceLostError
 from showface.runtime.inpainter import BatchRunner, Inpainter
 
@@ -85,3 +88,42 @@ def test_out_of_memory_halves_the_batch(quick_rig, batch_of, caplog):
         assert len(runner.complete(list(zip(image, mask, strict=True)))) == 6
     assert runner.limit == 2
     assert caplog.messages == ["out of memory with 4 faces a batch; going on with 2"]
+
+
+def test_a_folder_goes_on_where_the_device_was_lost(quick_rig, face_folder, monkeypatch, tmp_path, capsys):
+    """The command line with engines: exit code 1, the cause in one sentence, and no file counted as failed."""
+    images, masks = face_folder
+    rig, seen = quick_rig, []
+    monkeypatch.setattr(loader, "cuda_device", lambda index: rig.device)
+    monkeypatch.setattr(loader, "load_library", lambda backend: rig.trt)
+    monkeypatch.setattr("showface.runtime.backends.tensorrt.cuda.CudaRuntime", lambda index: rig.cuda)
+    refine = rig.engines["refiner"].compute
+
+    def compute(inputs):
+        if inputs["mask"].any():  # not while it is warmed up
+            seen.append(len(inputs["mask"]))
+            if len(seen) == 2:
+                rig.cuda.broken = CAUSE
+        return refine(inputs)
+
+    rig.engines["refiner"].compute = compute
+    command = ["inpaint", images, tmp_path / "out", "--masks", masks, "--bundle", rig.bundle.folder]
+
+    def run():
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, command), "--backend", "tensorrt-rtx", "--batch-size", "1"])
+        lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+        return ended.value.code, [json.loads(line)["status"] for line in lines]
+
+    code, statuses = run()
+    assert code == 1
+    assert CAUSE in " ".join(capsys.readouterr().err.split())
+    assert "failed" not in statuses
+    rig.cuda.broken = None
+    for pool in (rig.cuda.arrays, rig.cuda.kinds, rig.cuda.streams, rig.cuda.events, rig.cuda.graphs):
+        pool.clear()  # a new process
+    rig.cuda.history.clear()
+    code, statuses = run()
+    assert code == 0
+    assert "failed" not in statuses
+    assert {path.name for path in images.iterdir()} <= {path.name for path in (tmp_path / "out").iterdir()}
