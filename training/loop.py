@@ -26,7 +26,7 @@ from .adversary import Adversary
 from .checkpoint import save_checkpoint
 from .config import AugmentConfig, OptimizerConfig, PhaseConfig, TrainConfig
 from .data.augment import Sample, augment
-from .data.dataset import Batch, open_feed
+from .data.dataset import Batch
 from .losses import total_loss
 from .reporter import Reporter
 from .run_files import STATE_FILE, check_origin, load_state, save_state
@@ -80,10 +80,10 @@ class Trainer:
         self.average = {k: v.detach().clone() for k, v in self.live.items()}
         self.step, self.best = 0, math.inf
         place = (fabric.device, fabric.global_rank, fabric.world_size)
-        self.feed = open_feed(config, data, self.task.with_labels, *place)
+        self.feed = self.task.open_feed(data, *place)
         self.held_out = None
         if config.validation is not None:
-            self.held_out = open_feed(config, data, self.task.with_labels, *place, held_out=True)
+            self.held_out = self.task.open_feed(data, *place, held_out=True)
 
     def sample(self, batch: Batch, step: int, phase: PhaseConfig) -> Sample:
         """Return what the networks see of ``batch``."""

@@ -132,7 +132,7 @@ def _networks_in(path: Path) -> set[str]:
 def _check_network(maker: Run, network: NetworkConfig) -> None:
     """Refuse to build the networks that ``maker`` leaves in another way; a layout network may join the coarse one."""
     made = maker.config.network
-    for name in maker.leaves - {"coarse", "coarse.layout", "reconstruction"}:
+    for name in maker.leaves - {"coarse", "coarse.layout", "reconstruction", "occluder"}:
         if getattr(made, name) != getattr(network, name):
             raise UsageError(f"network.{name}: differs from the run in {maker.output}, which this one starts from")
     coarse = replace(network.coarse, layout=made.coarse.layout)

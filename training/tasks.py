@@ -19,6 +19,7 @@ from .config import TrainConfig
 from .data.augment import Sample
 from .networks.backbone import load_backbone
 from .networks.reconstruction import ReconstructionNetwork
+from .occluder_task import OccluderTask
 from .task import Outcome, Task, with_layout
 
 
@@ -247,5 +248,5 @@ def paint(labels: Tensor) -> Tensor:
     return torch.sin(phase)
 
 
-STAGES = (ParserTask, LayoutTask, CoarseTask, ReconstructionTask, MdrnetTask)
+STAGES = (ParserTask, LayoutTask, CoarseTask, ReconstructionTask, MdrnetTask, OccluderTask)
 TASKS: Mapping[str, type[Task]] = {task.name: task for task in STAGES}
