@@ -102,7 +102,7 @@ def degraded(rng: np.random.Generator, picture: Picture) -> NDArray[np.uint8]:
     """Blur, shrink, add noise and compress the whole picture, so that no paste is told by its sharpness."""
     size = len(picture)
     if rng.random() < 0.3:
-        picture = picture ** np.float32(np.exp(rng.normal(0, 0.3)))
+        picture = picture.clip(0, 1) ** np.float32(np.exp(rng.normal(0, 0.3)))
     if rng.random() < 0.35:
         small = max(48, round(size * rng.uniform(0.3, 0.9)))
         shrunk = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
