@@ -30,6 +30,13 @@ class OccluderTask(Task):
     terms: ClassVar[Mapping[str, float]] = {"cross_entropy": 1.0, "dice": 0.5}
     with_labels = True
 
+    @classmethod
+    def files(cls, config: TrainConfig) -> tuple[str, ...]:
+        """Return the folders of cut-outs and textures, and the lists of faces that are left out."""
+        occlusion = config.occlusion
+        textures = () if occlusion.textures is None else (occlusion.textures,)
+        return (*(entry.folder for entry in occlusion.cutouts.values()), *textures, *occlusion.left_out.values())
+
     def build(self, config: TrainConfig) -> nn.Module:
         """Return the network."""
         return nn.ModuleDict({"occluder": Occluder(config.occluder)})

@@ -107,7 +107,7 @@ def _check_run(run: Run, before: list[Run], data: Path) -> None:
     task.check(config)
     perceptual = config.perceptual.weights if task.with_features(config) else None
     sources = [path for source in config.sources.values() for path in (source.images, source.labels)]
-    for name in filter(None, (*sources, config.masks.folder, config.backbone, perceptual)):
+    for name in filter(None, (*sources, config.masks.folder, config.backbone, perceptual, *task.files(config))):
         if not (data / name).exists():
             raise UsageError(f"{data / name}: not there; name the folder that holds it with --data")
     loaded: set[str] = set()

@@ -98,6 +98,11 @@ class Task(nn.Module):
                 f"train it first (showface train {missing[0].split('.')[-1]}) and name its checkpoint in 'init'"
             )
 
+    @classmethod
+    def files(cls, config: TrainConfig) -> tuple[str, ...]:
+        """Return what the stage reads of the data folder beside faces, masks and pre-trained weights."""
+        return ()
+
     def build(self, config: TrainConfig) -> nn.Module:
         """Return the networks, by the names that checkpoints know them under."""
         return MDRNets(config.network)

@@ -18,6 +18,7 @@ from showface.training.config import TrainConfig
 from showface.training.config_reader import config_from_toml
 from showface.training.loop import Trainer
 from showface.training.recipe import RecipeConfig, read_recipe, train_all
+from showface.training.tasks import TASKS
 
 SHIPPED = sorted(Path(str(resources.files(showface.training.configs))).glob("*-all.toml"))
 CONFIG = """
@@ -66,7 +67,8 @@ def test_shipped_recipes_are_whole(path, tmp_path):
         for source in config.sources.values():
             for name in filter(None, (source.images, source.labels)):
                 (tmp_path / name).mkdir(parents=True, exist_ok=True)
-        for name in filter(None, (config.masks.folder, config.backbone, config.perceptual.weights)):
+        files = TASKS[entry.stage].files(config)
+        for name in filter(None, (config.masks.folder, config.backbone, config.perceptual.weights, *files)):
             (tmp_path / name).mkdir(parents=True, exist_ok=True)
     runs = read_recipe(path, tmp_path, tmp_path / "runs")
     assert runs[-1].stage == "mdrnet"

@@ -26,9 +26,7 @@ def outline(size: int, points: NDArray[np.float64]) -> Alpha:
 def blob(rng: np.random.Generator, centre: NDArray[np.float64], radius: float, roughness: float) -> NDArray[np.float64]:
     """Return the outline [N, 2] of a random smooth shape."""
     angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    bumps = sum(
-        rng.uniform(-1, 1) / k * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in range(1, 6)
-    )
+    bumps = sum(rng.uniform(-1, 1) / k * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in range(1, 6))
     radii = radius * (1 + roughness * bumps).clip(0.25)
     stretch = np.exp(rng.uniform(-0.5, 0.5))
     turn = rng.uniform(0, np.pi)
@@ -201,7 +199,8 @@ def text_block(rng: np.random.Generator, size: int) -> Layer:
     thick = int(rng.integers(1, 3))
     sizes = [cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)[0] for line in lines]
     wide, high = max(w for w, _ in sizes) + 12, sum(h + 8 for _, h in sizes) + 8
-    x, y = (np.asarray((rng.normal(0.5, 0.15), rng.normal(0.6, 0.18))) * size - (wide / 2, high / 2)).round().astype(int)
+    middle = np.asarray((rng.normal(0.5, 0.15), rng.normal(0.6, 0.18))) * size
+    x, y = (middle - (wide / 2, high / 2)).round().astype(int)
     paper, ink = ((any_colour(rng) * 255).clip(0, 255).astype(np.uint8) for _ in range(2))
     page = np.broadcast_to(paper, (size, size, 3)).copy()  # OpenCV writes on 8 bits only
     alpha = np.zeros((size, size), np.float32)

@@ -72,7 +72,8 @@ class KeptFaces:
     def __init__(self, made: SynthesisedFaces, count: int, device: torch.device) -> None:
         size = made.synthesis.size
         self.made = made
-        self.image = torch.empty((count, 3, size, size), dtype=torch.uint8, device=device)  # untouched, it takes no room
+        # Memory that is not touched yet takes no room.
+        self.image = torch.empty((count, 3, size, size), dtype=torch.uint8, device=device)
         self.labels = torch.empty((count, size, size), dtype=torch.uint8, device=device)
         self.known = np.zeros(count, np.bool_)
 
@@ -169,4 +170,3 @@ def open_occlusion_feed(
     shares = (np.arange(count) + 1) / count
     empty = torch.zeros((1, synthesis.size, synthesis.size), dtype=torch.uint8, device=device)
     return Feed(config, SampleNames(count), faces, shares, empty, rank, world)
-

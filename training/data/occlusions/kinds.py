@@ -56,9 +56,7 @@ def hand(rng: np.random.Generator, scene: Scene, supply: Supply) -> None:
         paste(rng, scene, layer, shadow=0.45)
 
 
-def _reaching(
-    rng: np.random.Generator, cutout: Cutout, size: int, tips: bool, side: float, twice: bool
-) -> Layer:
+def _reaching(rng: np.random.Generator, cutout: Cutout, size: int, tips: bool, side: float, twice: bool) -> Layer:
     """Lay a hand so that it comes from outside and its fingers reach the face; its arm goes to the border."""
     rgba = cutout.rgba
     length = rng.uniform(0.42, 0.8) * size
@@ -87,7 +85,8 @@ def _reaching(
         if rng.random() < 0.45:  # in a sleeve
             start = height + int(rng.uniform(-0.05, 0.5) * arm)
             sleeve = rgba[start:, :, :3]
-            sleeve[:] = (any_colour(rng).clip(0, 1) * 255 * (sleeve.mean(axis=2, keepdims=True) / 180).clip(0.3, 1.2)).clip(0, 255)
+            shade = (sleeve.mean(axis=2, keepdims=True) / 180).clip(0.3, 1.2)
+            sleeve[:] = (any_colour(rng).clip(0, 1) * 255 * shade).clip(0, 255)
     scale = length / max(height, rgba.shape[1])
     reach = rng.uniform(0.02, 0.2) if tips else rng.uniform(0.15, 0.6)  # how much of the hand lies beyond the target
     if tips:  # only the rim of the face is touched
@@ -159,12 +158,14 @@ def thing(rng: np.random.Generator, scene: Scene, supply: Supply) -> None:
     if cutout is None:
         raise ValueError("no cut-outs of objects")
     size, length = scene.size, rng.uniform(0.18, 0.65)
-    target = _in_face(rng) + (0, rng.uniform(0, 0.15))
+    target = _in_face(rng)
+    target[1] += rng.uniform(0, 0.15)
     angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.4 else rng.normal(0, 0.4)
     layer = placed(cutout.rgba, tuple(target * size), length * size, angle, rng.random() < 0.5, size)
     tone = skin_colour(scene)[0]
-    tone[1:] = layer.alpha.dtype.type(0)
-    layer = recoloured(layer, tone, None, np.asarray((rng.uniform(0, 0.3), *(rng.uniform(0, 0.7, 1).repeat(2))), np.float32))
+    tone[1:] = 0  # objects are not of the colour of skin: towards grey
+    light, chroma = rng.uniform(0, 0.3), rng.uniform(0, 0.7)
+    layer = recoloured(layer, tone, None, np.asarray((light, chroma, chroma), np.float32))
     if rng.random() < 0.5:  # rendered things are too smooth to be photographed
         grain = rng.standard_normal((size, size, 1)).astype(np.float32) * rng.uniform(0, 0.08)
         layer = Layer((layer.colour * (1 + grain)).clip(0, 1), layer.alpha)

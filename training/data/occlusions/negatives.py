@@ -1,4 +1,4 @@
-"""What must not be taken for an occlusion: light, make-up, marks, beards, seams; and what happens to a whole picture."""
+"""What must not be taken for an occlusion: light, make-up, beards, seams; and what happens to a whole picture."""
 
 from __future__ import annotations
 

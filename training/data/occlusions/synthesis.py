@@ -64,9 +64,7 @@ class Synthesis:
         kind = kind or drawn
         host, other = self._drawn_host(rng), self._drawn_host(rng)
         scene = Scene(*self._opened(host, bool(rng.random() < 0.5)))
-        supply = Supply(
-            self.cutouts, self._textures(rng, kind), lambda: _picture(read_face(other.image, self.size))
-        )
+        supply = Supply(self.cutouts, self._textures(rng, kind), lambda: _picture(read_face(other.image, self.size)))
         if rng.random() < 0.04:  # before something is pasted: a face in make-up or odd light is occluded like others
             negatives.light(rng, scene)
         self._covered(rng, scene, kind, supply)
