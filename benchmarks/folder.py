@@ -20,13 +20,13 @@ import cv2
 import numpy as np
 
 from showface.runtime import Inpainter
-from showface.runtime.align import TEMPLATE
-from showface.runtime.faces import prepare
-from showface.runtime.folder import process
-from showface.runtime.images import encode_photo, read_photo
-from showface.runtime.jobs import plan_jobs
-from showface.runtime.masks import MaskSource
-from showface.runtime.options import Options
+from showface.runtime.batch.inputs import plan_jobs
+from showface.runtime.batch.options import Options
+from showface.runtime.batch.run import process
+from showface.runtime.faces.align import TEMPLATE
+from showface.runtime.faces.masks import MaskSource
+from showface.runtime.faces.tensors import prepare
+from showface.runtime.images.codec import encode_photo, read_photo
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "faces"
 DIFFERENT = 24  # pictures; more are links to these
@@ -95,7 +95,7 @@ def throughput(count: int, rounds: int, threads: int, bundle: Path | None) -> No
 
 def run(root: Path, images: Path, mask: Path, bundle: Path | None, *options: str | Path) -> str:
     """Complete a folder in a process of its own; return its peak memory and speed."""
-    command = [sys.executable, "-m", "showface.runtime.cli", "inpaint", images, root / "out", "--masks", mask]
+    command = [sys.executable, "-m", "showface.cli", "inpaint", images, root / "out", "--masks", mask]
     command += ["--device", "cpu", *(["--bundle", bundle] if bundle else []), *options]
     started = time.perf_counter()
     process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)

@@ -14,18 +14,18 @@ from showface.runtime.bundle import Bundle, open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError
 
 from .bundle import check_new, write_bundle
+from .candidates import Workshop, library_versions, open_workshop
 from .graphs import float_bytes
 from .placement import Target, quantizable
 from .plan import INT8, Plan, read_plan
-from .planning import Budget, choose_settings, full_plan, new_plan, plan_faces
-from .preparation import float_graph
+from .plan_search import Budget, choose_settings, full_plan, new_plan, plan_faces
 from .ranges import Method
 from .recording import Recorded, Recording, check_recording, record
+from .rewrites.float_graph import float_graph
 from .samples import Samples, choose_samples, flat_images
 from .sensitivity import Sensitivity
 from .speed import Timing
 from .verdicts import QualityVerdict, drop_slow_stages, gate_quality, judge_speed, speed_text
-from .workshop import Workshop, library_versions, open_workshop
 
 Say = Callable[[str], None]
 

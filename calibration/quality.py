@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from showface.runtime.faces import composite
-from showface.runtime.metrics import Rgb, l1_percent, psnr, ssim
-from showface.runtime.session import Session
+from showface.evaluation.faces import BUCKETS
+from showface.evaluation.metrics import Rgb, l1_percent, psnr, ssim
+from showface.runtime.backends.chain import Session
+from showface.runtime.faces.tensors import composite
 from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT
-from showface.training.pairs import BUCKETS
 
 from .recording import Recorded
 

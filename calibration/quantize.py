@@ -14,9 +14,9 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from showface.runtime.errors import ShowfaceError
 
-from .cpu_forms import use_fast_forms
 from .graphs import constant_values, producers
 from .placement import RULES, Target, placed_nodes
+from .rewrites.cpu_forms import use_fast_forms
 
 Range = tuple[float, float]  # lowest and highest value that is not clipped
 
@@ -27,7 +27,7 @@ def quantize(
     """Return ``model`` with the layer groups ``groups`` in 8 bits.
 
     Args:
-        model: float graph of the stage, from :func:`showface.calibration.preparation.float_graph`.
+        model: float graph of the stage, from :func:`showface.calibration.rewrites.float_graph.float_graph`.
         stage: its name.
         target: who runs it.
         groups: names from :func:`showface.calibration.placement.quantizable`; at least one.

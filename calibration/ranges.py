@@ -25,7 +25,7 @@ from onnxruntime.quantization.calibrate import (
 )
 
 from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.images import write_file
+from showface.runtime.images.codec import write_file
 
 from .graphs import shapes
 from .quantize import Range

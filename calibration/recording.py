@@ -13,14 +13,14 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from showface.evaluation.faces import Face, Pair, read_pair
+from showface.runtime.backends.chain import Chain
+from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import Bundle
 from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.faces import prepare
-from showface.runtime.images import write_file
-from showface.runtime.onnxruntime_backend import open_chain
-from showface.runtime.session import Chain
+from showface.runtime.faces.tensors import prepare
+from showface.runtime.images.codec import write_file
 from showface.runtime.stages import CATEGORIES
-from showface.training.pairs import Face, Pair, read_pair
 
 SHARD_FACES = 4
 INDEX_FILE = "recording.json"

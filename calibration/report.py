@@ -14,10 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from showface.evaluation.metrics import Rgb
+from showface.runtime.backends.chain import Session
 from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.images import encode_photo, write_file
-from showface.runtime.metrics import Rgb
-from showface.runtime.session import Session
+from showface.runtime.images.codec import encode_photo, write_file
 from showface.runtime.stages import CHAIN_OUTPUT
 
 from .calibrate import Outcome

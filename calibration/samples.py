@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from showface.evaluation.faces import BINS, BUCKETS, SIZE, Face, Pair, pair_files, read_pair
 from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.images import SUFFIXES
-from showface.runtime.masks import mask_source
+from showface.runtime.faces.masks import mask_source
+from showface.runtime.images.codec import SUFFIXES
 from showface.training.data.sources import image_files, read_face
-from showface.training.pairs import BINS, BUCKETS, SIZE, Face, Pair, pair_files, read_pair
 
 MIN_FACES = 6  # a range over fewer faces says little of the next one
 MIN_CHECKED = 3  # one a bucket

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from .candidates import Workshop
 from .placement import Target
 from .plan import Plan
 from .quality import measure
 from .recording import Recorded
 from .speed import compare_sessions
-from .workshop import Workshop
 
 TIMED_ROUNDS = 3  # of one layer group; the verdict on the whole is timed longer
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from showface.runtime.session import Session
+from showface.runtime.backends.chain import Session
 
 from .recording import Recorded
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from showface.runtime.session import Session
+from showface.runtime.backends.chain import Session
 
+from .candidates import Workshop
 from .plan import Plan
-from .planning import Budget
+from .plan_search import Budget
 from .quality import FaceScores, Quality, run_from, score_face, summarise
 from .recording import Recorded
 from .speed import BATCHES, Timing, compare_stages
-from .workshop import Workshop
 
 ROUNDS = {1: 9, 8: 3}  # timed pairs by batch
 Say = Callable[[str], None]

@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from showface.evaluation.parity.cases import Case
+from showface.evaluation.parity.torch_source import TorchSource
+from showface.runtime.backends.chain import Tensors
 from showface.runtime.bundle import Bundle
-from showface.runtime.parity.cases import Case
-from showface.runtime.session import Tensors
 from showface.runtime.stages import Stage
 
-from .node_modules import scopes_of
-from .parity_source import TorchSource
+from .graph import scopes_of
 
 JUMP = 10.0  # times the error before it
 # Relative error that rounding alone brings into a tensor, a few units in the last place of each precision.

@@ -16,20 +16,21 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from showface.evaluation.parity import check_parity
 from showface.runtime import backends
+from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import GOLDEN_FILE, MANIFEST_FILE, SCHEMA_VERSION, Bundle, Manifest, open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError
-from showface.runtime.onnxruntime_backend import open_chain
-from showface.runtime.parity import check_parity
 from showface.runtime.stages import CATEGORIES, VARIANTS
 from showface.runtime.version import __version__
 from showface.training.checkpoint import model_from_checkpoint
 from showface.training.networks.islands import ISLANDS
 from showface.training.networks.mdrnets import MDRNets
+from showface.training.networks.stages import numpy_reference, reference_outputs, stage_modules, variant_of
 
 from .float16 import assert_float16, convert_to_float16, half_shares
 from .float16_parity import float16_parity
-from .onnx_stages import OPSET, export_stage, numpy_reference, reference_outputs, stage_modules, variant_of
+from .onnx_stages import OPSET, export_stage
 
 PARITY_BATCHES = (1, 2, 8)
 GOLDEN_FACES = 3

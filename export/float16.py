@@ -17,7 +17,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
 from showface.runtime.errors import ShowfaceError
 from showface.training.networks.islands import Island
 
-from .node_modules import module_of
+from .graph import module_of
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 FLOAT32_INPUTS = {"Resize": (1, 2)}  # of the operator's signature: roi and scales

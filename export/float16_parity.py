@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from showface.runtime.parity.figures import hole_figures
-from showface.runtime.parity.tolerances import TOLERANCES
-from showface.runtime.session import Chain
+from showface.evaluation.parity.stats import hole_figures
+from showface.evaluation.parity.tolerances import TOLERANCES
+from showface.runtime.backends.chain import Chain
 from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT
 
 BOUNDS = TOLERANCES["float16"]  # of the worst face; 50 dB is a root mean square of 0.8 grey values

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -12,68 +11,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from showface.runtime.stages import TENSORS, VARIANTS, Stage
+from showface.runtime.stages import TENSORS, Stage
 from showface.training.config import NetworkConfig
-from showface.training.networks.mdrnets import MDRNets
 
 OPSET = 18
 LEAKY_METADATA = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node")  # local paths, and bulk
 MIN_HALF_SIZE = 64  # elements; a smaller weight is not worth a cast
-
-
-class ParserStage(nn.Module):
-    """The parser up to its labels; training needs its logits, the chain does not."""
-
-    def __init__(self, parser: nn.Module) -> None:
-        super().__init__()
-        self.parser = parser
-
-    def forward(self, coarse_image: Tensor) -> Tensor:
-        """Return ``semantic_map`` [B, H, W] int32."""
-        return torch.argmax(self.parser(coarse_image), dim=1).to(torch.int32)
-
-
-def variant_of(config: NetworkConfig) -> str:
-    """Return the variant of the stage table that a network config builds."""
-    if config.memory.kind == "none":
-        return "no-memory"
-    if not config.mrem.mining:
-        return "no-mrem"
-    return "non-disentangled" if config.memory.kind == "shared" else "full"
-
-
-def stage_modules(model: MDRNets) -> dict[str, nn.Module]:
-    """Return the module of each stage; its arguments follow the stage table."""
-    modules: dict[str, nn.Module] = {"coarse": model.coarse, "parser": ParserStage(model.parser)}
-    modules["memory"] = model.memory.encoder if model.memory.bank is None else model.memory
-    if model.mrem is not None:
-        modules["mrem"] = model.mrem
-    modules["refiner"] = model.refiner
-    return modules
-
-
-@torch.no_grad()
-def reference_outputs(
-    model: MDRNets, image: Tensor, mask: Tensor, given: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """Return every tensor of the chain as PyTorch computes it, and the parser's margin.
-
-    Args:
-        model: in evaluation mode.
-        image: [B, 3, H, W] in [-1, 1].
-        mask: [B, 1, H, W], 1 in the hole.
-        given: tensors that replace the chain's own as soon as these are computed.
-    """
-    tensors: dict[str, Tensor] = {"image": image, "mask": mask}
-    modules = stage_modules(model)
-    for stage in VARIANTS[variant_of(model.config)]:
-        result = modules[stage.name](*(tensors[name] for name in stage.inputs))
-        outputs = result if isinstance(result, tuple) else (result,)
-        named = zip(stage.outputs, outputs, strict=True)
-        tensors.update({name: (given or {}).get(name, value) for name, value in named})
-    best = model.parser(tensors["coarse_image"]).topk(2, dim=1).values
-    tensors["semantic_margin"] = best[:, 0] - best[:, 1]
-    return tensors
 
 
 def _example_inputs(stage: Stage, config: NetworkConfig) -> dict[str, Tensor]:
@@ -141,8 +84,3 @@ def _store_half(proto: onnx.ModelProto) -> None:
     nodes = [*casts, *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
-
-
-def numpy_reference(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Convert the tensors of :func:`reference_outputs` for the runtime's parity check."""
-    return {name: tensor.numpy() for name, tensor in tensors.items()}

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import open_chain
+from .backends.chain import Chain
 from .bundle import open_bundle
 from .errors import UsageError
-from .faces import Array, composite, prepare
-from .images import Pixels
-from .masks import Hole
-from .session import Chain
+from .faces.masks import Hole
+from .faces.tensors import Array, composite, prepare
+from .images.codec import Pixels
 
 
 class Inpainter:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from showface.export.bundle import export_bundle
-from showface.runtime.faces import prepare
+from showface.runtime.faces.tensors import prepare
 from showface.training.checkpoint import save_checkpoint
 from showface.training.config import (
     CoarseConfig,
@@ -22,6 +22,8 @@ from showface.training.config import (
     RefinerConfig,
 )
 from showface.training.networks.mdrnets import MDRNets
+
+pytest_plugins = ["fixtures.training"]
 
 SIZE = 256  # of the networks
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from showface.runtime.bundle import Bundle
-from showface.runtime.errors import ShowfaceError, UsageError, system_errors
-from showface.runtime.stages import TENSORS, Stage
-from showface.runtime.tensorrt.sidecar import (
+from showface.runtime.backends.tensorrt.sidecar import (
     SIDECAR_SCHEMA,
     EngineFolder,
     Sidecar,
@@ -20,6 +17,9 @@ from showface.runtime.tensorrt.sidecar import (
     read_engine,
     read_sidecar,
 )
+from showface.runtime.bundle import Bundle
+from showface.runtime.errors import ShowfaceError, UsageError, system_errors
+from showface.runtime.stages import TENSORS, Stage
 
 from .process import WORKER, Outcome, Progress, run_request
 from .refusals import explain

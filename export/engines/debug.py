@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from showface.runtime.backends.chain import Tensors
+from showface.runtime.backends.tensorrt.chain import DeviceChain
+from showface.runtime.backends.tensorrt.debug import run_once
+from showface.runtime.backends.tensorrt.library import LIBRARIES, load_library
+from showface.runtime.backends.tensorrt.sidecar import Sidecar, read_sidecar
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
-from showface.runtime.session import Tensors
 from showface.runtime.stages import Stage
-from showface.runtime.tensorrt.chain import DeviceChain
-from showface.runtime.tensorrt.debug import run_once
-from showface.runtime.tensorrt.library import LIBRARIES, load_library
-from showface.runtime.tensorrt.sidecar import Sidecar, read_sidecar
 
 from .process import WORKER, run_request
 from .refusals import explain

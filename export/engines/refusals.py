@@ -11,7 +11,7 @@ UNKNOWN = "unknown: pip install onnx to see it"
 def module_names(data: bytes) -> dict[str, str] | None:
     """Return the torch module of each node of a graph, or None where ``onnx`` is not installed."""
     try:
-        from ..node_modules import node_modules
+        from ..graph import node_modules
     except ModuleNotFoundError:
         return None
     try:

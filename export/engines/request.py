@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, Sidecar
 from showface.runtime.bundle import Bundle
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import Stage
-from showface.runtime.tensorrt.sidecar import AMPERE_PLUS, Sidecar
 
 MAX_LEVEL = 5  # of the builder's optimisation
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from showface.runtime.devices import CudaDevice
+from showface.runtime.backends.cuda_devices import CudaDevice
+from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS
 from showface.runtime.errors import UsageError
-from showface.runtime.tensorrt.sidecar import AMPERE_PLUS
 
 
 def rtx_targets(trt: Any) -> tuple[str, ...]:

@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from showface.runtime.backends.tensorrt.library import load_library
+from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS
 from showface.runtime.errors import UsageError
-from showface.runtime.tensorrt.library import load_library
-from showface.runtime.tensorrt.sidecar import AMPERE_PLUS
 
 from .network import Refusal, io_dtypes, parse, product_dtypes, wrong_products
 from .request import BuildOptions, EngineRequest

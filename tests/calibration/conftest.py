@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from showface.calibration.candidates import stage_ranges
 from showface.calibration.placement import Target, default_float, quantizable
-from showface.calibration.preparation import float_graph
 from showface.calibration.quantize import quantize
 from showface.calibration.ranges import Method
 from showface.calibration.recording import record
+from showface.calibration.rewrites.float_graph import float_graph
 from showface.calibration.samples import choose_samples
-from showface.calibration.workshop import stage_ranges
 from showface.runtime.bundle import open_bundle
 
 SIDE = 64  # of the files; they are resized to the networks' 256

@@ -10,9 +10,9 @@ from showface.calibration.bundle import PLAN_FILE, write_bundle
 from showface.calibration.placement import Target
 from showface.calibration.plan import INT8, Plan
 from showface.calibration.ranges import Method
+from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError
-from showface.runtime.onnxruntime_backend import open_chain
 
 PLAN = Plan(Target.CPU, Method.MINMAX, {"mrem": {"mining.query": INT8}})
 

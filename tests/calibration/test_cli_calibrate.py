@@ -12,16 +12,16 @@ from showface.calibration import placement
 from showface.calibration.calibrate import Settings, calibrate
 from showface.calibration.placement import FloatRule, Target
 from showface.calibration.plan import read_plan
-from showface.calibration.planning import Budget
+from showface.calibration.plan_search import Budget
 from showface.calibration.ranges import Method, settings_of
+from showface.cli import main
 from showface.runtime.bundle import open_bundle
-from showface.runtime.cli import main
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.inpainter import Inpainter
 
 
 def showface(*arguments):
-    command = [sys.executable, "-m", "showface.runtime.cli", "--threads", "1", *map(str, arguments)]
+    command = [sys.executable, "-m", "showface.cli", "--threads", "1", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 

@@ -9,8 +9,8 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from showface.calibration.quality import run_from, score_face, summarise
 from showface.calibration.speed import batch_of, compare
+from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import open_bundle
-from showface.runtime.onnxruntime_backend import open_chain
 
 
 @pytest.fixture(scope="module")

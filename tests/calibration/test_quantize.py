@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from showface.calibration.graphs import layer_of, producers
 from showface.calibration.placement import RULES, Target, default_float, placed_nodes, quantizable
-from showface.calibration.preparation import float_graph
+from showface.calibration.rewrites.float_graph import float_graph
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import STAGES
 

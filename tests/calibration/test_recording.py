@@ -8,10 +8,10 @@ import pytest
 
 from showface.calibration.recording import Recording, check_recording, record
 from showface.calibration.samples import choose_samples
+from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError
-from showface.runtime.faces import prepare
-from showface.runtime.onnxruntime_backend import open_chain
+from showface.runtime.faces.tensors import prepare
 
 
 def test_holds_what_the_chain_computes(recorded, narrow_bundle):

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from showface.calibration.samples import bucket_of, choose_samples, flat_images
+from showface.evaluation.faces import BINS
 from showface.runtime.errors import UsageError
-from showface.training.pairs import BINS
 
 
 def test_sets_are_disjoint_and_stratified(samples):

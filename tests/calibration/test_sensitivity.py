@@ -8,20 +8,29 @@ import onnx
 import pytest
 from onnx import TensorProto, load_from_string, numpy_helper
 
-from showface.calibration import planning
+from showface.calibration import plan_search as planning
+from showface.calibration.candidates import Workshop, stage_ranges
 from showface.calibration.placement import Target
 from showface.calibration.plan import INT8, Plan
-from showface.calibration.planning import MARGIN, Budget, _cost, _gains, _spread, choose_settings, make_plan, new_plan
+from showface.calibration.plan_search import (
+    MARGIN,
+    Budget,
+    _cost,
+    _gains,
+    _spread,
+    choose_settings,
+    make_plan,
+    new_plan,
+)
 from showface.calibration.quality import Quality
 from showface.calibration.ranges import Method
 from showface.calibration.sensitivity import Sensitivity, probe_all
 from showface.calibration.speed import Timing
 from showface.calibration.verdicts import gate_quality, judge_quality, judge_speed, speed_text
-from showface.calibration.workshop import Workshop, stage_ranges
+from showface.evaluation.faces import BUCKETS
+from showface.runtime.backends.onnxruntime import open_session
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import ShowfaceError
-from showface.runtime.onnxruntime_backend import open_session
-from showface.training.pairs import BUCKETS
 
 OUTLIER = ("encoder.conv1", "encoder.conv2")  # of the stage memory; the first writes it, the second reads it
 

@@ -10,6 +10,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from showface.evaluation.parity.cases import Case
+from showface.evaluation.parity.torch_source import source_of_checkpoint
 from showface.export.attribution import (
     ROUNDING,
     ModuleFigures,
@@ -19,9 +21,7 @@ from showface.export.attribution import (
     first_jump,
     marked_model,
 )
-from showface.export.parity_source import source_of_checkpoint
 from showface.runtime.bundle import open_bundle
-from showface.runtime.parity.cases import Case
 from showface.runtime.stages import STAGES
 
 STAGE = {stage.name: stage for stage in STAGES}

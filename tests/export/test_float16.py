@@ -14,14 +14,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import showface.export.bundle as exporter
+from showface.evaluation.samples import read_samples
 from showface.export.float16 import assert_float16, convert_to_float16, half_shares
 from showface.export.float16_parity import float16_parity
-from showface.export.node_modules import module_of, node_modules
+from showface.export.graph import module_of, node_modules
+from showface.runtime.backends.chain import Chain
+from showface.runtime.backends.onnxruntime import open_chain, open_session
 from showface.runtime.bundle import default_bundle, open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError
-from showface.runtime.onnxruntime_backend import open_chain, open_session
-from showface.runtime.samples import read_samples
-from showface.runtime.session import Chain
 from showface.runtime.stages import STAGES, TENSORS
 from showface.training.networks.islands import ISLANDS, Island
 

@@ -29,7 +29,7 @@ class Work:
 
 
 class FakeCuda:
-    """:class:`showface.runtime.tensorrt.device.Cuda`, with a budget of device memory."""
+    """:class:`showface.runtime.backends.tensorrt.device.Cuda`, with a budget of device memory."""
 
     def __init__(self, budget=2**32):
         self.budget, self.arrays, self.kinds = budget, {}, {}

@@ -16,8 +16,9 @@ import time
 
 import onnxruntime  # noqa: F401 - loaded once for all runs; no thread starts before a session does
 
-from showface.runtime import cli, folder, onnxruntime_backend  # noqa: F401
-from showface.runtime.cli import inpaint, progress  # noqa: F401
+from showface import cli
+from showface.cli import inpaint, progress  # noqa: F401
+from showface.runtime.backends import onnxruntime as onnxruntime_backend  # noqa: F401
 
 
 def start(arguments):

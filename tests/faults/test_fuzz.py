@@ -10,12 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from showface.runtime.batch.results_log import parse_result
 from showface.runtime.errors import InputError, UsageError
-from showface.runtime.images import decode_photo, encode_photo
-from showface.runtime.landmarks import read_landmarks
-from showface.runtime.masks import hole_from_mask
-from showface.runtime.results import parse_result
-
+from showface.runtime.faces.landmarks import read_landmarks
+from showface.runtime.faces.masks import hole_from_mask
+from showface.runtime.images.codec import decode_photo, encode_photo
 from .malformed import WHOLE, face, saved
 
 SECONDS = 5.0  # for one input, far above what any needs

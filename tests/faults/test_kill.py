@@ -84,7 +84,7 @@ def guarded(*arguments, **options):
 
 left = 3
 os.{call} = guarded
-from showface.runtime.cli import main
+from showface.cli import main
 main()
 """
 

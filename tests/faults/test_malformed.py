@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from showface.runtime.batch.decoder_process import IsolatedDecoder
 from showface.runtime.errors import InputError
-from showface.runtime.isolation import IsolatedDecoder
-
 from .malformed import DONE, FAILS, MASK, all_faults
 
 FAULTS = all_faults()
@@ -62,7 +61,7 @@ SPECIAL = {
 def outcome(bench, narrow_bundle):
     """Return the finished run and its lines by input."""
     options = ["--masks", bench / MASK, "--bundle", narrow_bundle, "--device", "cpu", "--batch-size", "4"]
-    command = [sys.executable, "-m", "showface.runtime.cli", "--threads", "2", "inpaint", bench / "in", bench / "out"]
+    command = [sys.executable, "-m", "showface.cli", "--threads", "2", "inpaint", bench / "in", bench / "out"]
     result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, check=False)
     log = (bench / "out" / "results.jsonl").read_text()
     return result, [json.loads(line) for line in log.splitlines()]
@@ -116,7 +115,7 @@ def test_an_output_folder_that_leads_elsewhere_is_not_followed(bench, narrow_bun
     (tmp_path / "out").mkdir()
     (tmp_path / "in" / "sub" / "x.png").write_bytes((bench / "in" / "trailing.png").read_bytes())
     (tmp_path / "out" / "sub").symlink_to(bench / "outside")
-    command = [sys.executable, "-m", "showface.runtime.cli", "inpaint", tmp_path / "in", tmp_path / "out"]
+    command = [sys.executable, "-m", "showface.cli", "inpaint", tmp_path / "in", tmp_path / "out"]
     options = ["--masks", bench / MASK, "--bundle", narrow_bundle, "--device", "cpu"]
     result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
@@ -145,7 +144,7 @@ decoder.serve(sys.stdin.buffer, sys.stdout.buffer)
 
 
 def test_a_file_that_crashes_or_hangs_its_decoder_fails_alone(monkeypatch):
-    monkeypatch.setattr("showface.runtime.isolation.COMMAND", (sys.executable, "-c", CRASHING))
+    monkeypatch.setattr("showface.runtime.batch.decoder_process.COMMAND", (sys.executable, "-c", CRASHING))
     good = next(fault.data for fault in FAULTS if fault.name == "trailing.png")
     with IsolatedDecoder(time_limit=3.0) as decoder:
         for data, words in ((b"crash", "SIGSEGV"), (b"exit", "exit code 3"), (b"hang", "within 3 s")):

@@ -41,7 +41,7 @@ def test_memory_is_constant(tmp_path, faces, narrow_bundle):
             os.link(images / f"{k % 24:06d}.jpg", images / f"{k:06d}.jpg")
     Image.fromarray(faces[0][1].astype(np.uint8) * 255).save(tmp_path / "mask.png")
     options = ["--masks", tmp_path / "mask.png", "--bundle", narrow_bundle, "--device", "cpu", "--batch-size", "2"]
-    command = [sys.executable, "-m", "showface.runtime.cli", "inpaint", images, tmp_path / "out", *options]
+    command = [sys.executable, "-m", "showface.cli", "inpaint", images, tmp_path / "out", *options]
     seen, log = [], tmp_path / "out" / "results.jsonl"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:

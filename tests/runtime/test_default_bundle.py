@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from showface.evaluation.metrics import psnr
 from showface.runtime.bundle import default_bundle
 from showface.runtime.inpainter import Inpainter
-from showface.runtime.metrics import psnr
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FACES, MASKS = (REPOSITORY / "examples" / name for name in ("faces", "masks"))
@@ -45,7 +45,7 @@ def completed(tmp_path_factory):
     """Complete the example faces once, as the README does."""
     output = tmp_path_factory.mktemp("default") / "out"
     arguments = ("inpaint", FACES, output, "--masks", MASKS, "--device", "cpu")
-    result = execute("-m", "showface.runtime.cli", "--threads", "2", *arguments)
+    result = execute("-m", "showface.cli", "--threads", "2", *arguments)
     assert result.returncode == 0, result.stderr
     return output
 

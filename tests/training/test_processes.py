@@ -69,7 +69,7 @@ log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(log, 1)
 os.dup2(log, 2)
 sys.argv = ["showface", "train", *arguments]
-from showface.runtime.cli import main
+from showface.cli import main
 main()
 """
 
@@ -227,7 +227,7 @@ def test_an_ablation_on_two_processes_is_written_once(data, stages, evaluation_s
     places = ("--data", data, "--images", evaluation_set.images, "--masks", evaluation_set.masks)
     options = ("--config", config, "--output", stages / "rows", "--devices", 2, *places)
     arguments = ("ablate", "modules", "--rows", "full", *options)
-    command = [sys.executable, "-m", "showface.runtime.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "showface.cli", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     outcome = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120

@@ -10,17 +10,17 @@ import onnx
 import pytest
 from onnx import helper
 
+from showface.cli import main
 from showface.export.engines.build import build_engines
 from showface.export.engines.preflight import check_stages
 from showface.export.engines.process import WORKER
 from showface.export.engines.targets import choose_targets
+from showface.runtime.backends.cuda_devices import CudaDevice
+from showface.runtime.backends.tensorrt.library import load_library
+from showface.runtime.backends.tensorrt.sidecar import EngineFolder, check_sidecar, read_engine, read_sidecar
 from showface.runtime.bundle import open_bundle
-from showface.runtime.cli import main
-from showface.runtime.devices import CudaDevice
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import STAGES
-from showface.runtime.tensorrt.library import load_library
-from showface.runtime.tensorrt.sidecar import EngineFolder, check_sidecar, read_engine, read_sidecar
 
 trt = load_library("tensorrt-rtx")
 STAGE_NAMES = [stage.name for stage in STAGES]
@@ -201,7 +201,7 @@ def test_targets():
 def test_the_command_line(bundle_copy, capsys, monkeypatch, arguments, code, said):
     monkeypatch.setattr(sys, "argv", ["showface"])
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("showface.runtime.devices.cuda_device", lambda index: None)
+    monkeypatch.setattr("showface.runtime.backends.cuda_devices.cuda_device", lambda index: None)
     bundle = bundle_copy()
     with pytest.raises(SystemExit) as ended:
         main(["build", str(bundle.folder), *arguments])
@@ -251,7 +251,7 @@ def test_a_device_builds_without_torch_and_onnx(bundle_copy, tmp_path):
     (tmp_path / "site" / "sitecustomize.py").write_text(BLOCK)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     bundle = bundle_copy()
-    command = [sys.executable, "-m", "showface.runtime.cli", "build", str(bundle.folder), "--backend", "tensorrt-rtx"]
+    command = [sys.executable, "-m", "showface.cli", "build", str(bundle.folder), "--backend", "tensorrt-rtx"]
     done = subprocess.run([*command, "--target", "sm_86"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("built") == len(STAGE_NAMES)

@@ -6,14 +6,14 @@ import tempfile
 import onnx
 import pytest
 
+from showface.evaluation.parity.cases import Case
+from showface.evaluation.parity.torch_source import source_of_checkpoint
 from showface.export.attribution import compare_modules, run_marked
 from showface.export.engines.debug import build_debug_engine
 from showface.export.engines.request import BuildOptions, EngineRequest
-from showface.export.parity_source import source_of_checkpoint
+from showface.runtime.backends.tensorrt.sidecar import SIDECAR_SCHEMA, Sidecar
 from showface.runtime.errors import ShowfaceError
-from showface.runtime.parity.cases import Case
 from showface.runtime.stages import STAGES
-from showface.runtime.tensorrt.sidecar import SIDECAR_SCHEMA, Sidecar
 
 
 @pytest.fixture(scope="module")

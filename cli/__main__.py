@@ -1,0 +1,5 @@
+"""``python -m showface.cli``: the same as ``showface``."""
+
+from . import main
+
+main()

@@ -1,0 +1,201 @@
+"""Outputs of a run in a folder, so that machines that never meet can be compared.
+
+A folder holds ``outputs.json`` (what made them, and for each case the digest of its inputs and of its
+file) and a compressed ``.npz`` a case. It is written under a temporary name and renamed when complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from showface.runtime.backends.chain import Tensors
+from showface.runtime.errors import ShowfaceError, UsageError, system_errors
+from showface.runtime.stages import CHAIN_INPUTS, VARIANTS, Stage
+
+from .cases import Case
+from .sources import LABELS, MARGIN, Identity
+
+OUTPUTS_FILE = "outputs.json"
+OUTPUTS_SCHEMA = 1
+AGAIN = "save the outputs again with: showface validate … --save-outputs DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedCase:
+    """One case in the folder."""
+
+    name: str
+    digest: str  # of its inputs
+    file: str
+    sha256: str  # of the file
+    given: tuple[str, ...]  # names of the tensors that were given, not computed
+
+
+class OutputsWriter:
+    """Write the cases of a run one by one; the folder appears when it is closed without an error."""
+
+    def __init__(self, folder: Path, identity: Identity) -> None:
+        """Start.
+
+        Raises:
+            UsageError: the folder exists, or cannot be made.
+        """
+        if folder.exists():
+            raise UsageError(f"{folder}: exists already; remove it or choose another folder for the outputs")
+        self.folder, self.identity = folder, identity
+        self.temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        self.cases: list[SavedCase] = []
+        with system_errors(UsageError, folder, "cannot be made"):
+            self.temporary.mkdir(parents=True)
+
+    def __enter__(self) -> OutputsWriter:
+        return self
+
+    def add(self, case: Case, tensors: Tensors) -> None:
+        """Keep the tensors of one case."""
+        stages = VARIANTS[self.identity.variant]
+        wanted = {*CHAIN_INPUTS, MARGIN, *(name for stage in stages for name in stage.outputs)}
+        buffer = io.BytesIO()
+        kept: dict[str, Any] = {name: value for name, value in tensors.items() if name in wanted}
+        np.savez_compressed(buffer, **kept)
+        data, file = buffer.getvalue(), f"{len(self.cases):05d}.npz"
+        with system_errors(ShowfaceError, self.temporary / file, "cannot be written"):
+            (self.temporary / file).write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        self.cases.append(SavedCase(case.name, case.digest, file, digest, tuple(sorted(case.given))))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            head = {**asdict(self.identity), "precision": dict(self.identity.precision)}
+            text = json.dumps(
+                {"schema_version": OUTPUTS_SCHEMA, "source": head, "cases": [asdict(c) for c in self.cases]}, indent=1
+            )
+            with system_errors(ShowfaceError, self.folder, "cannot be written"):
+                (self.temporary / OUTPUTS_FILE).write_text(text + "\n", encoding="utf-8")
+                os.rename(self.temporary, self.folder)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSource:
+    """The outputs of an earlier run; each file is checked when it is read."""
+
+    folder: Path
+    identity: Identity
+    entries: Mapping[str, SavedCase]
+    runs: bool = False
+
+    def cases(self) -> Iterator[Case]:
+        """Yield the inputs that the outputs belong to."""
+        for entry in self.entries.values():
+            tensors = self._read(entry)
+            case = Case(
+                entry.name,
+                {name: tensors[name] for name in CHAIN_INPUTS},
+                {name: tensors[name] for name in entry.given},
+            )
+            if case.digest != entry.digest:
+                raise UsageError(f"{self.folder / entry.file}: its inputs are not those of {entry.name}; {AGAIN}")
+            yield case
+
+    def chain(self, case: Case, given: Tensors | None = None) -> Tensors:
+        """Return what was saved for ``case``.
+
+        Raises:
+            UsageError: nothing was saved for it, or for other inputs, or the file is broken, or other labels
+                are given, which only a chain that runs can honour.
+        """
+        entry = self.entries.get(case.name)
+        if entry is None:
+            raise UsageError(f"{self.folder}: holds no outputs for {case.name}; {AGAIN}")
+        if entry.digest != case.digest:
+            raise UsageError(f"{self.folder}: its outputs for {case.name} belong to other inputs; {AGAIN}")
+        if given:
+            raise UsageError(f"{self.folder}: saved outputs cannot run again with other {', '.join(given)}")
+        return self._read(entry)
+
+    def stage(self, stage: Stage, inputs: Tensors) -> Tensors:
+        """Refuse.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"{self.folder}: saved outputs cannot run stage {stage.name}")
+
+    def _read(self, entry: SavedCase) -> dict[str, Any]:
+        path = self.folder / entry.file
+        with system_errors(UsageError, path, f"cannot be read; {AGAIN}"):
+            data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise UsageError(f"{path}: its hash differs from {OUTPUTS_FILE}; copy the folder again")
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                tensors = {name: file[name] for name in file.files}
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UsageError(f"{path}: holds no arrays: {error}; {AGAIN}") from error
+        outputs = (name for stage in VARIANTS[self.identity.variant] for name in stage.outputs)
+        missing = [name for name in (*CHAIN_INPUTS, *outputs) if name not in tensors]
+        if missing:
+            raise UsageError(f"{path}: lacks {', '.join(missing)}; {AGAIN}")
+        return tensors
+
+
+def open_outputs(folder: Path) -> SavedSource:
+    """Open the outputs of an earlier run.
+
+    Raises:
+        UsageError: the folder holds none, or its list is broken, or of a newer version.
+    """
+    path = folder / OUTPUTS_FILE
+    with system_errors(UsageError, path, f"cannot be read; {AGAIN}"):
+        text = path.read_bytes()
+    try:
+        data = json.loads(text)
+        version = data["schema_version"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"'schema_version' is {version!r}")
+        if version > OUTPUTS_SCHEMA:
+            raise UsageError(f"{path}: schema {version} is newer than {OUTPUTS_SCHEMA}; pip install -U showface")
+        identity = _identity(data["source"])
+        entries = [_entry(case) for case in data["cases"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{path}: not a list of saved outputs: {error}; {AGAIN}") from error
+    by_name = {entry.name: entry for entry in entries}
+    if len(by_name) != len(entries) or not entries:
+        raise UsageError(f"{path}: holds no cases, or one twice; {AGAIN}")
+    return SavedSource(folder, identity, by_name)
+
+
+def _identity(data: Mapping[str, Any]) -> Identity:
+    """Return what made the outputs; raises ValueError, KeyError, TypeError or AttributeError where it is malformed."""
+    identity = Identity(**{field.name: data[field.name] for field in fields(Identity)})
+    texts = (identity.description, identity.variant, identity.weights, *identity.precision.values())
+    if not all(isinstance(text, str) for text in (*texts, *identity.environment.values())):
+        raise ValueError("a text of its source is none")
+    if type(identity.image_size) is not int:
+        raise ValueError(f"'image_size' is {identity.image_size!r}")
+    if set(identity.precision) != {stage.name for stage in VARIANTS[identity.variant]}:
+        raise ValueError("variant and stages do not fit")
+    return identity
+
+
+def _entry(data: Mapping[str, Any]) -> SavedCase:
+    """Return one case, in whose file name there is no folder; raises as :func:`_identity` does."""
+    entry = SavedCase(**{**data, "given": tuple(data["given"])})
+    texts = (entry.name, entry.digest, entry.file, entry.sha256)
+    if not all(isinstance(text, str) for text in texts) or set(entry.given) - {LABELS}:
+        raise ValueError(f"case {entry.name!r} is malformed")
+    if entry.file != Path(entry.file).name or not entry.file.endswith(".npz"):
+        raise ValueError(f"case {entry.name!r} is malformed")
+    return entry

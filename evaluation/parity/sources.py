@@ -1,0 +1,181 @@
+"""Where tensors come from: a chain that can run, or outputs that were kept."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from showface.runtime.backends.chain import Chain, Tensors
+from showface.runtime.bundle import Bundle
+from showface.runtime.errors import UsageError
+from showface.runtime.stages import CHAIN_INPUTS, TENSORS, Stage
+from showface.runtime.version import __version__
+
+from .cases import Case
+
+MARGIN = "semantic_margin"  # [B, H, W], the parser's lead of the best label over the second best
+LABELS = "semantic_map"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a source is.
+
+    Attributes:
+        description: one line for people.
+        variant: key of ``VARIANTS``.
+        image_size: side of the networks' input.
+        weights: digest of the checkpoint; empty where it is not known.
+        precision: of each stage's arithmetic.
+        environment: versions and devices.
+    """
+
+    description: str
+    variant: str
+    image_size: int
+    weights: str
+    precision: Mapping[str, str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """One side of a comparison."""
+
+    @property
+    def identity(self) -> Identity:
+        """What it is."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it computes; kept outputs do not."""
+
+    def chain(self, case: Case, given: Tensors | None = None) -> Tensors:
+        """Return every tensor of the chain, its inputs included; ``given`` replaces what the chain computes.
+
+        ``semantic_margin`` is there too where it is known.
+        """
+
+    def stage(self, stage: Stage, inputs: Tensors) -> Tensors:
+        """Run one stage alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSource:
+    """A bundle on a backend."""
+
+    loaded: Chain
+    identity: Identity
+    runs: bool = True
+
+    def chain(self, case: Case, given: Tensors | None = None) -> Tensors:
+        """See :class:`Source`."""
+        return self.loaded.run(case.inputs, {**case.given, **(given or {})})
+
+    def stage(self, stage: Stage, inputs: Tensors) -> Tensors:
+        """See :class:`Source`."""
+        session = next(session for session in self.loaded.sessions if session.stage.name == stage.name)
+        return session.run({name: inputs[name] for name in stage.inputs})
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSource:
+    """Tensors in memory, such as a bundle's golden file."""
+
+    identity: Identity
+    tensors: Mapping[str, Tensors]  # by case name
+    runs: bool = False
+
+    def chain(self, case: Case, given: Tensors | None = None) -> Tensors:
+        """See :class:`Source`; ``given`` cannot be honoured.
+
+        Raises:
+            UsageError: there are no tensors for the case.
+        """
+        if case.name not in self.tensors or given:
+            raise UsageError(f"{self.identity.description}: holds nothing for {case.name}; give it a source that runs")
+        return self.tensors[case.name]
+
+    def stage(self, stage: Stage, inputs: Tensors) -> Tensors:
+        """Refuse.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"{self.identity.description}: kept outputs cannot run stage {stage.name}")
+
+
+def environment_of(backend: str) -> dict[str, str]:
+    """Return the machine and the versions of this process."""
+    return {
+        "backend": backend,
+        "machine": f"{platform.system()} {platform.machine()}, {cpu_name()}",
+        "python": platform.python_version(),
+        "showface": __version__,
+    }
+
+
+def cpu_name() -> str:
+    """Return the processor's model name where the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor()
+
+
+def source_of_bundle(bundle: Bundle, chain: Chain) -> ChainSource:
+    """Make a source of a bundle that was loaded on a backend."""
+    manifest = bundle.manifest
+    return ChainSource(
+        chain,
+        Identity(
+            f"{bundle.folder} on {chain.description}",
+            manifest.variant,
+            manifest.image_size,
+            manifest.checkpoint_sha256,
+            {**manifest.precision, **chain.arithmetic},
+            environment_of(chain.description),
+        ),
+    )
+
+
+def golden_source(bundle: Bundle) -> tuple[KeptSource, Case]:
+    """Return the bundle's golden tensors, with which a device proves itself without torch, and their case."""
+    tensors = golden_reference(bundle)
+    case = Case("golden", {name: tensors[name] for name in CHAIN_INPUTS})
+    manifest = bundle.manifest
+    versions = {f"{name} (export)": version for name, version in manifest.versions.items()}
+    identity = Identity(
+        f"PyTorch's outputs in {bundle.folder / 'golden.npz'}",
+        manifest.variant,
+        manifest.image_size,
+        manifest.checkpoint_sha256,
+        {stage.name: "float32" for stage in manifest.stages},
+        versions,
+    )
+    return KeptSource(identity, {case.name: tensors}), case
+
+
+def golden_reference(bundle: Bundle) -> Tensors:
+    """Return the bundle's golden tensors by name."""
+    golden = bundle.golden()
+    expected = {MARGIN, *CHAIN_INPUTS, *(o for s in bundle.manifest.stages for o in s.outputs)}
+    return {name: golden[name] for name in sorted(expected & set(TENSORS) | {MARGIN})}
+
+
+def check_pair(reference: Identity, candidate: Identity) -> None:
+    """Refuse two sources that cannot be compared.
+
+    Raises:
+        UsageError: their stages, image sides or weights differ.
+    """
+    pair = f"{candidate.description} and {reference.description}"
+    if reference.variant != candidate.variant:
+        raise UsageError(f"{pair}: variants {candidate.variant!r} and {reference.variant!r} have different stages")
+    if reference.image_size != candidate.image_size:
+        raise UsageError(f"{pair}: image sides {candidate.image_size} and {reference.image_size} differ")
+    if reference.weights and candidate.weights and reference.weights != candidate.weights:
+        raise UsageError(f"{pair}: were made from other weights; export the bundle again from that checkpoint")

@@ -1,0 +1,1 @@
+"""Is it good? Scores of a model and of methods beside it, diagnosis and ablations."""

@@ -1,0 +1,74 @@
+"""Choose the backend that runs a bundle."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from ..bundle import Bundle
+from ..errors import ShowfaceError, UsageError
+from .chain import Chain
+
+
+class Backend(StrEnum):
+    """Inference backends."""
+
+    AUTO = "auto"
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+
+def open_chain(bundle: Bundle, backend: str = "auto", device: str = "auto", threads: int | None = None) -> Chain:
+    """Load all stages of ``bundle``.
+
+    Args:
+        bundle: where the models are.
+        backend: a value of :class:`Backend`; ``auto`` takes engines that match the device, else ONNX Runtime.
+        device: ``cpu``, ``cuda:N`` or ``auto``.
+        threads: for the CPU.
+
+    Returns:
+        A chain whose description says what was taken, and why.
+
+    Raises:
+        ValueError: no such backend.
+        UsageError: a stage cannot be loaded on the backend and the device that were asked for.
+    """
+    from . import onnxruntime as onnxruntime_backend  # the libraries of a backend load when it is used
+
+    chosen = Backend(backend)
+    if chosen is Backend.ONNXRUNTIME or (chosen is Backend.AUTO and device == "cpu"):
+        return onnxruntime_backend.open_chain(bundle, device, threads)
+    index = 0 if device == "auto" else onnxruntime_backend.parse_device(device)
+    if index is None:
+        raise UsageError(f"--backend {chosen.value} runs on a GPU: use --device auto or cuda:N, not {device}")
+    if chosen is Backend.AUTO:
+        return _open_auto(bundle, device, index, threads)
+    from .tensorrt.loader import open_engines
+
+    return open_engines(bundle, chosen, index)
+
+
+def _open_auto(bundle: Bundle, device: str, index: int, threads: int | None) -> Chain:
+    """Take engines that match the device, else ONNX Runtime, and say in the description why not the engines."""
+    from . import onnxruntime as onnxruntime_backend
+    from .cuda_devices import cuda_device
+    from .tensorrt.loader import matching_folder, open_engines
+
+    found = cuda_device(index)
+    reasons = []
+    if found is not None:
+        for backend in (Backend.TENSORRT, Backend.TENSORRT_RTX):
+            if matching_folder(bundle, backend, found) is None:
+                continue
+            try:
+                return open_engines(bundle, backend, index)
+            except ShowfaceError as error:  # of the set-up, or while the engines were warmed up
+                reasons.append(f"engines of {backend.value} not used: {error}")
+        reasons = reasons or [f"no engines for {found.target} in the bundle"]
+    try:
+        chain = onnxruntime_backend.open_chain(bundle, device, threads)
+    except UsageError as error:  # a kit of engines alone has no graphs to fall back to
+        raise UsageError("; ".join([*reasons, str(error)])) from error
+    chain.description = "; ".join([chain.description, *reasons])
+    return chain

@@ -1,0 +1,65 @@
+"""What a backend has to provide: sessions that run one stage each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from numpy.typing import NDArray
+
+from ..stages import CHAIN_INPUTS, CHAIN_OUTPUT, Stage
+
+Device = Literal["cpu", "cuda"]
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class Session(Protocol):
+    """One loaded stage."""
+
+    stage: Stage
+
+    def run(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """Map the stage's inputs to its outputs, by the names of the stage table."""
+
+
+class Chain:
+    """The stages of a bundle, run one after the other: a fold over the stage table.
+
+    Args:
+        sessions: of the stages, in order.
+        description: what runs, where, and why, for people.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    def __init__(self, sessions: Sequence[Session], description: str, device: Device = "cpu") -> None:
+        self.sessions, self.description, self.device = sessions, description, device
+
+    @property
+    def arithmetic(self) -> Mapping[str, str]:
+        """The precision of the stages that round otherwise than the bundle's manifest promises."""
+        return {}
+
+    def run(self, inputs: Tensors, given: Tensors | None = None) -> dict[str, NDArray[Any]]:
+        """Return every tensor of the chain, inputs included.
+
+        Args:
+            inputs: ``image`` [B, 3, H, W] and ``mask`` [B, 1, H, W].
+            given: tensors that replace the chain's own as soon as these are computed.
+        """
+        tensors = dict(inputs)
+        for session in self.sessions:
+            outputs = session.run({name: tensors[name] for name in session.stage.inputs})
+            tensors.update({name: (given or {}).get(name, value) for name, value in outputs.items()})
+        return tensors
+
+    def complete(self, image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+        """Return ``completed_image`` [B, 3, H, W] alone; a backend may keep all else on its device.
+
+        Args:
+            image: [B, 3, H, W] in [-1, 1].
+            mask: [B, 1, H, W], 1 = hole.
+        """
+        return self.run(dict(zip(CHAIN_INPUTS, (image, mask), strict=True)))[CHAIN_OUTPUT]
+
+    def close(self) -> None:
+        """Give back what the backend holds; ONNX Runtime's sessions free themselves."""

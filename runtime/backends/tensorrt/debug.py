@@ -1,0 +1,78 @@
+"""Run an engine once whose outputs are not those of the stage table: a debug build, with inner tensors marked."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ShowfaceError
+from ..chain import Tensors
+from .chain import MIN_SCRATCH
+from .device import Context, Cuda
+
+
+def run_once(
+    trt: Any, cuda: Cuda, data: bytes, inputs: Tensors, version_compatible: bool = False
+) -> dict[str, NDArray[Any]]:
+    """Return every output of an engine by name, in the shape and type that the engine gives it.
+
+    Args:
+        trt: ``tensorrt`` or ``tensorrt_rtx``.
+        cuda: the device.
+        data: an engine that this process has had built.
+        inputs: all of the engine's, of shapes that its profile allows.
+        version_compatible: whether the engine carries the runtime that it was built with.
+
+    Raises:
+        ShowfaceError: TensorRT refuses the engine, an input or the work, or memory is short.
+    """
+    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    if version_compatible:
+        runtime.engine_host_code_allowed = True
+    cuda.activate()
+    engine = runtime.deserialize_cuda_engine(data)
+    if engine is None:
+        raise ShowfaceError(f"{trt.__name__} {trt.__version__} refuses the debug engine on this GPU")
+    context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    if context is None:
+        raise ShowfaceError("no context of the debug engine could be made, probably for want of memory; free some")
+    fed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+    for name, array in fed.items():
+        if not context.set_input_shape(name, array.shape):
+            raise ShowfaceError(f"the debug engine refuses {array.shape} for {name}")
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    dtypes = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names if name not in fed}
+    results = {name: np.empty(tuple(context.get_tensor_shape(name)), dtype) for name, dtype in dtypes.items()}
+    _execute(context, cuda, max(MIN_SCRATCH, int(engine.device_memory_size_v2)), fed, results)
+    return results
+
+
+def _execute(context: Context, cuda: Cuda, scratch: int, fed: Tensors, results: dict[str, NDArray[Any]]) -> None:
+    """Fill ``results``; whatever happens, the device's memory and stream are given back."""
+    with ExitStack() as stack:
+
+        def allocate(size: int) -> int:
+            address = cuda.allocate(size)
+            stack.callback(cuda.free, address)
+            return address
+
+        stream = cuda.create_stream()
+        stack.callback(cuda.destroy_stream, stream)
+        context.set_device_memory(allocate(scratch), scratch)
+        addresses = {name: allocate(array.nbytes) for name, array in {**fed, **results}.items()}
+        stack.callback(cuda.synchronize, stream)  # before any of this memory can go
+        for name, address in addresses.items():
+            if not context.set_tensor_address(name, address):
+                raise ShowfaceError(f"the debug engine has no tensor {name}")
+        missing = context.infer_shapes()
+        if missing:
+            raise ShowfaceError(f"the debug engine wants inputs that it was not given: {', '.join(missing)}")
+        for name, array in fed.items():
+            cuda.upload(addresses[name], array.ctypes.data, array.nbytes, stream)
+        if not context.execute_async_v3(stream):
+            raise ShowfaceError("TensorRT could not run the debug engine; --verbose shows its log")
+        for name, array in results.items():
+            cuda.download(array.ctypes.data, addresses[name], array.nbytes, stream)

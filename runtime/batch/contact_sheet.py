@@ -1,0 +1,90 @@
+"""One picture of many results: input | mask | result, a row a face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError, system_errors
+from ..faces.masks import Hole, MaskSource, hole_of
+from ..images.codec import Pixels, encode_photo, read_photo, write_file
+from .inputs import Job
+from .results_log import Result
+from .saved_masks import saved_mask
+
+TILE = 160  # pixels
+FACES_A_ROW = 2
+HIDDEN = 127  # grey level of the hole in the input column
+SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels that a picture of the format can have
+
+
+def check_sheet(path: Path, faces: int) -> None:
+    """Refuse a sheet of more faces than its format holds.
+
+    Raises:
+        UsageError: names the number it holds.
+    """
+    side = SIDES.get(path.suffix.lower())
+    most = faces if side is None else side // TILE * FACES_A_ROW
+    if faces > most:
+        raise UsageError(f"--sheet {path}: {path.suffix} holds {most} faces, not {faces}; choose .png or leave it out")
+
+
+def _tile(pixels: Pixels) -> NDArray[np.uint8]:
+    """Return ``pixels`` as an 8-bit RGB tile, on black where they are no square."""
+    height, width = pixels.shape[:2]
+    if height != width:
+        side = max(height, width)
+        top, left = (side - height) // 2, (side - width) // 2
+        border = top, side - height - top, left, side - width - left
+        pixels = np.asarray(cv2.copyMakeBorder(pixels, *border, borderType=cv2.BORDER_CONSTANT, value=0))
+    rgb = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
+    eight = (rgb // (np.iinfo(rgb.dtype).max // 255)).astype(np.uint8)
+    return np.asarray(cv2.resize(eight, (TILE, TILE), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _row(photo: Pixels, hole: Hole, result: Pixels) -> NDArray[np.uint8]:
+    eight = _tile(photo).copy()
+    mask = np.where(hole, 255, 0).astype(np.uint8)
+    eight[_tile(mask)[..., 0] > HIDDEN] = HIDDEN
+    return np.concatenate([eight, _tile(mask), _tile(result)], axis=1)
+
+
+def write_sheet(
+    path: Path, jobs: Sequence[Job], results: Sequence[Result], masks: MaskSource, saved: Path | None = None
+) -> None:
+    """Write the contact sheet of all results that have an output file, in their order.
+
+    Args:
+        path: of the picture; its suffix decides the format.
+        jobs: of the run.
+        results: of the run.
+        masks: where the holes came from.
+        saved: the folder where the run saved them; ``class`` masks are taken from there.
+
+    Raises:
+        InputError: an input or a result cannot be read any more.
+        UsageError: the picture cannot be written.
+    """
+    by_input = {job.relative.as_posix(): job for job in jobs}
+    rows = []
+    for result in results:
+        if result.status == "failed":
+            continue
+        job = by_input[result.input]
+        photo = read_photo(job.source)
+        if masks.kind == "class" and saved is not None:
+            hole = read_photo(saved_mask(saved, job)).pixels > 0
+        else:
+            hole = hole_of(photo, masks, masks.find(job.relative), str(job.source))
+        rows.append(_row(photo.pixels, hole, read_photo(job.output).pixels))
+    if not rows:
+        return
+    rows.extend([np.full_like(rows[0], 255)] * (-len(rows) % FACES_A_ROW))
+    lines = [np.concatenate(rows[i : i + FACES_A_ROW], axis=1) for i in range(0, len(rows), FACES_A_ROW)]
+    with system_errors(UsageError, path, "cannot be written"):
+        write_file(path, encode_photo(np.concatenate(lines), path.suffix, lossy=True))

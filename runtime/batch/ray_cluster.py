@@ -1,0 +1,300 @@
+"""The same work on a Ray cluster: one model a worker, one ``results.jsonl``, dead workers' files done again.
+
+The driver holds the log and its lock, and hands out chunks of inputs; a worker runs the threads of a local run on each
+chunk and writes the outputs to the shared folder, under a journal of its own. Where a worker dies, Ray starts another
+and gives it the chunk again; what the dead one had already written is taken over from its journal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import ray.exceptions
+
+from ..bundle import open_bundle
+from ..errors import ShowfaceError, UsageError
+from ..inpainter import Inpainter
+from .batch_runner import BatchRunner
+from .inputs import Job
+from .journal import Journal, discard, end_runs, recover, start_run
+from .options import Options, processors, workers
+from .read_input import Reader, Task
+from .results_log import Result, ResultLog
+from .run import OpenReader, complete, open_log, reader_factory, task_of
+
+CHUNK = 16  # inputs that a worker is given at once
+RETRIES = 2  # of a chunk whose worker died
+LOCAL = "local"
+REACH_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What every worker needs to know; all paths are absolute, and name the same files on every machine.
+
+    Attributes:
+        bundle: its folder; None for the one that ships with the package.
+        digest: of its manifest, so that no worker runs another one.
+        backend: a value of ``Backend``.
+        device: ``auto``, ``cpu`` or ``cuda:0``, of those that Ray gives the worker.
+        threads: CPU threads of a worker; None gives each machine one worker with all its processors.
+        output: the output folder.
+        options: of the run; a ``batch_size`` of 0 leaves it to the worker's device.
+    """
+
+    bundle: Path | None
+    digest: str
+    backend: str
+    device: str
+    threads: int | None
+    output: Path
+    options: Options
+
+
+class Worker:
+    """One model on one machine; Ray Data calls it with one chunk of tasks after the other.
+
+    Args:
+        setup: of the run.
+        run: its folder, from :func:`showface.runtime.batch.journal.start_run`.
+    """
+
+    def __init__(self, setup: Setup, run: Path) -> None:
+        if open_bundle(setup.bundle).digest != setup.digest:
+            raise UsageError("the bundle on a worker differs from the driver's; install the same version everywhere")
+        inpainter = Inpainter.from_bundle(setup.bundle, setup.device, setup.threads, setup.backend)
+        size = setup.options.batch_size or inpainter.default_batch_size
+        self.said: list[str] = []
+        self.runner = BatchRunner(inpainter, size, self.said.append)  # a batch that was halved stays so
+        self.options = replace(setup.options, batch_size=size, workers=workers(setup.threads or processors()))
+        self.output = setup.output
+        self.readers = _kept(reader_factory(self.options))
+        self.journal = Journal(setup.output, run)
+
+    def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Complete the tasks of a chunk, and return their results, what is to be said, and what has to end the run."""
+        tasks = [_task(json.loads(text)) for text in chunk["task"]]
+        lines: list[dict[str, Any]] = [{"result": asdict(result)} for result in self._written_by_the_dead(tasks)]
+        known = {line["result"]["input"] for line in lines}
+        remaining = iter([task for task in tasks if task.result.input not in known])
+        try:
+            for result in complete(
+                lambda: next(remaining, None), self.runner, self.options, self.readers, self.journal
+            ):
+                lines.append({"result": asdict(result)})
+        except ShowfaceError as error:
+            lines.append({"end": str(error)})
+        except Exception as error:  # not left to Ray, which goes on after what it takes for the fault of one chunk
+            lines.append({"end": f"{type(error).__name__}: {error}"})
+        lines += [{"say": text} for text in self.said]
+        self.said.clear()
+        return {"line": np.asarray([json.dumps(line) for line in lines], object)}
+
+    def _written_by_the_dead(self, tasks: Sequence[Task]) -> list[Result]:
+        """Return the results of a worker that had this chunk before and died."""
+        unexplained = {task.result.input for task in tasks if not task.replace and os.path.lexists(task.job.output)}
+        if not unexplained:
+            return []
+        return list(recover(self.output, lambda result: result.input in unexplained))
+
+
+def _kept(readers: OpenReader) -> OpenReader:
+    """Return ``readers`` that stay open for the next chunk: a decoder takes longer to start than a chunk to read."""
+    idle: list[Reader] = []
+    opened = ExitStack()  # ends with the worker
+
+    @contextmanager
+    def open_reader(inpainter: Inpainter) -> Iterator[Reader]:
+        try:
+            reader = idle.pop()
+        except IndexError:
+            reader = opened.enter_context(readers(inpainter))
+        yield reader
+        idle.append(reader)
+
+    return open_reader
+
+
+def process_on_cluster(
+    jobs: Sequence[Job],
+    setup: Setup,
+    log: Path,
+    address: str,
+    stopped: Callable[[], bool],
+    say: Callable[[str], None],
+) -> Iterator[Result]:
+    """Complete all jobs on a Ray cluster, as :func:`showface.runtime.batch.run.process` does on one machine.
+
+    Args:
+        jobs: from :func:`showface.runtime.batch.inputs.plan_jobs`, with absolute paths.
+        setup: of the workers.
+        log: ``results.jsonl`` in the output folder.
+        address: of the cluster, or ``local`` to start one on this machine.
+        stopped: asked between results; true ends the run.
+        say: takes a line about what the user should know.
+
+    Raises:
+        UsageError: the cluster cannot be reached, or the log cannot be opened.
+        ShowfaceError: the workers cannot be kept alive, or the log cannot be written.
+    """
+    reader_factory(setup.options)  # refuses what no worker could read
+    results = open_log(log)
+    reported: set[str] = set()
+    try:
+        run = start_run(log.parent)
+        with _connected(address, setup.threads):
+            for result in _distribute(jobs, setup, run, results, stopped, say):
+                results.append(result)
+                reported.add(result.input)
+                yield result
+        # What the workers had finished, but not returned, counts too. One that still lives finishes nothing more.
+        end_runs(log.parent)
+        for owed in recover(log.parent, lambda result: result.input not in reported):
+            results.append(owed)
+            reported.add(owed.input)
+            yield owed
+        if not stopped():
+            for lost in _lost(jobs, setup, results, reported):
+                results.append(lost)
+                yield lost
+        results.flush()
+        discard(log.parent)
+    finally:
+        results.close()
+
+
+def _lost(jobs: Sequence[Job], setup: Setup, results: ResultLog, reported: set[str]) -> Iterator[Result]:
+    """Yield a failure for each input of the chunks that were given up."""
+    for job in jobs:
+        if job.relative.as_posix() not in reported:
+            text = (
+                f"{job.source}: its worker died {RETRIES + 1} times with this and up to {CHUNK - 1} other inputs; "
+                "remove the one that does it, and run the same command again"
+            )
+            yield replace(task_of(job, setup.options, results).result, error=text)
+
+
+@contextmanager
+def _connected(address: str, threads: int | None) -> Iterator[None]:
+    """Connect to a cluster, or start one that listens on the loopback address alone."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    start: dict[str, Any] = {"address": address}
+    if address == LOCAL:
+        start |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": processors()}
+    try:
+        _knock(address)
+        ray.init(**start, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise UsageError(f"--cluster {address}: {error}; start one with: ray start --head") from error
+    for number, handler in handlers.items():  # Ray has put its own there, which would end the run at once
+        signal.signal(number, handler)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # one that kills its workers is given up, and the others are done
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        with suppress(Exception):
+            ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Try ``host:port`` for a moment: Ray itself tries for minutes, and then ends the process."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+
+
+def _distribute(
+    jobs: Sequence[Job],
+    setup: Setup,
+    run: Path,
+    results: ResultLog,
+    stopped: Callable[[], bool],
+    say: Callable[[str], None],
+) -> Iterator[Result]:
+    rows = [{"task": _row(task_of(job, setup.options, results))} for job in jobs]
+    threads, gpus, count = _share(setup)
+    say(f"{count} workers with {f'{gpus} GPU' if gpus else f'{threads} CPU threads'} each")
+    chunks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // CHUNK))
+    done = chunks.map_batches(
+        Worker,
+        fn_constructor_args=(replace(setup, threads=threads), run),
+        batch_size=CHUNK,
+        compute=ray.data.ActorPoolStrategy(size=count),
+        num_cpus=threads,
+        num_gpus=gpus or None,
+        max_task_retries=RETRIES,
+    )
+    try:
+        for row in done.iter_rows():
+            line = json.loads(row["line"])
+            if "say" in line:
+                say(line["say"])
+            elif "end" in line:
+                raise ShowfaceError(f"--cluster: a worker ended the run: {line['end']}")
+            else:
+                yield Result(**line["result"])
+            if stopped():
+                return
+    except ray.exceptions.RayError as error:
+        cause = str(error).strip().splitlines()[-1]
+        raise ShowfaceError(f"--cluster: the workers failed: {cause}; run the same command again") from error
+
+
+def _share(setup: Setup) -> tuple[int, int, int]:
+    listed: Any = ray.nodes  # has no types
+    nodes = [node["Resources"] for node in listed() if node["Alive"]]
+    return share([(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes], setup.threads, setup.device)
+
+
+def share(nodes: Sequence[tuple[int, int]], threads: int | None, device: str) -> tuple[int, int, int]:
+    """Return CPU threads and GPUs of a worker, and how many workers nodes of so many CPUs and GPUs have room for.
+
+    Raises:
+        UsageError: for none.
+    """
+    gpu = int(device != "cpu" and any(gpus for _, gpus in nodes))
+    threads = threads or (1 if gpu else min((cpus for cpus, _ in nodes if cpus), default=1))
+    count = sum(min(cpus // threads, gpus) if gpu else cpus // threads for cpus, gpus in nodes)
+    if not count:
+        most = max((cpus for cpus, gpus in nodes if gpus >= gpu), default=0)
+        raise UsageError(
+            f"--cluster: no machine {'with a GPU ' if gpu else ''}has {threads} CPUs free for a worker; "
+            f"the largest has {most}: use a smaller --threads"
+        )
+    return threads, gpu, count
+
+
+def _row(task: Task) -> str:
+    """Return a task as JSON, which holds names of any bytes; the inverse of :func:`_task`."""
+    job = task.job
+    return json.dumps(
+        {
+            "job": [str(job.source), str(job.relative), str(job.output), job.error],
+            "result": asdict(task.result),
+            "before": None if task.before is None else asdict(task.before),
+            "replace": task.replace,
+        }
+    )
+
+
+def _task(row: dict[str, Any]) -> Task:
+    source, relative, output, error = row["job"]
+    before = None if row["before"] is None else Result(**row["before"])
+    job = Job(Path(source), Path(relative), Path(output), error)
+    return Task(job, Result(**row["result"]), before, row["replace"])

@@ -1,0 +1,115 @@
+"""The edge kit: one zip with only what a device needs of a bundle."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .backends.tensorrt.library import LIBRARIES
+from .backends.tensorrt.sidecar import ENGINES_FOLDER, EngineFolder, engine_folders, read_engine, read_sidecar
+from .bundle import GOLDEN_FILE, MANIFEST_FILE, Bundle
+from .errors import UsageError, system_errors
+
+TERMS = ("MODEL_CARD.md", "LICENSE-weights")  # of the weights, where the bundle has them
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal contents make equal files
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What was packed: names for the user, and the size of the file in bytes."""
+
+    contents: tuple[str, ...]
+    size: int
+
+
+def write_kit(
+    bundle: Bundle,
+    output: Path,
+    backend: str | None = None,
+    targets: Sequence[str] = (),
+    graphs: bool | None = None,
+    overwrite: bool = False,
+) -> Kit:
+    """Write ``output``; every file that goes in is checked by its hash first.
+
+    Args:
+        bundle: to pack.
+        output: zip to write.
+        backend: whose engines go along; None for both.
+        targets: of the engines; empty for all.
+        graphs: with the ONNX files; None for: only where no engines go along.
+        overwrite: replace ``output``.
+
+    Raises:
+        UsageError: there are no such engines, a file is missing or broken, or ``output`` exists or is no zip.
+    """
+    if output.suffix.lower() != ".zip":
+        raise UsageError(f"{output}: is written as a zip; give it the suffix .zip")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output}: exists already; give --overwrite or another name")
+    folders = _chosen(bundle, backend, targets)
+    entries = {MANIFEST_FILE: (bundle.folder / MANIFEST_FILE).read_bytes(), GOLDEN_FILE: bundle.read(GOLDEN_FILE)}
+    if graphs or (graphs is None and not folders):
+        entries |= {f"{stage.name}.onnx": bundle.model(stage) for stage in bundle.manifest.stages}
+    # The terms of the weights travel with them.
+    entries |= {name: path.read_bytes() for name in TERMS if (path := bundle.folder / name).is_file()}
+    for folder in folders:
+        entries |= _engines(folder)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        with system_errors(UsageError, output, "cannot be written"):
+            _write(temporary, entries)
+            size = temporary.stat().st_size
+            os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    names = [MANIFEST_FILE, GOLDEN_FILE, *(f"engines of {folder.backend} for {folder.target}" for folder in folders)]
+    if any(name.endswith(".onnx") for name in entries):
+        names.append("graphs")
+    return Kit(tuple(names), size)
+
+
+def _chosen(bundle: Bundle, backend: str | None, targets: Sequence[str]) -> list[EngineFolder]:
+    """Return the engine folders to pack.
+
+    Raises:
+        UsageError: what was asked for is not there.
+    """
+    if backend is not None and backend not in LIBRARIES:
+        raise UsageError(f"--backend {backend}: use {' or '.join(LIBRARIES)}")
+    found = [folder for name in LIBRARIES if backend in (None, name) for folder in engine_folders(bundle, name)]
+    for target in targets:
+        if target not in {folder.target for folder in found}:
+            raise UsageError(
+                f"{bundle.folder}: no engines for {target}; build them with: showface build {bundle.folder} "
+                f"--backend {backend or 'tensorrt-rtx'} --target {target}"
+            )
+    if backend is not None and not found:
+        build = f"showface build {bundle.folder} --backend {backend}"
+        raise UsageError(f"{bundle.folder}: no engines of {backend}; build them with: {build}")
+    return [folder for folder in found if not targets or folder.target in targets]
+
+
+def _engines(folder: EngineFolder) -> dict[str, bytes]:
+    """Return the engines and sidecars of a folder, checked, by their names in the zip."""
+    entries = {}
+    for stage in folder.bundle.manifest.stages:
+        sidecar = read_sidecar(folder, stage.name)
+        if sidecar.onnx_sha256 != folder.bundle.manifest.sha256[f"{stage.name}.onnx"]:
+            raise UsageError(f"{folder.engine(stage.name)}: its graph has changed since the build; {folder.rebuild}")
+        prefix = f"{ENGINES_FOLDER}/{folder.path.name}/"
+        entries[f"{prefix}{stage.name}.engine"] = read_engine(folder, sidecar)
+        entries[f"{prefix}{stage.name}.json"] = folder.sidecar(stage.name).read_bytes()
+    return entries
+
+
+def _write(path: Path, entries: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, data)

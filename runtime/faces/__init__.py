@@ -1,0 +1,1 @@
+"""A face between the picture and the networks: tensors, holes, landmarks."""

@@ -1,0 +1,138 @@
+"""Where the faces of a picture are: five landmarks each, from the YuNet detector or from a file."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, UsageError, system_errors
+from ..images.codec import Pixels
+
+Landmarks = NDArray[np.float64]  # [5, 2]: x, y in pixels of the upright picture
+
+ORDER = ("right eye", "left eye", "nose", "right corner of the mouth", "left corner of the mouth")
+DETECTOR_VARIABLE = "SHOWFACE_YUNET"
+DETECTION_SIDE = 640  # pixels; the longer side of what the detector sees
+CONFIDENCE, OVERLAP, MOST_FACES = 0.7, 0.3, 200
+_COLUMNS = 10
+
+
+def find_detector(path: Path | None) -> Path:
+    """Return the YuNet model: ``path``, or what ``SHOWFACE_YUNET`` names.
+
+    Raises:
+        UsageError: neither is a file.
+    """
+    named = os.environ.get(DETECTOR_VARIABLE)
+    chosen = path or (Path(named) if named else None)
+    if chosen is None:
+        raise UsageError(
+            f"--align needs the YuNet face detector: give --face-detector FILE, set {DETECTOR_VARIABLE}, "
+            "or give --landmarks FILE; docs/align.md tells where the model is to be had"
+        )
+    if not chosen.is_file():
+        raise UsageError(f"{chosen}: no such face detector file; docs/align.md tells where it is to be had")
+    return chosen
+
+
+def yunet(path: Path) -> Callable[[Pixels], list[Landmarks]]:
+    """Return a function that finds the faces of a picture; it keeps state, so that each thread needs its own.
+
+    Raises:
+        UsageError: OpenCV cannot load the model.
+    """
+    with system_errors(UsageError, path, "cannot be read"):
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    try:
+        detector = cv2.FaceDetectorYN.create(
+            "onnx", data, np.empty(0, np.uint8), (320, 320), CONFIDENCE, OVERLAP, MOST_FACES
+        )
+    except cv2.error as error:
+        raise UsageError(f"{path}: OpenCV cannot load this face detector: {error.err}") from error
+
+    def find(pixels: Pixels) -> list[Landmarks]:
+        height, width = pixels.shape[:2]
+        scale = min(1.0, DETECTION_SIDE / max(height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        detector.setInputSize(size)
+        faces = detector.detect(_eight_bit_bgr(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)))[1]
+        if faces is None:
+            return []
+        ratio = width / size[0], height / size[1]
+        # A row is a box, five landmarks in ORDER, and a score. From left to right, whatever the scores.
+        found = [np.asarray(face[4:14], np.float64).reshape(5, 2) * ratio for face in faces]
+        return sorted(found, key=lambda landmarks: tuple(landmarks.mean(axis=0)))
+
+    return find
+
+
+def _eight_bit_bgr(pixels: Any) -> Pixels:
+    eight = pixels if pixels.dtype == np.uint8 else (pixels // 257).astype(np.uint8)
+    if eight.ndim == 2:
+        return np.asarray(cv2.cvtColor(eight, cv2.COLOR_GRAY2BGR))
+    return np.ascontiguousarray(eight[..., 2::-1])
+
+
+def read_landmarks(path: Path) -> Mapping[str, list[Landmarks]]:
+    """Read the landmarks of many pictures by their path relative to INPUT.
+
+    A CSV file has a row a face: the picture's name, then x and y of the five points in ``ORDER``; a first row without
+    numbers is a heading. A JSON file is ``{"name": [[[x, y], …five], …faces]}``.
+
+    Raises:
+        UsageError: it cannot be read, or holds something else.
+    """
+    with system_errors(UsageError, path, "cannot be read"):
+        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    try:
+        faces = json.loads(text) if path.suffix.lower() == ".json" else _csv_faces(text)
+        found: dict[str, list[Landmarks]] = {}
+        for name, some in faces.items():
+            found.setdefault(PurePosixPath(name).as_posix(), []).extend(np.asarray(face, np.float64) for face in some)
+    except (ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+        raise UsageError(f"{path}: no landmarks: {error}; docs/align.md shows the two formats") from error
+    for name, some in found.items():
+        for face in some:
+            if face.shape != (5, 2) or not np.isfinite(face).all():
+                raise UsageError(f"{path}: {name}: a face has five points x, y ({', '.join(ORDER)})")
+    return found
+
+
+def _csv_faces(text: str) -> dict[str, list[list[list[float]]]]:
+    faces: dict[str, list[list[list[float]]]] = {}
+    for number, row in enumerate(csv.reader(io.StringIO(text))):
+        if not row or (number == 0 and not _is_number(row[-1])):
+            continue
+        if len(row) != 1 + _COLUMNS:
+            raise ValueError(f"row {number + 1} has {len(row)} columns, not a name and {_COLUMNS} numbers")
+        values = [float(cell) for cell in row[1:]]
+        faces.setdefault(row[0], []).append([values[i : i + 2] for i in range(0, _COLUMNS, 2)])
+    return faces
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with system_errors(InputError, path, "cannot be read"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,170 @@
+"""Where the hole comes from: a mask file, the alpha channel, a key colour, or what the parser finds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, UsageError, system_errors
+from ..images.codec import SUFFIXES, Photo, Pixels, read_photo
+from ..stages import CATEGORIES
+
+Hole = NDArray[np.bool_]  # [H, W], True where the image is to be completed
+
+THRESHOLD = 127  # a brighter mask pixel is a hole; a less opaque one too
+ASPECT_TOLERANCE = 0.01
+LOSSY_COLOR_TOLERANCE = 32  # grey levels by which JPEG and lossy WebP may smear a key colour
+# Pixels by which a key colour's hole grows in a lossy file. A chroma sample covers 2×2 pixels and is interpolated
+# with its neighbours, so the hole's rim is lost from the tolerance and the colour reaches three pixels beyond it.
+LOSSY_COLOR_MARGIN = 4
+CLASS_MARGIN = 6  # pixels of the networks' input by which a category's region grows
+
+Listing = Mapping[str, list[str]]  # file names by stem
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSource:
+    """How the hole of an image is found.
+
+    Attributes:
+        kind: ``file`` takes it from ``path``: one mask for all images, or a folder of masks that
+            mirrors the images' folder by stem. ``alpha`` takes what is transparent, ``color`` what
+            has the key colour; in lossy files also what is nearly of it, and the pixels around.
+            ``class`` takes the regions where the bundle's parser sees ``categories``.
+        path: of the mask or the masks, for ``file``.
+        color: RGB key colour in [0, 255], for ``color``.
+        categories: names out of ``CATEGORIES``, for ``class``.
+        margin: pixels of the networks' input by which the regions grow, for ``class``.
+    """
+
+    kind: Literal["file", "alpha", "color", "class"]
+    path: Path | None = None
+    color: tuple[int, int, int] | None = None
+    categories: tuple[str, ...] = ()
+    margin: int = CLASS_MARGIN
+
+    def find(self, image: Path, listing: Callable[[Path], Listing] | None = None) -> Path | None:
+        """Return the mask file of the image at the relative path ``image``, None where none is used.
+
+        Args:
+            image: path of the image, relative to the images' folder.
+            listing: a :func:`list_masks` that remembers, for many images of one folder.
+
+        Raises:
+            InputError: there is no such file, or several, or its folder cannot be read.
+        """
+        if self.kind != "file" or self.path is None or self.path.is_file():
+            return self.path
+        folder = self.path / image.parent
+        found = (listing or list_masks)(folder).get(image.stem, [])
+        if not found:
+            raise InputError(f"{image}: no mask {folder / image.stem}.* found")
+        if len(found) > 1:
+            raise InputError(f"{image}: several masks found: {', '.join(found)}")
+        return folder / found[0]
+
+    def describe(self) -> str:
+        """Return what decides the hole beside the files, as a part of a result's key."""
+        if self.kind == "class":
+            return f"class {','.join(self.categories)} {self.margin}"
+        return f"{self.kind} {self.color}"
+
+
+def list_masks(folder: Path) -> Listing:
+    """Return the names of the images in ``folder`` by their stem; none where there is no such folder.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    names: dict[str, list[str]] = {}
+    with system_errors(InputError, folder, "cannot be read"), suppress(FileNotFoundError, NotADirectoryError):
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in SUFFIXES:
+                names.setdefault(path.stem, []).append(path.name)
+    return names
+
+
+def mask_source(spec: str, path: Path | None, margin: int = CLASS_MARGIN) -> MaskSource:
+    """Parse the command line's ``--mask-from``, ``--masks`` and ``--mask-margin``.
+
+    Raises:
+        UsageError: the two do not fit together, or one is unknown or missing.
+    """
+    if spec == "file":
+        if path is None:
+            raise UsageError("no masks given: add --masks PATH, or --mask-from alpha, color:#RRGGBB or class:NAME")
+        with system_errors(UsageError, path, "cannot be read"):
+            if not path.exists():
+                raise UsageError(f"--masks {path}: no such file or folder")
+        return MaskSource("file", path)
+    if path is not None:
+        raise UsageError(f"--masks goes with --mask-from file, not with {spec}")
+    if spec == "alpha":
+        return MaskSource("alpha")
+    if spec.startswith("class:"):
+        return MaskSource("class", categories=_categories(spec), margin=margin)
+    match = re.fullmatch(r"color:#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", spec)
+    if match is None:
+        raise UsageError(f"--mask-from {spec}: use file, alpha, color:#RRGGBB or class:NAME,…")
+    red, green, blue = (int(part, 16) for part in match.groups())
+    return MaskSource("color", color=(red, green, blue))
+
+
+def _categories(spec: str) -> tuple[str, ...]:
+    names = sorted({name.strip() for name in spec.removeprefix("class:").split(",")})
+    unknown = [name for name in names if name not in CATEGORIES]
+    if unknown:
+        raise UsageError(f"--mask-from {spec}: {unknown[0]!r} is no category; known: {', '.join(CATEGORIES)}")
+    return tuple(names)
+
+
+def hole_of(photo: Photo, source: MaskSource, mask_file: Path | None, name: str) -> Hole:
+    """Return the hole of ``photo`` as [H, W], True = to be completed; not for ``class``, which needs the parser.
+
+    Raises:
+        InputError: the mask cannot be read or has another aspect ratio, or there is no alpha channel.
+    """
+    pixels = photo.pixels
+    if mask_file is not None:
+        return hole_from_mask(read_photo(mask_file).pixels, pixels.shape[:2], f"{mask_file} for {name}")
+    top = np.iinfo(pixels.dtype).max
+    if source.kind == "alpha":
+        if pixels.ndim != 3 or pixels.shape[2] != 4:
+            raise InputError(f"{name}: has no alpha channel to take the hole from")
+        return np.asarray(pixels[..., 3] <= top // 255 * THRESHOLD)
+    assert source.color is not None
+    tolerance = LOSSY_COLOR_TOLERANCE if photo.lossy else 0
+    found: Hole = np.ones(pixels.shape[:2], np.bool_)
+    for index, value in enumerate(source.color):  # one channel at a time: a photograph's integers are large
+        channel = pixels if pixels.ndim == 2 else pixels[..., index]
+        found &= np.abs(channel.astype(np.int32) - value * (top // 255)) <= tolerance * (top // 255)
+    if not photo.lossy:
+        return found
+    square = np.ones((2 * LOSSY_COLOR_MARGIN + 1,) * 2, np.uint8)
+    return np.asarray(cv2.dilate(found.astype(np.uint8), square), np.bool_)
+
+
+def hole_from_mask(mask: Pixels, shape: tuple[int, ...], name: str) -> Hole:
+    """Resize a mask image to ``shape`` (H, W) by nearest neighbour; brighter than 127 of 255 is the hole.
+
+    Raises:
+        InputError: the aspect ratios differ by more than one percent.
+    """
+    if mask.ndim == 3:
+        mask = np.asarray(cv2.cvtColor(mask[..., :3], cv2.COLOR_RGB2GRAY))
+    (height, width), (mask_height, mask_width) = shape, mask.shape
+    if abs(mask_width * height / (mask_height * width) - 1) > ASPECT_TOLERANCE:
+        raise InputError(f"{name}: mask of {mask_width}×{mask_height} does not fit an image of {width}×{height}")
+    hole = mask > np.iinfo(mask.dtype).max // 255 * THRESHOLD
+    if hole.shape == (height, width):
+        return hole
+    resized = cv2.resize(hole.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(resized, np.bool_)

@@ -1,0 +1,187 @@
+"""Read and write image files as numpy arrays.
+
+An array is (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16, upright (EXIF orientation
+applied). Pillow decodes and encodes 8-bit files, because it reports truncated data; OpenCV the
+16-bit ones, which Pillow would cut to 8.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import InputError
+from ..files import read_file, write_file
+from .exif import PREFIX, exif_of, png_with_chunk
+from .headers import MAX_PIXELS, bits_per_channel, check_header, check_png, is_lossy
+from .icc import png_with_profile, profile_for, tiff_with_profile
+
+__all__ = ["SUFFIXES", "Photo", "Pixels", "decode_photo", "encode_photo", "read_photo", "write_file"]
+
+Pixels = NDArray[Any]  # uint8 or uint16; (H, W), (H, W, 3) or (H, W, 4)
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # these hold 16 bits a channel
+ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
+EXIF_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+QUALITY = 95  # of JPEG and lossy WebP
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+_EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One decoded image file.
+
+    Attributes:
+        pixels: see the module for the layout.
+        lossy: whether the file's own compression is.
+        profile: the ICC profile that describes ``pixels``; None where the file holds none.
+        exif: the EXIF block, set upright and without its thumbnail; None where the file holds none.
+    """
+
+    pixels: Pixels
+    lossy: bool
+    profile: bytes | None = None
+    exif: bytes | None = None
+
+
+def read_photo(path: str | Path) -> Photo:
+    """Decode an image file; see the module for the layout.
+
+    Raises:
+        InputError: the file cannot be read, is no image of a known format, is truncated, holds more
+            than one frame, floats, a depth other than 8 or 16 bits (1, 2 and 4 where they scale
+            exactly), or more than 100 megapixels (checked before decoding).
+    """
+    path = Path(path)
+    return decode_photo(read_file(path), str(path))
+
+
+def decode_photo(data: bytes, name: str) -> Photo:
+    """Decode the bytes of an image file; ``name`` stands in the errors, which are those of :func:`read_photo`."""
+    if not data:
+        raise InputError(f"{name}: the file is empty")
+    try:
+        with warnings.catch_warnings():
+            # Of sizes below MAX_PIXELS and of broken metadata; data that cannot be decoded raises.
+            warnings.simplefilter("ignore")
+            return _decode(data, name)
+    except (InputError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name}: not an image that showface reads (JPEG, PNG, WebP, TIFF, BMP)") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name}: larger than {MAX_PIXELS // 10**6} megapixels") from error
+    except Exception as error:  # decoders raise many types on malformed data; a truncated file is the usual one
+        raise InputError(f"{name}: cannot be decoded: {error}") from error
+
+
+def _decode(data: bytes, name: str) -> Photo:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as header:
+        check_header(header, name)
+        if header.format == "PNG":
+            check_png(data, name)
+        deep = bits_per_channel(header, data, name) == 16
+        pixels = _decode_deep(data, name) if deep else _decode_shallow(header)
+        # Pillow and OpenCV both turn a TIFF upright themselves.
+        orientation = 1 if header.format == "TIFF" else int(header.getexif().get(_EXIF_ORIENTATION, 1))
+        profile = profile_for(header.info.get("icc_profile"), gray=pixels.ndim == 2)
+        # A TIFF is itself the directory of its EXIF tags: what it holds beside the pixels is not carried over.
+        exif = None if header.format == "TIFF" else exif_of(header.info)
+        return Photo(_upright(pixels, orientation), is_lossy(header, data), profile, exif)
+
+
+def _decode_shallow(header: Image.Image) -> Pixels:
+    has_alpha = header.mode in ("RGBA", "LA", "PA") or "transparency" in header.info
+    mode = "RGBA" if has_alpha else "L" if header.mode in ("1", "L") else "RGB"
+    return np.array(header.convert(mode), np.uint8)
+
+
+def _decode_deep(data: bytes, name: str) -> Pixels:
+    Image.open(io.BytesIO(data)).load()  # OpenCV keeps silent about truncated data
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.dtype != np.uint16:
+        raise InputError(f"{name}: its pixel type is not supported; convert it to 8 or 16 bits")
+    return _swap_red_and_blue(np.asarray(decoded, np.uint16))
+
+
+def _swap_red_and_blue(pixels: Pixels) -> Pixels:
+    if pixels.ndim == 2:
+        return pixels
+    code = cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(pixels, code))
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Apply EXIF orientation 1-8."""
+    if orientation in (5, 6, 7, 8):
+        pixels = np.swapaxes(pixels, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def encode_photo(
+    pixels: Pixels,
+    suffix: str,
+    lossy: bool,
+    profile: bytes | None = None,
+    exif: bytes | None = None,
+    quality: int = QUALITY,
+) -> bytes:
+    """Encode ``pixels`` for a file name's ``suffix``.
+
+    JPEG is written at ``quality`` and 4:4:4. WebP is lossless unless ``lossy``, then at ``quality``
+    (lossy WebP has no 4:4:4). All other formats are lossless. BMP holds no ``profile``; JPEG, PNG and
+    WebP alone hold ``exif``.
+
+    Raises:
+        InputError: the format cannot hold the array's alpha channel, bit depth or metadata.
+    """
+    suffix = suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"cannot write {suffix or 'a file without suffix'}; use one of {', '.join(SUFFIXES)}")
+    if pixels.dtype == np.uint16:
+        return _encode_deep(pixels, suffix, profile, exif)
+    if pixels.ndim == 3 and pixels.shape[2] == 4 and suffix not in ALPHA_SUFFIXES:
+        raise InputError(f"{suffix} cannot hold an alpha channel; write to {' or '.join(ALPHA_SUFFIXES)}")
+    formats: dict[str, dict[str, Any]] = {
+        ".jpg": {"format": "JPEG", "quality": quality, "subsampling": 0},
+        ".jpeg": {"format": "JPEG", "quality": quality, "subsampling": 0},
+        ".webp": {"format": "WEBP", "quality": quality if lossy else 100, "lossless": not lossy, "exact": True},
+        ".png": {"format": "PNG", "compress_level": 4},
+        ".tif": {"format": "TIFF", "compression": "tiff_lzw"},
+        ".tiff": {"format": "TIFF", "compression": "tiff_lzw"},
+        ".bmp": {"format": "BMP"},
+    }
+    options = formats[suffix] if profile is None else {**formats[suffix], "icc_profile": profile}
+    if exif is not None and suffix in EXIF_SUFFIXES:
+        options = {**options, "exif": PREFIX + exif}
+    buffer = io.BytesIO()
+    try:
+        Image.fromarray(pixels).save(buffer, **options)
+    except (ValueError, OSError) as error:  # such as an EXIF block of a PNG that is too long for JPEG
+        raise InputError(f"cannot be encoded as {options['format']}: {error}") from error
+    return buffer.getvalue()
+
+
+def _encode_deep(pixels: Pixels, suffix: str, profile: bytes | None, exif: bytes | None) -> bytes:
+    if suffix not in DEEP_SUFFIXES:
+        raise InputError(f"{suffix} cannot hold 16 bits a channel; write to {' or '.join(DEEP_SUFFIXES)}")
+    data = bytes(cv2.imencode(suffix, _swap_red_and_blue(pixels))[1])
+    if suffix != ".png":
+        return data if profile is None else tiff_with_profile(data, profile)
+    data = data if exif is None else png_with_chunk(data, b"eXIf", exif)
+    return data if profile is None else png_with_profile(data, profile)

@@ -1,0 +1,93 @@
+"""What the header of an image file tells: whether it may be decoded, its depth, whether it is lossy."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from PIL import Image
+
+from ..errors import InputError
+
+MAX_PIXELS = 100_000_000
+
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339  # tags of TIFF
+_UNSIGNED = 1
+_BLACK_IS_ZERO, _RGB, _PALETTE = 1, 2, 3
+_TIFF_JPEG = (6, 7)  # the compressions that hold JPEG data, of TIFF 6.0 and of its later technical note
+
+
+def check_header(header: Image.Image, name: str) -> None:
+    """Refuse, before it is decoded, what is empty, gigantic, or more than one image.
+
+    Raises:
+        InputError: the message starts with ``name``.
+    """
+    width, height = header.size
+    if width < 1 or height < 1:
+        raise InputError(f"{name}: has no pixels ({width}×{height})")
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{name}: {width}×{height} is larger than {MAX_PIXELS // 10**6} megapixels")
+    frames = 1 if header.format == "MPO" else getattr(header, "n_frames", 1)  # MPO: a JPEG with a preview
+    if frames > 1:
+        raise InputError(f"{name}: holds {frames} frames; give one image a file")
+
+
+def check_png(data: bytes, name: str) -> None:
+    """Refuse a PNG whose pixels are not those that were written; Pillow does not look at these checksums.
+
+    Raises:
+        InputError: the checksum of a critical chunk does not fit; the message starts with ``name``.
+    """
+    view, place = memoryview(data), 8  # after the signature: chunks of length, name, content and checksum
+    while place + 12 <= len(data):
+        size = int.from_bytes(view[place : place + 4], "big")
+        kind, end = bytes(view[place + 4 : place + 8]), place + 8 + size
+        critical = not kind[0] & 0x20  # by the case of its first letter
+        if critical and zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise InputError(f"{name}: is damaged: the checksum of its chunk {kind.decode('latin-1')} does not fit")
+        if kind == b"IEND":
+            return
+        place = end + 4
+
+
+def bits_per_channel(header: Image.Image, data: bytes, name: str) -> int:
+    """Return 8 or 16, the depth of the decoded array; Pillow's mode does not tell it.
+
+    Raises:
+        InputError: the file has a depth or a pixel type that neither Pillow nor OpenCV decodes exactly.
+    """
+    if header.format == "TIFF":
+        return _tiff_bits(header.tag_v2, name)  # type: ignore[attr-defined]
+    # A PNG starts with an 8-byte signature, the IHDR chunk's length and name, width, height and depth;
+    # Pillow scales its 1, 2 and 4 bits exactly to 8.
+    return 16 if header.format == "PNG" and data[24] == 16 else 8
+
+
+def _tiff_bits(tags: Any, name: str) -> int:
+    bits, photometric = set(tags.get(_BITS_PER_SAMPLE, (1,))), tags.get(_PHOTOMETRIC)
+    if any(sample != _UNSIGNED for sample in tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))):
+        raise InputError(f"{name}: its pixel type is not supported; convert it to unsigned 8 or 16 bits")
+    if photometric == _PALETTE or bits in ({1}, {8}):
+        return 8
+    if bits != {16}:
+        depth = ", ".join(map(str, sorted(bits)))
+        raise InputError(f"{name}: {depth} bits a channel are not supported; convert it to 8 or 16 bits")
+    if photometric not in (_BLACK_IS_ZERO, _RGB):  # OpenCV takes the values of the others for gray or RGB
+        raise InputError(
+            f"{name}: 16 bits of photometric {photometric} are not supported; save it as gray (0 = black) or RGB"
+        )
+    return 16
+
+
+def is_lossy(header: Image.Image, data: bytes) -> bool:
+    """Return whether the file's own compression has changed the values."""
+    if header.format == "TIFF":
+        return header.tag_v2.get(_COMPRESSION) in _TIFF_JPEG  # type: ignore[attr-defined]
+    if header.format != "WEBP":
+        return header.format in ("JPEG", "MPO")
+    offset = 12  # a RIFF header, then chunks; a colour profile may stand before the pixels
+    while offset + 8 <= len(data) and data[offset : offset + 4] != b"VP8L":
+        size = int.from_bytes(data[offset + 4 : offset + 8], "little")
+        offset += 8 + size + size % 2
+    return data[offset : offset + 4] != b"VP8L"

@@ -1,0 +1,122 @@
+"""What the diagnosis says of a model's parts, against plain computations."""
+
+import copy
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from showface.evaluation.faces import pair_files, read_pair
+from showface.evaluation.quality.diagnosis import diagnose, diagnosis_table, slots_alive
+from showface.evaluation.quality.evaluate import evaluate
+from showface.evaluation.quality.methods import model_method
+from showface.runtime.faces.tensors import prepare
+from showface.training.checkpoint import model_from_checkpoint
+from showface.training.config import MemoryConfig
+from showface.training.data.labels import read_label_map
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def labelled(evaluation_set, tmp_path_factory):
+    """Label maps for the two faces of the evaluation set."""
+    folder, rng = tmp_path_factory.mktemp("labelled"), np.random.default_rng(1)
+    for i in range(2):
+        labels = rng.integers(0, 19, (8, 8), np.uint8).repeat(32, axis=0).repeat(32, axis=1)
+        cv2.imwrite(str(folder / f"{i}.png"), labels)
+    return evaluation_set.images, folder
+
+
+@pytest.fixture(scope="module")
+def found(narrow_model, evaluation_set, labelled):
+    places = (evaluation_set.images, evaluation_set.masks)
+    return diagnose(narrow_model, CPU, *places, labelled=labelled, holdout_every=1)
+
+
+def test_quality_of_each_part(found, narrow_model, evaluation_set):
+    """The coarse face is what a silent refiner returns; shuffled blocks are the next category's."""
+    places = (evaluation_set.images, evaluation_set.masks)
+    silent = copy.deepcopy(narrow_model)
+    shuffled = copy.deepcopy(narrow_model)
+    with torch.no_grad():
+        silent.refiner.to_rgb.weight.zero_()
+        silent.refiner.to_rgb.bias.zero_()
+        for i in range(14):
+            shuffled.memory.bank.slots[i] = narrow_model.memory.bank.slots[i - 1]
+    for name, model in (("coarse", silent), ("whole", narrow_model), ("shuffled", shuffled)):
+        assert found.quality[name] == evaluate(model_method(model, CPU), *places).buckets
+    assert found.quality["coarse"] != found.quality["whole"] != found.quality["shuffled"]
+
+
+def test_slots_alive_against_a_loop(found, narrow_model, evaluation_set):
+    hit = [set() for _ in range(14)]
+    for pair in pair_files(evaluation_set.images, evaluation_set.masks, "40-60"):
+        face = read_pair(pair)
+        image, mask = (torch.from_numpy(a[None]) for a in prepare(face.rgb, face.hole, 256, "face"))
+        with torch.no_grad():
+            coarse_image = narrow_model.coarse(image, mask)
+            labels = narrow_model.parser(coarse_image).argmax(dim=1)
+            queries = narrow_model.memory.codes(coarse_image, labels, mask)[0][0].numpy()
+        for i, query in enumerate(queries):
+            if query.any():
+                slots = narrow_model.memory.bank.slots[i].numpy()
+                cosines = [slot @ query / np.linalg.norm(slot) / np.linalg.norm(query) for slot in slots]
+                hit[i].add(int(np.argmax(cosines)))
+    assert list(found.alive.values()) == [(len(slots), 8) for slots in hit]
+    assert 0 < sum(map(len, hit)) < 14 * 8
+
+
+def test_the_parser_sees_photographs_and_coarse_faces(found, narrow_model, evaluation_set, labelled):
+    pairs = pair_files(evaluation_set.images, evaluation_set.masks, "40-60")
+    for name, hidden in (("photographs", False), ("coarse faces", True)):
+        truth, guess = [], []
+        for pair in pairs:
+            face = read_pair(pair)
+            truth.append(read_label_map(labelled[1] / f"{pair.image.stem}.png", 256))
+            image, mask = (torch.from_numpy(a[None]) for a in prepare(face.rgb, face.hole & hidden, 256, "face"))
+            with torch.no_grad():
+                image = narrow_model.coarse(image, mask) if hidden else image
+                guess.append(narrow_model.parser(image).argmax(dim=1)[0].numpy())
+        a, b = np.stack(truth), np.stack(guess)
+        both = [((a == i) & (b == i)).sum() for i in range(14)]
+        either = [((a == i) | (b == i)).sum() for i in range(14)]
+        expected = [x / y for x, y in zip(both, either, strict=True) if y]
+        assert found.parser[name].mean == pytest.approx(np.mean(expected))
+
+
+def test_a_shared_memory_has_no_blocks_to_shuffle(evaluation_set, make_checkpoint, tmp_path):
+
+    memory = MemoryConfig(kind="shared", channels=16, slots=8, encoder_width=8)
+    model = model_from_checkpoint(make_checkpoint(tmp_path / "shared.safetensors", memory=memory))[0]
+    places = (evaluation_set.images, evaluation_set.masks)
+    alive = slots_alive(model, CPU, *places)
+    assert alive.keys() == {"all"}
+    assert 1 <= alive["all"][0] <= alive["all"][1] == 14 * 8
+    assert diagnose(model, CPU, *places, limit=1).quality.keys() == {"coarse", "whole"}
+
+
+def test_json_and_table_say_the_same(found):
+    document = json.loads(found.to_json())
+    table = diagnosis_table(found)
+    assert f"{document['quality']['whole']['40-60']['psnr']:.3f}" in table
+    hit, slots = document["alive"]["nose"]
+    assert f"nose {hit}/{slots}" in table
+    assert f"mean IoU {document['parser']['coarse faces']['mean']:.3f}" in table
+
+
+def test_the_verb_writes_the_figures(narrow_checkpoint, evaluation_set, labelled, tmp_path):
+    places = ("--images", evaluation_set.images, "--masks", evaluation_set.masks, "--limit", 1)
+    command = [sys.executable, "-m", "showface.cli", "diagnose", narrow_checkpoint, *places]
+    half = subprocess.run([*map(str, command), "--labelled", "x"], capture_output=True, text=True, check=False)
+    assert (half.returncode, half.stderr) == (2, "error: --labelled and --labels go together\n")
+    options = ("--labelled", labelled[0], "--labels", labelled[1], "--json", tmp_path / "found.json")
+    whole = subprocess.run([*map(str, (*command, *options))], capture_output=True, text=True, check=False)
+    assert whole.returncode == 0, whole.stderr
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert found["quality"]["whole"]["1-20"]["images"] == 1
+    assert f"{found['quality']['shuffled']['40-60']['psnr']:.3f}" in whole.stdout

@@ -1,0 +1,422 @@
+"""The evaluation: pairs, methods, figures, tables and pictures, on small generated folders."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from showface.evaluation.faces import pair_files, read_pair
+from showface.evaluation.quality.contact_sheet import write_contact_sheet
+from showface.evaluation.quality.evaluate import evaluate, evaluate_parser, run_evaluation
+from showface.evaluation.quality.frechet import FeatureNetwork
+from showface.evaluation.quality.methods import baseline_method, results_method, torch_device
+from showface.evaluation.quality.scores import BucketScores, Report, markdown_table
+from showface.runtime.errors import UsageError
+from showface.training.data.labels import CELEBAMASK_TO_CATEGORY
+
+BINS = ("00-10", "10-20", "20-30", "30-40", "40-50", "50-60")
+BUCKETS = {"1-20": BINS[:2], "20-40": BINS[2:4], "40-60": BINS[4:]}
+IMAGES, MASKS = 9, 2  # one image more than a batch
+NOTHING = dict.fromkeys(
+    ("bundle", "checkpoint", "results", "baseline", "features", "json_file", "sheet", "limit", "threads")
+)
+
+
+def hole_rows(bin_index, mask):
+    """Rows of hole of a 256² mask, a ratio within the bin."""
+    return int(256 * (0.1 * bin_index + (0.03, 0.08)[mask]))
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Nine smooth photographs of 300², and two masks a bin, each with its own number of hole rows."""
+    folder = tmp_path_factory.mktemp("faces")
+    rng = np.random.default_rng(1)
+    (folder / "images").mkdir()
+    for k in range(IMAGES):
+        coarse = rng.integers(0, 256, (6, 6, 3), np.uint8)
+        cv2.imwrite(str(folder / "images" / f"{k}.png"), cv2.resize(coarse, (300, 300), interpolation=cv2.INTER_CUBIC))
+    for b, name in enumerate(BINS):
+        (folder / "masks" / name).mkdir(parents=True)
+        for i in range(MASKS):
+            mask = np.zeros((256, 256), np.uint8)
+            mask[100 : 100 + hole_rows(b, i)] = 255
+            mask[: max(0, 100 + hole_rows(b, i) - 256)] = 255
+            cv2.imwrite(str(folder / "masks" / name / f"{i}.png"), mask)
+    return folder
+
+
+@pytest.fixture
+def copied(tree, tmp_path):
+    """Return a function that copies the tree's masks and its first two images, to be spoilt."""
+    for path in sorted(tree.glob("images/[01].png")) + sorted(tree.glob("masks/*/*.png")):
+        target = tmp_path / path.relative_to(tree)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def completed(tree):
+    """Telea's results by bucket and image, with the paths put together here: {bucket: [(truth, hole, result)]}."""
+    found = {}
+    for bucket, bins in BUCKETS.items():
+        found[bucket] = []
+        for k in range(IMAGES):
+            mask = cv2.imread(str(tree / "masks" / bins[k % 2] / f"{k % MASKS}.png"), 0) > 127
+            image = cv2.imread(str(tree / "images" / f"{k}.png"))
+            truth = cv2.cvtColor(cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
+            found[bucket].append((truth, mask, cv2.inpaint(truth, mask.astype(np.uint8), 5, cv2.INPAINT_TELEA)))
+    return found
+
+
+def colours(images):
+    """Three features of an image: the mean of each colour."""
+    return images.mean(axis=(1, 2))
+
+
+@pytest.fixture(scope="module")
+def telea_report(tree):
+    network = FeatureNetwork("FD-VGG16", colours)
+    return evaluate(baseline_method("telea"), tree / "images", tree / "masks", network)
+
+
+def perfect(faces):
+    return [face.rgb for face in faces]
+
+
+def table_rows(text):
+    """Return the cells of a Markdown table without its rule, and the lines below it."""
+    lines = text.strip().splitlines()
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [cells[0], *cells[2:]], [line for line in lines if line and not line.startswith("|")]
+
+
+@pytest.mark.parametrize(("bucket", "low"), [("1-20", 0), ("20-40", 2), ("40-60", 4)])
+def test_pairing_alternates_bins_and_cycles_masks(tree, bucket, low):
+    pairs = pair_files(tree / "images", tree / "masks", bucket)
+    rows = [int(read_pair(pair).hole[:, 0].sum()) for pair in pairs]
+    assert rows == [hole_rows(low + k % 2, k % MASKS) for k in range(IMAGES)]
+    assert [pair.image.name for pair in pairs] == [f"{k}.png" for k in range(IMAGES)]
+    assert read_pair(pairs[0]).rgb.shape == (256, 256, 3)
+    assert pair_files(tree / "images", tree / "masks", bucket, limit=3) == pairs[:3]
+
+
+def test_figures_equal_scikit_image(telea_report, completed):
+    options = {"channel_axis": 2, "gaussian_weights": True, "use_sample_covariance": False, "data_range": 255}
+    rows = iter(telea_report.rows)
+    for bucket, faces in completed.items():
+        expected = []
+        for k, (truth, _, result) in enumerate(faces):
+            row = next(rows)
+            figures = (
+                np.abs(truth / 255 - result / 255).mean() * 100,
+                peak_signal_noise_ratio(truth, result, data_range=255),
+                structural_similarity(truth, result, **options),
+            )
+            assert (row.name, row.bucket) == (f"{k}.png", bucket)
+            assert (row.l1_percent, row.psnr, row.ssim) == pytest.approx(figures, abs=1e-9)
+            expected.append(figures)
+        scores = telea_report.buckets[bucket]
+        assert (scores.l1_percent, scores.psnr, scores.ssim) == pytest.approx(np.mean(expected, axis=0), abs=1e-9)
+        assert (scores.images, scores.exact) == (IMAGES, 0)
+    assert next(rows, None) is None
+
+
+def test_frechet_distance_is_between_results_and_ground_truth(telea_report, completed):
+    for bucket, faces in completed.items():
+        a, b = (np.asarray([face[i].reshape(-1, 3).mean(axis=0) for face in faces]) for i in (2, 0))
+        cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+        shift = a.mean(axis=0) - b.mean(axis=0)
+        expected = shift @ shift + np.trace(cov_a + cov_b - 2 * sqrtm(cov_a @ cov_b).real)
+        assert expected > 1e-3
+        assert telea_report.buckets[bucket].frechet == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_batch_at_a_time_with_progress(tree):
+    sizes, seen = [], []
+
+    def method(faces):
+        sizes.append(len(faces))
+        return perfect(faces)
+
+    evaluate(method, tree / "images", tree / "masks", progress=lambda done, total: seen.append((done, total)))
+    assert sizes == [8, 1] * 3
+    assert seen == [(n, 27) for n in (8, 9, 17, 18, 26, 27)]
+
+
+def test_results_equal_to_the_truth_have_no_psnr(tree):
+    def once(faces):
+        """Complete one face perfectly, and spoil one value of the others by 255."""
+        results = [face.rgb.copy() for face in faces]
+        for face, result in zip(faces, results, strict=True):
+            if face.name != "0.png":
+                result[0, 0, 0] = result[0, 0, 0] ^ 128
+        return results
+
+    report = evaluate(once, tree / "images", tree / "masks", limit=3)
+    scores = report.buckets["1-20"]
+    assert (scores.images, scores.exact) == (3, 1)
+    assert scores.psnr == pytest.approx(10 * np.log10(255**2 * 3 * 256**2 / 128**2))
+    assert "3 results that equal" in table_rows(markdown_table({"once": report}))[1][0]
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    document = json.loads(evaluate(perfect, tree / "images", tree / "masks", limit=1).to_json(), parse_constant=refuse)
+    assert document["buckets"]["1-20"]["psnr"] is None
+    assert document["images"][0] == {"name": "0.png", "bucket": "1-20", "l1_percent": 0, "psnr": None, "ssim": 1}
+
+
+def write_results(folder, completed, scale=1):
+    for bucket, faces in completed.items():
+        (folder / bucket).mkdir(parents=True)
+        for k, (_, _, result) in enumerate(faces):
+            large = result.repeat(scale, axis=0).repeat(scale, axis=1)
+            suffix = ".bmp" if k == 1 else ".png"
+            cv2.imwrite(str(folder / bucket / f"{k}{suffix}"), cv2.cvtColor(large, cv2.COLOR_RGB2BGR))
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_folder_of_results_scores_as_its_method(tree, tmp_path, completed, telea_report, scale):
+    write_results(tmp_path / "telea", completed, scale)
+    report = evaluate(
+        results_method(tmp_path / "telea", [f"{k}.png" for k in range(IMAGES)]), tree / "images", tree / "masks"
+    )
+    assert report.rows == telea_report.rows
+
+
+def test_missing_and_ambiguous_results_are_refused(tmp_path, completed):
+    names = [f"{k}.jpg" for k in range(IMAGES)]
+    write_results(tmp_path, completed)
+    (tmp_path / "20-40" / "3.png").unlink()
+    (tmp_path / "40-60" / "0.png").unlink()
+    with pytest.raises(UsageError, match=r"20-40/3\.png: .* 2 of 27 are missing"):
+        results_method(tmp_path, names)
+    with pytest.raises(UsageError, match=r"1-20/0\.png: .* 27 of 27 are missing"):
+        results_method(tmp_path / "absent", names)
+    with pytest.raises(UsageError, match=r"1\.png: has the same stem as 1\.jpg"):
+        results_method(tmp_path, [*names, "1.png"])
+    (tmp_path / "1-20" / "1.png").write_bytes((tmp_path / "1-20" / "0.png").read_bytes())
+    with pytest.raises(UsageError, match=r"1\.png: has the same stem as 1\.bmp"):
+        results_method(tmp_path, names)
+
+
+@pytest.fixture
+def threads():
+    """Let a test change PyTorch's number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+def test_checkpoint_and_its_bundle_agree(tree, tmp_path, narrow_checkpoint, narrow_bundle):
+    documents = []
+    for option in ({"checkpoint": narrow_checkpoint}, {"bundle": narrow_bundle}):
+        path = tmp_path / f"{next(iter(option))}.json"
+        given = {**NOTHING, **option, "json_file": path, "limit": 2, "device": "cpu", "threads": 1}
+        text = run_evaluation(images=tree / "images", masks=tree / "masks", **given)
+        assert table_rows(text)[0][2][0] == f"{next(iter(option))} {next(iter(option.values())).name}"
+        documents.append(json.loads(path.read_text()))
+    for a, b in zip(*(document["images"] for document in documents), strict=True):
+        assert a["psnr"] < 40
+        assert a["l1_percent"] == pytest.approx(b["l1_percent"], abs=1e-3)
+        assert a["psnr"] == pytest.approx(b["psnr"], abs=1e-2)
+        assert a["ssim"] == pytest.approx(b["ssim"], abs=1e-4)
+
+
+def report_of(values, label=None):
+    """Return a report whose figures in the buckets are the rows of ``values``: L1, distance, PSNR, SSIM."""
+    scores = {b: BucketScores(l1, p, s, fd, 5, 0) for b, (l1, fd, p, s) in zip(BUCKETS, values, strict=True)}
+    return Report(scores, (), label)
+
+
+FIGURES = [(0.1, 1.5, 30.25, 0.9), (0.2, 2.5, 20.25, 0.8), (0.3, 3.5, 10.25, 0.7)]
+
+
+def test_table_has_the_papers_layout():
+    rows, note = table_rows(markdown_table({"a|b": report_of(FIGURES, "FID"), "plain": report_of(FIGURES, "FID")}))
+    assert rows[0] == ["Methods", "L1(%) ↓", "", "", "FID ↓", "", "", "PSNR ↑", "", "", "SSIM ↑", "", ""]
+    assert rows[1] == ["", *["1–20%", "20–40%", "40–60%"] * 4]
+    figures = "0.100 0.200 0.300 1.500 2.500 3.500 30.250 20.250 10.250 0.900 0.800 0.700"
+    assert rows[3] == ["plain", *figures.split()]
+    assert rows[2][:2] == ["a\\", "b"]  # the escape that keeps the cell whole
+    paper = "0.585 1.451 2.937 2.369 6.410 12.086 35.772 28.669 24.177 0.968 0.900 0.800"
+    assert rows[4][1:] == paper.split()
+    assert "its own 2,000 images, not these" in rows[4][0]
+    assert note == ["a|b: 5 images a bucket; plain: 5 images a bucket."]
+
+
+def test_vgg_distances_never_stand_beside_an_fid():
+    rows, _ = table_rows(markdown_table({"ours": report_of(FIGURES, "FD-VGG16")}))
+    assert rows[0][4] == "FD-VGG16 ↓"
+    assert rows[3][4:7] == ["–"] * 3
+    assert "FID" not in str(rows)
+    unmeasured = report_of([(l1, None, p, s) for l1, _, p, s in FIGURES])
+    rows, _ = table_rows(markdown_table({"ours": unmeasured}))
+    assert rows[2][4:7] == ["–"] * 3
+    with pytest.raises(UsageError, match="FD-VGG16 and FID do not compare"):
+        markdown_table({"a": report_of(FIGURES, "FD-VGG16"), "b": report_of(FIGURES, "FID"), "c": unmeasured})
+
+
+def test_contact_sheet_shows_best_median_and_worst(tree, tmp_path, telea_report, completed):
+    path = tmp_path / "sheet.png"
+    write_contact_sheet(path, telea_report, baseline_method("telea"), tree / "images", tree / "masks")
+    sheet = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    tile, caption, gap = 160, 20, 8
+    assert sheet.shape == (3 * (tile + caption), 9 * tile + 2 * gap, 3)
+    for line, faces in enumerate(completed.values()):
+        order = np.argsort([peak_signal_noise_ratio(truth, result) for truth, _, result in faces])
+        top = line * (tile + caption) + caption
+        assert sheet[top - caption : top].min() < 200  # something is written
+        for part, k in enumerate((order[-1], order[IMAGES // 2], order[0])):
+            truth, hole, result = faces[k]
+            left = part * (3 * tile + gap)
+            greyed = np.where(hole[..., None], 127, truth).astype(np.uint8)
+            for column, image in enumerate((greyed, result, truth)):
+                found = sheet[top : top + tile, left + column * tile : left + (column + 1) * tile]
+                expected = cv2.resize(image, (tile, tile), interpolation=cv2.INTER_AREA)
+                np.testing.assert_array_equal(found, expected)
+
+
+def test_run_writes_json_and_sheet(tree, tmp_path, telea_report):
+    given = {**NOTHING, "baseline": "telea", "json_file": tmp_path / "a.json", "sheet": tmp_path / "a.jpg"}
+    text = run_evaluation(images=tree / "images", masks=tree / "masks", device="cpu", **given)
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert document["frechet_label"] is None
+    assert [row["psnr"] for row in document["images"]] == [row.psnr for row in telea_report.rows]
+    assert set(document["buckets"]) == set(BUCKETS)
+    assert cv2.imread(str(tmp_path / "a.jpg")) is not None
+    assert table_rows(text)[0][2][:2] == ["telea", f"{telea_report.buckets['1-20'].l1_percent:.3f}"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "no method given"),
+        ({"baseline": "telea", "results": "results"}, "--results and --baseline given"),
+        ({"baseline": "magic"}, "--baseline magic: unknown; use telea or navier-stokes"),
+        ({"baseline": "telea", "limit": 0}, "--limit 0"),
+        ({"baseline": "telea", "features": "absent.pth"}, "absent.pth: cannot be read"),
+        ({"checkpoint": "absent.safetensors", "device": "gpu"}, "--device gpu: use auto, cpu or cuda:N"),
+    ],
+)
+def test_wrong_calls_are_refused(tree, tmp_path, given, message):
+    paths = ("results", "checkpoint", "sheet", "json_file", "features")
+    given = {key: tmp_path / value if key in paths else value for key, value in given.items()}
+    with pytest.raises(UsageError, match=message):
+        run_evaluation(images=tree / "images", masks=tree / "masks", **{**NOTHING, "device": "cpu", **given})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(UsageError, match="--device cuda:99: PyTorch finds"):
+        torch_device("cuda:99")
+
+
+def remove_images(folder):
+    for path in (folder / "images").iterdir():
+        path.unlink()
+
+
+def spoil(name):
+    return lambda folder: (folder / name).write_bytes(b"not an image")
+
+
+def remove_bin(folder):
+    for path in (folder / "masks" / "30-40").iterdir():
+        path.unlink()
+
+
+def invert(folder):
+    for path in (folder / "masks" / "10-20").iterdir():
+        cv2.imwrite(str(path), 255 - cv2.imread(str(path), 0))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (remove_images, "images: no such folder, or no images in it"),
+        (remove_bin, "masks/30-40: no such folder, or no images in it; --masks needs the bins 00-10, 10-20"),
+        (spoil("masks/40-50/0.png"), "masks/40-50/0.png: not a readable mask"),
+        (spoil("images/1.png"), "images/1.png: not a readable image"),
+        (invert, r"masks/10-20: the mean hole ratio 0\.8\d contradicts the name; white must be the hole"),
+    ],
+)
+def test_bad_folders_are_refused(copied, damage, message):
+    damage(copied)
+    with pytest.raises(UsageError, match=message):
+        evaluate(perfect, copied / "images", copied / "masks")
+
+
+def test_masks_are_judged_before_the_first_face_is_completed(copied):
+    invert(copied)
+    with pytest.raises(UsageError, match="contradicts"):
+        evaluate(lambda faces: pytest.fail("completed"), copied / "images", copied / "masks")
+
+
+def test_one_image_has_no_frechet_distance(copied):
+    network = FeatureNetwork("FD-VGG16", colours)
+    with pytest.raises(UsageError, match="two images or more"):
+        evaluate(perfect, copied / "images", copied / "masks", network, limit=1)
+
+
+def test_mask_of_another_size_is_resized_by_nearest_neighbour(copied):
+    mask = np.zeros((512, 512), np.uint8)
+    mask[7:90, 11:301] = 200
+    cv2.imwrite(str(copied / "masks" / "00-10" / "0.png"), mask)
+    face = read_pair(pair_files(copied / "images", copied / "masks", "1-20")[0])
+    np.testing.assert_array_equal(face.hole, mask[::2, ::2] > 0)
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Ten photographs of flat colour and their label maps of 19 labels, in blocks of 32²."""
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 14, (10, 8, 8))  # no hat, necklace, neck or cloth; earring 15 in one
+    labels[3, 0, 0] = 15
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for k, blocks in enumerate(labels):
+        cv2.imwrite(str(tmp_path / "images" / f"{k:02d}.png"), np.full((256, 256, 3), 10 * k, np.uint8))
+        large = blocks.repeat(64, axis=0).repeat(64, axis=1).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "labels" / f"{k:02d}.png"), large)
+    return tmp_path, labels
+
+
+def test_parser_iou_against_loops(labelled):
+    folder, labels = labelled
+    truth = np.asarray(CELEBAMASK_TO_CATEGORY)[labels]
+    guess = np.random.default_rng(3).integers(0, 12, truth.shape)  # hat (11) is only predicted
+
+    def parser(faces):
+        assert faces.dtype == np.uint8
+        assert faces.shape[1:] == (256, 256, 3)
+        blocks = guess[faces[:, 0, 0, 0] // 10]
+        return blocks.repeat(32, axis=1).repeat(32, axis=2).astype(np.int32)
+
+    chosen = list(range(1, 10))
+    scores, mean = evaluate_parser(
+        parser, folder / "images", folder / "labels", [folder / "images" / f"{k:02d}.png" for k in chosen]
+    )
+    expected = []
+    for category in range(14):
+        a, b = guess[chosen] == category, truth[chosen] == category
+        expected.append((a & b).sum() / (a | b).sum() if (a | b).any() else np.nan)
+    np.testing.assert_allclose(scores, expected)
+    assert expected[11] == 0
+    assert np.isnan(expected[12:]).all()
+    assert mean == pytest.approx(np.mean(expected[:12]))
+
+
+def test_parser_needs_files_and_labels(labelled):
+    folder, _ = labelled
+    with pytest.raises(UsageError, match="name at least one"):
+        evaluate_parser(colours, folder / "images", folder / "labels", [])
+    with pytest.raises(UsageError, match=r"labels/11\.png"):
+        evaluate_parser(colours, folder / "images", folder / "labels", ["11.png"])

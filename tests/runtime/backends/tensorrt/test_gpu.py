@@ -1,0 +1,49 @@
+"""The real thing, where there is a GPU: engines are built for it, opened on it, and prove themselves."""
+
+import numpy as np
+import pytest
+
+from showface.evaluation.parity import check_parity, golden_reference
+from showface.export.engines.build import build_engines
+from showface.export.engines.request import BuildOptions
+from showface.export.engines.targets import rtx_targets
+from showface.runtime.backends.cuda_devices import cuda_device
+from showface.runtime.backends.onnxruntime import open_chain
+from showface.runtime.backends.tensorrt.library import load_library
+from showface.runtime.backends.tensorrt.loader import open_engines
+from showface.runtime.bundle import default_bundle, open_bundle
+
+GPU = cuda_device(0)
+pytestmark = pytest.mark.skipif(GPU is None, reason="needs a CUDA device")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Return a copy of the default bundle with engines for this GPU."""
+    trt = load_library("tensorrt-rtx")
+    if GPU.target not in rtx_targets(trt):
+        pytest.skip(f"TensorRT-RTX {trt.__version__} does not build for {GPU.name} ({GPU.target})")
+    folder = tmp_path_factory.mktemp("gpu")
+    for path in default_bundle().iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    bundle = open_bundle(folder)
+    options = BuildOptions("tensorrt-rtx", GPU.target, (1, 2, 4))
+    rows = build_engines(bundle, options, trt.__version__, "", lambda stage: lambda *step: None)
+    assert {row.status for row in rows} == {"built"}
+    return bundle
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_the_engines_equal_pytorch(built, cuda_graph):
+    golden = golden_reference(built)
+    with open_engines(built, "tensorrt-rtx", cuda_graph=cuda_graph) as chain:
+        assert check_parity(chain, [golden])["passed"]
+        many = [np.concatenate([golden[name]] * 4) for name in ("image", "mask")]  # beyond the profile
+        once = np.concatenate([chain.complete(golden["image"], golden["mask"])] * 4)
+        np.testing.assert_allclose(chain.complete(*many), once, atol=1e-4)
+
+
+def test_onnx_runtime_on_cuda_equals_pytorch():
+    bundle = open_bundle()
+    assert check_parity(open_chain(bundle, "cuda:0"), [golden_reference(bundle)])["passed"]

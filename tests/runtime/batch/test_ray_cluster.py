@@ -1,0 +1,215 @@
+"""``--cluster local``: two workers, one of them killed; the files equal a local run's, and none is done twice."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("ray", reason="needs showface[cluster]")
+
+from showface.runtime.batch.decoder_process import IsolatedDecoder
+from showface.runtime.batch.inputs import Job
+from showface.runtime.batch.journal import start_run
+from showface.runtime.batch.options import Options
+from showface.runtime.batch.ray_cluster import Setup, Worker, _row, share
+from showface.runtime.batch.read_input import Task
+from showface.runtime.batch.results_log import Result
+from showface.runtime.bundle import open_bundle
+from showface.runtime.errors import UsageError
+from showface.runtime.faces.masks import MaskSource
+
+FACES = 33  # three chunks for two workers
+# Of any number, so that a local cluster has two workers of one thread.
+TWO_PROCESSORS = """
+from showface.runtime import cluster
+from showface.cli import main
+
+cluster.processors = lambda: 2
+main()
+"""
+POISON = """
+import os, signal
+
+def guarded(source, target, real=os.replace):
+    if os.path.basename(target) == "poison.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(source, target)
+
+os.replace = guarded
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, faces):
+    """Return a folder of many faces, one of them broken and one with a name that is no UTF-8, and a mask."""
+    images = tmp_path_factory.mktemp("cluster") / "in"
+    images.mkdir()
+    for seed in range(FACES - 2):
+        Image.fromarray(np.roll(faces[seed % 3][0], seed, axis=1)).save(images / f"{seed}.png")
+    (images / "broken.png").write_bytes((images / "0.png").read_bytes()[:5000])
+    odd = os.fsencode(images) + b"/\xff.png"
+    with open(odd, "wb") as file:
+        file.write((images / "1.png").read_bytes())
+    mask = images.parent / "mask.png"
+    Image.fromarray(faces[0][1].astype(np.uint8) * 255).save(mask)
+    return images, mask
+
+
+def command(folders, bundle, output, *options):
+    images, mask = folders
+    arguments = ["inpaint", images, output, "--masks", mask, "--bundle", bundle, "--device", "cpu", *options]
+    return [sys.executable, "-c", TWO_PROCESSORS, "--threads", "1", *map(str, arguments)]
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".jsonl"}
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def busy_worker(output, process):
+    """Wait until a worker has announced an output, and return its process id."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        for journal in (output / ".showface").glob("*/*.journal"):
+            if journal.read_bytes().count(b"\n") >= 2:
+                return int(journal.name.rsplit("-", 2)[1])
+        time.sleep(0.02)
+    return None
+
+
+def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(folders, narrow_bundle, tmp_path):
+    output = tmp_path / "cluster"
+    run = command(folders, narrow_bundle, output, "--cluster", "local")
+    with subprocess.Popen(run, stderr=subprocess.PIPE, text=True) as process:
+        worker = busy_worker(output, process)
+        assert worker is not None, process.communicate()[1]
+        os.kill(worker, signal.SIGKILL)
+        _, messages = process.communicate(timeout=180)
+    assert process.returncode == 1, messages  # one input is broken
+    assert f"{FACES - 1} done, 0 skipped, 1 failed" in messages
+    assert "2 workers" in messages
+    assert Counter(line["status"] for line in lines(output)) == {"done": FACES - 1, "failed": 1}
+    assert len({line["input"] for line in lines(output)}) == FACES
+
+    local = tmp_path / "local"
+    subprocess.run(command(folders, narrow_bundle, local), capture_output=True, timeout=120, check=False)
+    assert files(output) == files(local)
+    assert len(files(local)) == FACES - 1
+    assert {(line["input"], line["key"]) for line in lines(output)} == {(r["input"], r["key"]) for r in lines(local)}
+    # What the cluster has done, a local run knows.
+    again = subprocess.run(
+        command(folders, narrow_bundle, output), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert f"0 done, {FACES - 1} skipped, 1 failed" in again.stderr
+
+
+def test_an_input_that_kills_its_workers_is_given_up(folders, narrow_bundle, tmp_path):
+    images, mask = folders
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "poison.png"):
+        shutil.copy(images / "0.png", tmp_path / "in" / name)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "sitecustomize.py").write_text(POISON)  # is run by each Python that starts with this path
+    run = command((tmp_path / "in", mask), narrow_bundle, tmp_path / "out", "--cluster", "local")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "code")}
+    result = subprocess.run(run, capture_output=True, text=True, timeout=240, check=False, env=environment)
+    assert result.returncode == 1, result.stderr
+    found = {line["input"]: line for line in lines(tmp_path / "out")}
+    assert found["a.png"]["status"] == "done"
+    assert found["poison.png"]["status"] == "failed"
+    assert "its worker died 3 times" in found["poison.png"]["error"]
+    assert files(tmp_path / "out").keys() == {"a.png"}
+
+
+@pytest.fixture
+def work(folders, narrow_bundle, tmp_path):
+    """Return a worker with batches of two, and a function that gives it the images of some numbers as a chunk."""
+    images, mask = folders
+    options = Options(MaskSource("file", mask), batch_size=2)
+    setup = Setup(narrow_bundle, open_bundle(narrow_bundle).digest, "auto", "cpu", 1, tmp_path, options)
+    worker = Worker(setup, start_run(tmp_path))
+
+    def start(*numbers):
+        jobs = [Job(images / f"{n}.png", Path(f"{n}.png"), tmp_path / f"{n}.png") for n in numbers]
+        tasks = [Task(job, Result(job.relative.name, job.relative.name, "failed"), None, False) for job in jobs]
+        return [json.loads(line) for line in worker({"task": [_row(task) for task in tasks]})["line"]]
+
+    return worker, start
+
+
+def test_a_worker_keeps_its_decoders_and_its_halved_batch(work, monkeypatch):
+    worker, start = work
+    real, opened = worker.runner.inpainter.run_networks, []
+
+    def run_networks(image, mask):
+        if len(image) > 1:
+            raise MemoryError
+        return real(image, mask)
+
+    enter = IsolatedDecoder.__enter__
+    monkeypatch.setattr(IsolatedDecoder, "__enter__", lambda decoder: opened.append(decoder) or enter(decoder))
+    monkeypatch.setattr(worker.runner.inpainter, "run_networks", run_networks)
+    first, second = start(0, 1), start(2, 3)
+    assert [line["say"] for line in first + second if "say" in line] == [
+        "out of memory with 2 faces a batch; going on with 1"
+    ]
+    assert [line["result"]["status"] for line in first + second if "result" in line] == ["done"] * 4
+    assert len(opened) == 1
+
+
+def test_what_no_other_chunk_will_fare_better_with_ends_the_run(work, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("showface.runtime.batch.journal.write_flushed", full)
+    assert [line for line in work[1](0) if "No space left on device; make room" in line.get("end", "")]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "threads", "device", "expected"),
+    [
+        ([(8, 0)], 2, "auto", (2, 0, 4)),
+        ([(8, 0), (3, 0)], None, "auto", (3, 0, 3)),
+        ([(8, 0), (0, 0)], None, "cpu", (8, 0, 1)),
+        ([(8, 2), (16, 0)], 2, "auto", (2, 1, 2)),
+        ([(2, 4)], None, "auto", (1, 1, 2)),
+        ([(8, 2), (16, 0)], 8, "cpu", (8, 0, 3)),
+    ],
+)
+def test_workers_fit_into_the_machines(nodes, threads, device, expected):
+    assert share(nodes, threads, device) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "threads", "words"),
+    [
+        ([(8, 0)], 16, "the largest has 8"),
+        ([(2, 1), (64, 0)], 4, "with a GPU has 4 CPUs.*the largest has 2"),
+        ([(0, 1)], None, "the largest has 0"),
+        ([], 1, "the largest has 0"),
+    ],
+)
+def test_a_worker_that_fits_nowhere_is_refused(nodes, threads, words):
+    with pytest.raises(UsageError, match=f"{words}.*smaller --threads"):
+        share(nodes, threads, "auto")
+
+
+def test_a_cluster_that_is_not_there_is_refused(folders, narrow_bundle, tmp_path):
+    run = command(folders, narrow_bundle, tmp_path / "out", "--cluster", "127.0.0.1:1")
+    result = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 2, result.stderr
+    assert "--cluster 127.0.0.1:1" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr

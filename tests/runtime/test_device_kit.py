@@ -1,0 +1,126 @@
+"""The edge kit holds what a device needs, checked, and equal contents make equal files."""
+
+import hashlib
+import sys
+import zipfile
+
+import pytest
+
+from showface.cli import main
+from showface.runtime.backends.tensorrt.sidecar import SIDECAR_SCHEMA, EngineFolder, Sidecar, read_engine, read_sidecar
+from showface.runtime.bundle import default_bundle, open_bundle
+from showface.runtime.device_kit import write_kit
+from showface.runtime.errors import UsageError
+from showface.runtime.stages import STAGES
+
+NAMES = [stage.name for stage in STAGES]
+
+
+ALWAYS = {"manifest.json", "golden.npz", "MODEL_CARD.md", "LICENSE-weights"}
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A copy of the default bundle with stand-ins for engines of two targets: packing does not deserialise them."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for path in default_bundle().iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    opened = open_bundle(folder)
+    for target in ("sm_86", "sm_120"):
+        engines = EngineFolder(opened, "tensorrt-rtx", target)
+        engines.path.mkdir(parents=True)
+        (engines.path / "timing-1.cache").write_bytes(b"not needed on a device")
+        for name in NAMES:
+            data = f"{name} for {target}".encode()
+            engines.engine(name).write_bytes(data)
+            sidecar = Sidecar(
+                SIDECAR_SCHEMA, name, "tensorrt-rtx", "1.7.1", target, "", False, (1, 1, 8), {}, "float32", {}, False,
+                3, None, opened.manifest.sha256[f"{name}.onnx"], hashlib.sha256(data).hexdigest(), len(data), 0.1,
+            )  # fmt: skip
+            engines.sidecar(name).write_text(sidecar.to_json())
+    return opened
+
+
+def names_in(path):
+    with zipfile.ZipFile(path) as archive:
+        return set(archive.namelist())
+
+
+def engine_names(target):
+    return {f"engines/tensorrt-rtx-{target}/{name}.{suffix}" for name in NAMES for suffix in ("engine", "json")}
+
+
+def test_a_kit_for_one_target_is_a_bundle_without_graphs(bundle, tmp_path):
+    kit = write_kit(bundle, tmp_path / "kit.zip", "tensorrt-rtx", ["sm_86"])
+    assert names_in(tmp_path / "kit.zip") == ALWAYS | engine_names("sm_86")
+    assert kit.size == (tmp_path / "kit.zip").stat().st_size
+    with zipfile.ZipFile(tmp_path / "kit.zip") as archive:
+        archive.extractall(tmp_path / "device")
+    device = open_bundle(tmp_path / "device")
+    assert device.digest == bundle.digest
+    folder = EngineFolder(device, "tensorrt-rtx", "sm_86")
+    for name in NAMES:
+        assert read_engine(folder, read_sidecar(folder, name)) == f"{name} for sm_86".encode()
+
+
+def test_what_goes_along(bundle, tmp_path):
+    graphs = {f"{name}.onnx" for name in NAMES}
+    write_kit(bundle, tmp_path / "all.zip")
+    assert names_in(tmp_path / "all.zip") >= engine_names("sm_86") | engine_names("sm_120")
+    assert not names_in(tmp_path / "all.zip") & graphs
+    write_kit(bundle, tmp_path / "with.zip", targets=["sm_120"], graphs=True)
+    assert names_in(tmp_path / "with.zip") == ALWAYS | graphs | engine_names("sm_120")
+    write_kit(open_bundle(), tmp_path / "plain.zip")
+    assert names_in(tmp_path / "plain.zip") == ALWAYS | graphs
+
+
+def test_equal_contents_make_equal_files(bundle, tmp_path):
+    for name in ("a.zip", "b.zip"):
+        write_kit(bundle, tmp_path / name)
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_nothing_is_overwritten_and_no_broken_file_is_packed(bundle, tmp_path):
+    output = tmp_path / "kit.zip"
+    output.write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"kit\.zip: exists already; give --overwrite"):
+        write_kit(bundle, output)
+    engine = EngineFolder(bundle, "tensorrt-rtx", "sm_86").engine("mrem")
+    engine.write_bytes(b"tampered")
+    with pytest.raises(UsageError, match=r"mrem\.engine: its hash differs"):
+        write_kit(bundle, output, overwrite=True)
+    assert output.read_bytes() == b"mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "kit.zip"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((None, ["sm_89"]), "no engines for sm_89; build them with: showface build .* --target sm_89"),
+        (("tensorrt", []), "no engines of tensorrt; build them with: showface build .* --backend tensorrt"),
+        (("openvino", []), "--backend openvino: use tensorrt or tensorrt-rtx"),
+    ],
+)
+def test_what_is_not_there_is_answered(bundle, tmp_path, arguments, named):
+    with pytest.raises(UsageError, match=named):
+        write_kit(bundle, tmp_path / "kit.zip", *arguments)
+    with pytest.raises(UsageError, match=r"give it the suffix \.zip"):
+        write_kit(bundle, tmp_path / "kit.tar")
+
+
+def test_the_command_line_and_info_of_an_unpacked_kit(bundle, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["showface"])
+    with pytest.raises(SystemExit) as ended:
+        main(["pack", str(bundle.folder), str(tmp_path / "kit.zip"), "--target", "sm_86"])
+    assert ended.value.code == 0
+    assert "engines of tensorrt-rtx for sm_86; " in capsys.readouterr().err
+    with zipfile.ZipFile(tmp_path / "kit.zip") as archive:
+        archive.extractall(tmp_path / "device")
+    with pytest.raises(SystemExit) as ended:
+        main(["info", str(tmp_path / "device")])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "its graph is not here" in printed
+    assert "tensorrt-rtx 1.7.1 for sm_86, batches 1/1/8" in printed

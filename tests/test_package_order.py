@@ -1,0 +1,61 @@
+"""The order of the packages: each imports only what stands before it, anywhere in its files."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ORDER = ("runtime", "training", "evaluation", "export", "calibration", "cli")
+# What is still against the order.
+OPEN = {("training", "cli")}
+
+
+def imported_packages(path):
+    """Return the package of this project that each import in a file names, with its line."""
+    here = path.relative_to(ROOT).parts
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = here[: len(here) - node.level]
+            modules = [".".join(["showface", *above, node.module or ""])]
+        else:
+            continue
+        for module in modules:
+            if module.startswith("showface."):
+                yield module.split(".")[1], node.lineno
+
+
+def files_of(package):
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    return files
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_a_package_imports_only_what_stands_before_it(package):
+    allowed = {*ORDER[: ORDER.index(package) + 1], *(other for own, other in OPEN if own == package)}
+    against = [
+        f"{path.relative_to(ROOT)}:{line} imports {other}"
+        for path in files_of(package)
+        for other, line in imported_packages(path)
+        if other not in allowed
+    ]
+    assert not against
+
+
+def test_every_package_has_its_place_in_the_order():
+    found = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert found == set(ORDER)
+
+
+def test_the_reader_finds_imports_of_every_form(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "runtime" / "batch" / "file.py"
+    path.parent.mkdir(parents=True)
+    lines = ["import showface.cli", "from showface import export", "def f():", "    from showface.training.loop import train"]
+    path.write_text("\n".join([*lines, "    from ..errors import ShowfaceError", "from . import journal", "import os"]))
+    assert [name for name, _ in imported_packages(path)] == ["cli", "export", "runtime", "training", "runtime"]

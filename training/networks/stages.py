@@ -1,0 +1,74 @@
+"""The model as the stage table cuts it: the module of each stage, and every tensor of the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from showface.runtime.stages import VARIANTS
+
+from ..config import NetworkConfig
+from .mdrnets import MDRNets
+
+
+class ParserStage(nn.Module):
+    """The parser up to its labels; training needs its logits, the chain does not."""
+
+    def __init__(self, parser: nn.Module) -> None:
+        super().__init__()
+        self.parser = parser
+
+    def forward(self, coarse_image: Tensor) -> Tensor:
+        """Return ``semantic_map`` [B, H, W] int32."""
+        return torch.argmax(self.parser(coarse_image), dim=1).to(torch.int32)
+
+
+def variant_of(config: NetworkConfig) -> str:
+    """Return the variant of the stage table that a network config builds."""
+    if config.memory.kind == "none":
+        return "no-memory"
+    if not config.mrem.mining:
+        return "no-mrem"
+    return "non-disentangled" if config.memory.kind == "shared" else "full"
+
+
+def stage_modules(model: MDRNets) -> dict[str, nn.Module]:
+    """Return the module of each stage; its arguments follow the stage table."""
+    modules: dict[str, nn.Module] = {"coarse": model.coarse, "parser": ParserStage(model.parser)}
+    modules["memory"] = model.memory.encoder if model.memory.bank is None else model.memory
+    if model.mrem is not None:
+        modules["mrem"] = model.mrem
+    modules["refiner"] = model.refiner
+    return modules
+
+
+@torch.no_grad()
+def reference_outputs(
+    model: MDRNets, image: Tensor, mask: Tensor, given: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return every tensor of the chain as PyTorch computes it, and the parser's margin.
+
+    Args:
+        model: in evaluation mode.
+        image: [B, 3, H, W] in [-1, 1].
+        mask: [B, 1, H, W], 1 in the hole.
+        given: tensors that replace the chain's own as soon as these are computed.
+    """
+    tensors: dict[str, Tensor] = {"image": image, "mask": mask}
+    modules = stage_modules(model)
+    for stage in VARIANTS[variant_of(model.config)]:
+        result = modules[stage.name](*(tensors[name] for name in stage.inputs))
+        outputs = result if isinstance(result, tuple) else (result,)
+        named = zip(stage.outputs, outputs, strict=True)
+        tensors.update({name: (given or {}).get(name, value) for name, value in named})
+    best = model.parser(tensors["coarse_image"]).topk(2, dim=1).values
+    tensors["semantic_margin"] = best[:, 0] - best[:, 1]
+    return tensors
+
+
+def numpy_reference(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Convert the tensors of :func:`reference_outputs` for the runtime's parity check."""
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
