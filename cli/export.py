@@ -9,6 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from showface.runtime.bundle import open_bundle
+from showface.runtime.errors import UsageError
+
 from .common import ImagesOption, MasksOption, app, load_extra
 from .parity import print_parity, real_faces
 
@@ -16,20 +19,51 @@ from .parity import print_parity, real_faces
 @app.command()
 def export(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of an assembled model.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Checkpoint of an assembled model; with --occluder also a bundle.")
+    ],
     bundle: Annotated[Path, typer.Argument(help="Folder to create.")],
     images: ImagesOption = None,
     masks: MasksOption = None,
     precision: Annotated[str, typer.Option(help="fp32, or fp16 around declared float32 islands.")] = "fp32",
+    occluder: Annotated[
+        Path | None, typer.Option(help="Checkpoint of the stage occluder, which finds what covers a face.")
+    ] = None,
 ) -> None:
-    """Trace a checkpoint to an ONNX bundle and prove that it equals PyTorch."""
+    """Trace a checkpoint to an ONNX bundle and prove that it equals PyTorch; or give a bundle an occluder."""
+    if checkpoint.is_dir():
+        _add_occluder(context, checkpoint, bundle, images, masks, occluder)
+        return
     exporter: Any = load_extra("showface.export.bundle", "export")
     reader: Any = load_extra("showface.training.checkpoint", "export")
     faces = real_faces(images, masks, reader.read_checkpoint(checkpoint).config.image_size)
-    report = exporter.export_bundle(checkpoint, bundle, faces, context.obj["threads"], precision)
+    report = exporter.export_bundle(checkpoint, bundle, faces, context.obj["threads"], precision, occluder)
     print_parity(report)
     if "float16" in report:
         _print_float16(report["float16"])
+
+
+def _add_occluder(
+    context: typer.Context,
+    source: Path,
+    destination: Path,
+    images: Path | None,
+    masks: Path | None,
+    occluder: Path | None,
+) -> None:
+    """Copy a bundle and give it another occluder."""
+    if occluder is None:
+        raise UsageError(
+            f"{source}: is a folder; name a checkpoint, or the occluder that this bundle gets (--occluder)"
+        )
+    adder: Any = load_extra("showface.export.occluder", "export")
+    opened = open_bundle(source)
+    faces = real_faces(images, masks, opened.manifest.image_size)
+    figures = adder.add_occluder(opened, occluder, destination, faces, context.obj["threads"])
+    print(
+        f"occluder ({figures['precision']}): max abs {figures['max_abs']:.2e}, p99 abs {figures['p99_abs']:.2e} "
+        f"against PyTorch over {figures['faces']} faces: passed; wrote {destination}"
+    )
 
 
 def _print_float16(report: dict[str, Any]) -> None:

@@ -36,13 +36,16 @@ def float16_parity(reference: Chain, candidate: Chain, faces: Faces) -> dict[str
         ``{"passed", "stages": {name: {"max_abs", "p99_abs", "agreement", "finite"}}, "chain": {"psnr_mean",
         "psnr_worst", "finite"}}``; PSNR in dB over the pixels of the hole, faces without a hole left out.
     """
-    errors: Errors = {session.stage.name: [] for session in candidate.sessions}
+    sessions = [*candidate.sessions, *([] if candidate.occluder is None else [candidate.occluder])]
+    errors: Errors = {session.stage.name: [] for session in sessions}
     agreement = dict.fromkeys(errors, 1.0)
     finite = dict.fromkeys((*errors, "chain"), True)
     psnr: list[float] = []
     for image, mask in _batches(faces):
         truth = reference.run(dict(zip(CHAIN_INPUTS, (image, mask), strict=True)))
-        for session in candidate.sessions:
+        if reference.occluder is not None:
+            truth.update(reference.occluder.run({key: truth[key] for key in reference.occluder.stage.inputs}))
+        for session in sessions:
             name = session.stage.name
             outputs = session.run({key: truth[key] for key in session.stage.inputs})
             for key, value in outputs.items():

@@ -92,8 +92,22 @@ class Inpainter:
         Raises:
             UsageError: the bundle's chain gives no access to its parser.
         """
-        for session in self.chain.sessions:
-            if session.stage.name == "parser":
-                with self._networks:
-                    return session.run({"coarse_image": image})["semantic_map"]
+        session = self.chain.session("parser")
+        if session is not None:
+            with self._networks:
+                return session.run({"coarse_image": image})["semantic_map"]
         raise UsageError("--mask-from class needs a bundle whose parser is a stage of its own; use the default bundle")
+
+    def find_occlusion(self, image: Array) -> NDArray[Any]:
+        """Return the occluder's probabilities ``occlusion`` [B, size, size] of prepared faces without holes.
+
+        Raises:
+            UsageError: the bundle has no occluder.
+        """
+        if self.chain.occluder is None:
+            raise UsageError(
+                "this bundle has no occluder to find what covers a face; use the default bundle, export one with an "
+                "occluder, or give masks"
+            )
+        with self._networks:
+            return self.chain.occluder.run({"image": image})["occlusion"][:, 0]

@@ -29,10 +29,23 @@ class Chain:
         sessions: of the stages, in order.
         description: what runs, where, and why, for people.
         device: ``cpu`` or ``cuda``.
+        occluder: finds what covers a face; None where the bundle has none.
     """
 
-    def __init__(self, sessions: Sequence[Session], description: str, device: Device = "cpu") -> None:
+    def __init__(
+        self, sessions: Sequence[Session], description: str, device: Device = "cpu", occluder: Session | None = None
+    ) -> None:
         self.sessions, self.description, self.device = sessions, description, device
+        self._occluder = [] if occluder is None else [occluder]
+
+    @property
+    def occluder(self) -> Session | None:
+        """What finds what covers a face; None where the bundle has none."""
+        return self._occluder[0] if self._occluder else None
+
+    def session(self, name: str) -> Session | None:
+        """Return the session of a stage of the chain, or of the occluder; None where there is none."""
+        return next((session for session in (*self.sessions, *self._occluder) if session.stage.name == name), None)
 
     @property
     def arithmetic(self) -> Mapping[str, str]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import UsageError
-from ..stages import Stage
+from ..stages import OCCLUDER, Stage
 from .chain import Chain, Tensors
 from .cuda_devices import cuda_device_count
 
@@ -111,7 +111,10 @@ def open_chain(bundle: Bundle, device: str = "auto", threads: int | None = None)
         sessions = [open_session(bundle.model(s), s, cuda_index, threads) for s in bundle.manifest.stages]
         where = "CPU" if cuda_index is None else f"CUDA device {cuda_index}"
         description = f"ONNX Runtime {ort.__version__} on {where} ({reason})"
-        return Chain(sessions, description, "cpu" if cuda_index is None else "cuda")
+        occluder = None
+        if OCCLUDER in bundle.manifest.graphs:
+            occluder = open_session(bundle.model(OCCLUDER), OCCLUDER, cuda_index, threads)
+        return Chain(sessions, description, "cpu" if cuda_index is None else "cuda", occluder)
 
     if device != "auto":
         cuda_index = parse_device(device)

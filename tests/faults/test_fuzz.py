@@ -15,6 +15,7 @@ from showface.runtime.errors import InputError, UsageError
 from showface.runtime.faces.landmarks import read_landmarks
 from showface.runtime.faces.masks import hole_from_mask
 from showface.runtime.images.codec import decode_photo, encode_photo
+
 from .malformed import WHOLE, face, saved
 
 SECONDS = 5.0  # for one input, far above what any needs

@@ -14,6 +14,7 @@ from PIL import Image
 
 from showface.runtime.batch.decoder_process import IsolatedDecoder
 from showface.runtime.errors import InputError
+
 from .malformed import DONE, FAILS, MASK, all_faults
 
 FAULTS = all_faults()

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ShowfaceError, UsageError
-from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT, TENSORS
+from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT, OCCLUDER, TENSORS
 from ..chain import Chain, Tensors
 from .device import Cuda
 from .engine import Engine
@@ -49,7 +49,7 @@ class DeviceChain(Chain):
     """The engines of a bundle on one device. Not for several threads at once; close it, or use it in a ``with``.
 
     Args:
-        engines: of the stages, in order.
+        engines: of the stages, in order, and of the occluder where there is one.
         shapes: of the bundle's tensors.
         cuda: the device.
         folder: where the engines came from.
@@ -91,9 +91,12 @@ class DeviceChain(Chain):
                 sessions.append(
                     EngineSession(engine.stage, engine.context, batches, shapes, cuda, self._compute, memory)
                 )
-            super().__init__(sessions, description, "cuda")
-            self._engine_sessions = sessions
-            stack.callback(sessions.clear)  # the contexts go before the memory that they were lent
+            stages = [session for session in sessions if session.stage != OCCLUDER]
+            occluder = [session for session in sessions if session.stage == OCCLUDER]
+            super().__init__(stages, description, "cuda")
+            self._engine_sessions, self._occluder = stages, occluder
+            for lent in (sessions, stages, occluder):
+                stack.callback(lent.clear)  # the contexts go before the memory that they were lent
             stack.callback(self.cuda.synchronize, self._compute)
             stack.callback(self.cuda.synchronize, self._copy)
             stack.callback(self.cuda.activate)  # the first call of the end, in whichever thread
@@ -106,7 +109,7 @@ class DeviceChain(Chain):
     @property
     def arithmetic(self) -> dict[str, str]:
         """The precision that each engine rounds in, by its sidecar."""
-        names = (stage.name for stage in self.folder.bundle.manifest.stages)
+        names = (stage.name for stage in self.folder.bundle.manifest.graphs)
         return {name: read_sidecar(self.folder, name).arithmetic for name in names}
 
     def _device_memory(self, stack: ExitStack, name: str) -> int:

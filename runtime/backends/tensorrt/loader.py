@@ -54,7 +54,7 @@ def check_engines(folder: EngineFolder, version: str, device: CudaDevice) -> Non
     Raises:
         UsageError: one is missing or does not match.
     """
-    for stage in folder.bundle.manifest.stages:
+    for stage in folder.bundle.manifest.graphs:
         sidecar = read_sidecar(folder, stage.name)
         check_sidecar(folder, sidecar, stage.name, version, device.target)
         if not fits_model(sidecar, device.name):
@@ -78,14 +78,14 @@ def open_folder(
     """
     manifest = folder.bundle.manifest
     shapes = Shapes(manifest.image_size, manifest.code_channels)
-    sidecars = [read_sidecar(folder, stage.name) for stage in manifest.stages]
+    sidecars = [read_sidecar(folder, stage.name) for stage in manifest.graphs]
     data = [read_engine(folder, sidecar) for sidecar in sidecars]
     runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
     if any(sidecar.version_compatible for sidecar in sidecars):
         runtime.engine_host_code_allowed = True  # such engines carry the runtime that they were built with
     engines = [
         load_engine(trt, runtime, one, folder, sidecar, stage, shapes, cuda_graph)
-        for one, sidecar, stage in zip(data, sidecars, manifest.stages, strict=True)
+        for one, sidecar, stage in zip(data, sidecars, manifest.graphs, strict=True)
     ]
     description = f"{folder.backend} {trt.__version__} on {device.name} (its engines for {folder.target} match)"
     return DeviceChain(engines, shapes, cuda, folder, description, cuda_graph)
