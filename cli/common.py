@@ -6,7 +6,7 @@ import importlib
 import logging
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.console import Console
 from showface.runtime.backends import Backend
 from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.version import __version__
+
+if TYPE_CHECKING:
+    from showface.runtime.faces.masks import MaskSource
 
 app = typer.Typer(
     help="Complete the hidden parts of aligned faces with MDRNets.",
@@ -31,6 +34,33 @@ BackendOption = Annotated[Backend, typer.Option("--backend", help="Inference bac
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="Real faces; default: the golden inputs.")]
+MaskFromOption = Annotated[
+    str,
+    typer.Option(
+        "--mask-from",
+        help="file, alpha, color:#RRGGBB, class:NAME,… (what the parser finds), occlusion (what covers the face), or "
+        "occlusion,class:NAME,….",
+    ),
+]
+MaskMarginOption = Annotated[
+    int, typer.Option("--mask-margin", min=0, max=64, help="By how many of 256 pixels what is found grows.")
+]
+ThresholdOption = Annotated[
+    float, typer.Option("--occlusion-threshold", help="Probability from which a pixel is covered.")
+]
+MinHoleOption = Annotated[float, typer.Option("--min-hole", help="Smallest occlusion, a share of the face's square.")]
+MaxHoleOption = Annotated[
+    float, typer.Option("--max-hole", help="A face whose found hole takes more of its square is left as it is.")
+]
+FailOnUncertainOption = Annotated[
+    bool, typer.Option("--fail-on-uncertain", help="Exit with 1 where a found mask is uncertain or too large.")
+]
+DetectorOption = Annotated[
+    Path | None, typer.Option("--face-detector", help="YuNet model for --align; default: $SHOWFACE_YUNET.")
+]
+LandmarksOption = Annotated[
+    Path | None, typer.Option("--landmarks", help="CSV or JSON of landmarks for --align, instead of a detector.")
+]
 MasksOption = Annotated[Path | None, typer.Option("--masks", help="Mask file, or folder of masks by stem.")]
 
 
@@ -51,6 +81,41 @@ def _options(
 ) -> None:
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING)
     context.obj = {"threads": threads, "verbose": verbose}
+
+
+def found_mask_source(
+    mask_from: str, masks: Path | None, margin: int, threshold: float, min_hole: float, max_hole: float
+) -> MaskSource:
+    """Return the mask source that the options describe.
+
+    Raises:
+        UsageError: they do not fit together.
+    """
+    from showface.runtime.faces.masks import mask_source
+    from showface.runtime.faces.occlusion import OcclusionSettings
+
+    try:
+        limits = OcclusionSettings(threshold, margin, min_hole, max_hole)
+    except ValueError as error:
+        raise UsageError(f"--occlusion-threshold, --min-hole, --max-hole: {error}") from error
+    return mask_source(mask_from, masks, margin, limits)
+
+
+def check_occluder(source: MaskSource, bundle: Path | None) -> None:
+    """Refuse, before any work, to look for occlusions without an occluder.
+
+    Raises:
+        UsageError: the bundle has none.
+    """
+    from showface.runtime.bundle import open_bundle
+
+    if source.kind == "occlusion":
+        opened = open_bundle(bundle)
+        if opened.manifest.occluder is None:
+            raise UsageError(
+                f"{opened.folder}: this bundle has no occluder for --mask-from occlusion; give it one with: showface "
+                "export BUNDLE OUT --occluder CHECKPOINT, or use --masks or --mask-from class:NAME"
+            )
 
 
 def check_writable(option: str, path: Path | None) -> None:

@@ -14,7 +14,26 @@ import typer
 from showface.runtime.backends import Backend
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 
-from .common import BackendOption, BundleOption, DeviceOption, MasksOption, app, check_picture, errors, load_extra
+from .common import (
+    BackendOption,
+    BundleOption,
+    DetectorOption,
+    DeviceOption,
+    FailOnUncertainOption,
+    LandmarksOption,
+    MaskFromOption,
+    MaskMarginOption,
+    MasksOption,
+    MaxHoleOption,
+    MinHoleOption,
+    ThresholdOption,
+    app,
+    check_occluder,
+    check_picture,
+    errors,
+    found_mask_source,
+    load_extra,
+)
 
 if TYPE_CHECKING:
     from .progress import Tally
@@ -26,18 +45,15 @@ def inpaint(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder (recursive).")],
     output: Annotated[Path, typer.Argument(help="A folder; for one image also an image name.")],
     masks: MasksOption = None,
-    mask_from: Annotated[
-        str, typer.Option(help="file, alpha, color:#RRGGBB, or class:NAME,… (what the parser finds).")
-    ] = "file",
-    mask_margin: Annotated[int, typer.Option(min=0, max=64, help="By how many of 256 pixels class: grows.")] = 6,
+    mask_from: MaskFromOption = "file",
+    mask_margin: MaskMarginOption = 6,
+    threshold: ThresholdOption = 0.5,
+    min_hole: MinHoleOption = 0.003,
+    max_hole: MaxHoleOption = 0.5,
     save_masks: Annotated[Path | None, typer.Option(help="Folder that gets the mask used for each image.")] = None,
     align: Annotated[bool, typer.Option("--align", help="Find the faces of any picture, and complete each.")] = False,
-    face_detector: Annotated[
-        Path | None, typer.Option(help="YuNet model for --align; default: $SHOWFACE_YUNET.")
-    ] = None,
-    landmarks: Annotated[
-        Path | None, typer.Option(help="CSV or JSON of landmarks for --align, instead of a detector.")
-    ] = None,
+    face_detector: DetectorOption = None,
+    landmarks: LandmarksOption = None,
     output_format: Annotated[str, typer.Option("--format", help="same, jpeg, png, webp, tiff or bmp.")] = "same",
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and lossy WebP outputs.")] = 95,
     bundle: BundleOption = None,
@@ -47,6 +63,7 @@ def inpaint(
     overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End the run at the first failure.")] = False,
     max_failures: Annotated[int | None, typer.Option(min=1, help="End the run after this many failures.")] = None,
+    fail_on_uncertain: FailOnUncertainOption = False,
     cluster: Annotated[str | None, typer.Option(help="Run on Ray: its address, or local.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of input, mask and result of each face.")] = None,
 ) -> None:
@@ -59,17 +76,17 @@ def inpaint(
     from showface.runtime.batch.run import process
     from showface.runtime.bundle import open_bundle
     from showface.runtime.faces.landmarks import find_detector
-    from showface.runtime.faces.masks import mask_source
     from showface.runtime.inpainter import Inpainter
 
     from .progress import Tally, printable, show_progress
 
     check_picture("--sheet", sheet)
-    mask_origin = mask_source(mask_from, masks, mask_margin)
+    mask_origin = found_mask_source(mask_from, masks, mask_margin, threshold, min_hole, max_hole)
+    check_occluder(mask_origin, bundle)
     if not align and (face_detector is not None or landmarks is not None):
         raise UsageError("--face-detector and --landmarks go with --align")
-    if sheet is not None and mask_origin.kind == "class" and save_masks is None:
-        raise UsageError("--sheet of class: masks needs --save-masks DIR, from which it takes them")
+    if sheet is not None and mask_origin.found and save_masks is None:
+        raise UsageError("--sheet of masks that are found needs --save-masks DIR, from which it takes them")
     _check_folders(save_masks, masks, source, output)
     suffix = suffix_of_format(output_format)
     detector = find_detector(face_detector) if align and landmarks is None else None
@@ -114,6 +131,8 @@ def inpaint(
                 kept.append(result)
     where = output if log is None else log
     errors.print(", ".join(f"{n} {status}" for status, n in tally.count.items()) + f"; see {printable(str(where))}")
+    if mask_origin.found:
+        errors.print(tally.found_line())
     broken = False
     if sheet is not None:
         try:
@@ -122,7 +141,7 @@ def inpaint(
             broken = True
             say(f"error: {error}")
     _end(caught, tally, limit)
-    if broken:
+    if broken or (fail_on_uncertain and tally.doubtful):
         raise typer.Exit(1)
 
 

@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, ShowfaceError, system_errors
 from ..faces.align import Square, cut_out, owners, square_of
-from ..faces.category_mask import add_region, category_region, region_of_square
 from ..faces.landmarks import Landmarks
 from ..faces.masks import Hole, Listing, hole_from_mask, hole_of
 from ..faces.tensors import Array, check_square, prepare
 from ..files import read_file
 from ..images.codec import Photo, Pixels
 from ..inpainter import Inpainter
+from .found_masks import find_hole
 from .inputs import Job
 from .options import Options
 from .results_log import Result, result_key
@@ -48,12 +49,14 @@ class Task:
 class Face:
     """One face that waits for its batch: ``image`` [3, size, size], ``mask`` [1, size, size].
 
-    ``square`` tells where it goes in an unaligned picture; None where the whole picture is the face.
+    ``square`` tells where it goes in an unaligned picture; None where the whole picture is the face. ``seen`` is the
+    face as it came, [3, size, size], kept where the completion is compared with it.
     """
 
     image: Array
     mask: Array
     square: Square | None
+    seen: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class Loaded:
     @property
     def weight(self) -> int:
         """Bytes that it holds."""
-        faces = sum(face.image.nbytes + face.mask.nbytes for face in self.faces)
+        faces = sum(face.image.nbytes * (1 if face.seen is None else 2) + face.mask.nbytes for face in self.faces)
         return self.photo.pixels.nbytes + self.hole.nbytes + faces + len(self.copy or b"")
 
 
@@ -133,22 +136,24 @@ class Reader:
             exists = job.output.is_symlink() or job.output.exists()
         if exists:
             if task.before is not None and self._is_done(job, result, task.before):
-                return replace(result, status="skipped", hole_ratio=task.before.hole_ratio)
+                return replace(result, status="skipped", hole_ratio=task.before.hole_ratio, mask=task.before.mask)
             if not task.replace:
                 raise InputError(f"{job.output}: exists and is not of an earlier run; add --overwrite to replace it")
         photo = self.decode(data, str(job.source))
-        squares = None
+        squares: list[Square] | None = None
+        note: dict[str, Any] = {"from": self.options.masks.kind}
         if mask_data is not None:
             mask = self.decode(mask_data, str(mask_file)).pixels
             hole = hole_from_mask(mask, photo.pixels.shape[:2], f"{mask_file} for {job.source}")
-        elif self.options.masks.kind == "class":
+        elif self.options.masks.found:
             squares = self._squares(photo, job)
-            hole = self._hole_of_categories(photo, squares)
+            hole, found = find_hole(photo.pixels, squares, self.inpainter, self.options.masks)
+            note = found.to_json()
         else:
             hole = hole_of(photo, self.options.masks, None, str(job.source))
         if self.find_faces is None:
             check_square(photo.pixels, str(job.source))
-        result = replace(result, hole_ratio=float(hole.mean()))
+        result = replace(result, hole_ratio=float(hole.mean()), mask=note)
         if not hole.any():
             same = job.output.suffix.lower() == job.source.suffix.lower()
             return Loaded(job, photo, hole, (), result, task.replace, data if same else None)
@@ -171,26 +176,15 @@ class Reader:
             raise InputError(f"{job.source}: no face was found; give its landmarks with --landmarks")
         return [square_of(landmarks, photo.pixels.shape[:2], str(job.source)) for landmarks in found]
 
-    def _hole_of_categories(self, photo: Photo, squares: list[Square] | None) -> Hole:
-        masks, size = self.options.masks, self.inpainter.image_size
-        hole: Hole = np.zeros(photo.pixels.shape[:2], np.bool_)
-
-        def region(pixels: Pixels) -> Hole:
-            image, _ = prepare(pixels, np.zeros(pixels.shape[:2], np.bool_), size, "face")
-            return category_region(self.inpainter.parse(image[None])[0], masks.categories, masks.margin)
-
-        if squares is None:
-            return region_of_square(region(photo.pixels), hole.shape[0])
-        for square in squares:
-            add_region(hole, region(cut_out(photo.pixels, hole, square, size)[0]), square)
-        return hole
-
     def _prepare(self, photo: Photo, hole: Hole, squares: list[Square] | None, name: str) -> tuple[Face, ...]:
         size = self.inpainter.image_size
 
         def face(pixels: Pixels, hidden: Hole, square: Square | None) -> Face:
             image, mask = prepare(pixels, hidden, size, name)
-            return Face(image, mask, square)
+            seen = None
+            if self.options.masks.kind == "occlusion":
+                seen, _ = prepare(pixels, np.zeros_like(hidden), size, name)
+            return Face(image, mask, square, seen)
 
         if squares is None:
             return (face(photo.pixels, hole, None),)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import DiskFullError, InputError, ShowfaceError
 from ..faces.align import blend, owners
+from ..faces.occlusion import barely_changed
 from ..faces.tensors import composite
 from ..files import write_errors
 from ..images.codec import Pixels, encode_photo, write_file
@@ -48,6 +49,8 @@ def store(finished: Finished, options: Options, journal: Journal | None) -> Resu
     started = time.monotonic()
     item = finished.item
     done = replace(item.result, status="done", seconds=round(item.result.seconds + finished.seconds, 4))
+    if done.mask is not None:
+        done = replace(done, mask=second_opinion(item, finished.completed, done.mask))
     try:
         data = item.copy if item.copy is not None else _encode(finished, options)
         if options.save_masks is not None:
@@ -67,6 +70,21 @@ def store(finished: Finished, options: Options, journal: Journal | None) -> Resu
     except Exception as error:  # whatever one file brings about, the others go on
         return replace(done, status="failed", error=f"{item.job.source}: {type(error).__name__}: {error}")
     return done
+
+
+def second_opinion(
+    item: Loaded, completed: Sequence[NDArray[Any] | InputError], note: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the note about a found mask, with a doubt where a completion hardly differs from what was there."""
+    pairs = [
+        (face, result)
+        for face, result in zip(item.faces, completed, strict=True)
+        if face.seen is not None and not isinstance(result, InputError)
+    ]
+    if any(barely_changed(face.seen, result, face.mask) for face, result in pairs if face.seen is not None):
+        doubt = "a part looks the same when it is completed: perhaps nothing covers the face there"
+        return {**note, "uncertain": True, "doubts": [*note.get("doubts", []), doubt]}
+    return note
 
 
 def _encode(finished: Finished, options: Options) -> bytes:

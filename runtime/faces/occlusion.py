@@ -22,6 +22,7 @@ CLOSE = 5  # pixels of gaps that are closed
 SMALLEST_GAP = 0.01  # share below which an island of face inside an occlusion is a part of it
 IN_FACE = 0.2  # share of an occlusion that must lie over the face
 DOUBTFUL = 0.8  # mean probability below which an occlusion is uncertain
+LEAST_CHANGE = 6.0  # mean Lab distance between a part and its completion below which it may have covered nothing
 NEAR_LIMIT = 0.8  # share of the largest hole from which on a face is uncertain
 
 # Where at least six in ten aligned faces show face: centre and half axes, as parts of the side (500 CelebA-HQ labels).
@@ -69,11 +70,13 @@ class Occlusion:
         hole: [S, S], True = covered, grown by the margin.
         parts: [S, S] int32, the number of the part before it grew, from 1; 0 = none.
         confidences: mean probability of each part.
+        missed: share of the square that is probably covered but belongs to no part: too unsure, too small or aside.
     """
 
     hole: Hole
     parts: NDArray[np.int32]
     confidences: tuple[float, ...]
+    missed: float
 
     @property
     def area(self) -> float:
@@ -123,7 +126,43 @@ def find_occlusion(probability: NDArray[np.float32], settings: OcclusionSettings
             continue
         parts[inside] = len(confidences) + 1
         confidences.append(float(probability[inside].mean()))
-    return Occlusion(grown(parts > 0, settings.margin), parts, tuple(confidences))
+    missed = float(((probability > settings.threshold) & zone & (parts == 0)).mean())
+    return Occlusion(grown(parts > 0, settings.margin), parts, tuple(confidences), missed)
+
+
+def doubts(occlusion: Occlusion, area: float, settings: OcclusionSettings) -> list[str]:
+    """Return what makes a found hole worth a look, in words; empty if nothing does.
+
+    Args:
+        occlusion: what was found.
+        area: share of the square that the whole hole covers.
+        settings: that it was found by.
+    """
+    found = []
+    if occlusion.confidence < DOUBTFUL:
+        found.append(f"the network is sure by {occlusion.confidence:.0%} only")
+    if occlusion.missed >= settings.min_hole:
+        found.append(f"{occlusion.missed:.1%} more may be covered")
+    if area > NEAR_LIMIT * settings.max_hole:
+        found.append(f"the hole takes {area:.0%}")
+    return found
+
+
+def barely_changed(seen: NDArray[np.float32], completed: NDArray[np.float32], mask: NDArray[np.float32]) -> bool:
+    """Tell whether the completion of a part of the hole looks like what was there: then nothing covered the face.
+
+    Args:
+        seen: [3, S, S] in [-1, 1], the face as it came.
+        completed: [3, S, S] in [-1, 1].
+        mask: [1, S, S], 1 = hole.
+    """
+    before, after = (
+        cv2.cvtColor(np.ascontiguousarray((image.transpose(1, 2, 0) + 1) / 2).clip(0, 1), cv2.COLOR_RGB2LAB)
+        for image in (seen, completed.astype(np.float32))
+    )
+    change = np.sqrt(((before - after) ** 2).sum(axis=2))
+    count, numbers = cv2.connectedComponents((mask[0] > 0).astype(np.uint8), connectivity=8)
+    return any(float(change[numbers == number].mean()) < LEAST_CHANGE for number in range(1, count))
 
 
 def grown(hole: Hole, margin: int) -> Hole:

@@ -1,0 +1,109 @@
+"""``showface masks``: find masks and show them, before anything is completed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from showface.runtime.backends import Backend
+from showface.runtime.errors import UsageError, system_errors
+
+from .common import (
+    BackendOption,
+    BundleOption,
+    DetectorOption,
+    DeviceOption,
+    FailOnUncertainOption,
+    LandmarksOption,
+    MaskFromOption,
+    MaskMarginOption,
+    MaxHoleOption,
+    MinHoleOption,
+    ThresholdOption,
+    app,
+    check_occluder,
+    check_picture,
+    check_writable,
+    errors,
+    found_mask_source,
+)
+
+
+@app.command()
+def masks(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder (recursive).")],
+    folder: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder that gets a mask for each image.")],
+    mask_from: MaskFromOption = "occlusion",
+    mask_margin: MaskMarginOption = 6,
+    threshold: ThresholdOption = 0.5,
+    min_hole: MinHoleOption = 0.003,
+    max_hole: MaxHoleOption = 0.5,
+    align: Annotated[bool, typer.Option("--align", help="Find the faces of any picture.")] = False,
+    face_detector: DetectorOption = None,
+    landmarks: LandmarksOption = None,
+    bundle: BundleOption = None,
+    backend: BackendOption = Backend.AUTO,
+    device: DeviceOption = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace masks that were edited, too.")] = False,
+    fail_on_uncertain: FailOnUncertainOption = False,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Contact sheet, the doubtful ones first; default: MASKS-review.jpg.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write a line about each mask to this file.")] = None,
+) -> None:
+    """Find the masks of faces and show them; edit them, then: showface inpaint INPUT OUTPUT --masks MASKS."""
+    from showface.runtime.batch.inputs import plan_jobs
+    from showface.runtime.batch.options import Alignment, Options
+    from showface.runtime.batch.review import check_review, find_masks, write_review
+    from showface.runtime.faces.landmarks import find_detector
+    from showface.runtime.inpainter import Inpainter
+
+    from .progress import Tally, printable, show_progress
+
+    if mask_from == "file":
+        raise UsageError(
+            "--mask-from file: these masks are there already; use occlusion, class:NAME, alpha or color:#…"
+        )
+    origin = found_mask_source(mask_from, None, mask_margin, threshold, min_hole, max_hole)
+    check_occluder(origin, bundle)
+    if not align and (face_detector is not None or landmarks is not None):
+        raise UsageError("--face-detector and --landmarks go with --align")
+    sheet = sheet or folder.with_name(f"{folder.name}-review.jpg")
+    detector = find_detector(face_detector) if align and landmarks is None else None
+    alignment = Alignment(detector, landmarks) if align else None
+    options = Options(origin, overwrite=overwrite, alignment=alignment, save_masks=folder)
+
+    def say(text: str) -> None:
+        errors.print(printable(text))
+
+    if folder.suffix and source.is_file() and not folder.is_dir():
+        raise UsageError(f"{folder}: MASKS is a folder, also for one image; give a name without a suffix")
+    jobs = plan_jobs(source, folder, None, ".png", True, say)
+    check_review(sheet, len(jobs))
+    with system_errors(UsageError, folder, "cannot be made"):
+        folder.mkdir(parents=True, exist_ok=True)
+    check_picture("--sheet", sheet)
+    check_writable("--json", json_file)
+    inpainter = Inpainter.from_bundle(bundle, device, context.obj["threads"], backend)
+    say(f"using {inpainter.chain.description}")
+    tally, results = Tally(len(jobs)), []
+    with show_progress(tally) as display:
+        for result in find_masks(jobs, inpainter, options):
+            display(result)
+            results.append(result)
+    if json_file is not None:
+        with system_errors(UsageError, json_file, "cannot be written"):
+            json_file.write_text("".join(json.dumps(asdict(r)) + "\n" for r in results), encoding="utf-8")
+    write_review(sheet, jobs, results)
+    errors.print(
+        f"{tally.found_line()}, {tally.count['failed']} failed; see {printable(str(sheet))}".replace(
+            "completed", "with a mask"
+        ).replace("(copied)", "(empty mask)")
+    )
+    if tally.count["failed"] or (fail_on_uncertain and tally.doubtful):
+        raise typer.Exit(1)
