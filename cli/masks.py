@@ -66,9 +66,7 @@ def masks(
     from .progress import Tally, printable, show_progress
 
     if mask_from == "file":
-        raise UsageError(
-            "--mask-from file: these masks are there already; use occlusion, class:NAME, alpha or color:#…"
-        )
+        raise UsageError("--mask-from file: such masks are there already; use occlusion, class:NAME, alpha or color:#…")
     origin = found_mask_source(mask_from, None, mask_margin, threshold, min_hole, max_hole)
     check_occluder(origin, bundle)
     if not align and (face_detector is not None or landmarks is not None):
@@ -100,10 +98,7 @@ def masks(
         with system_errors(UsageError, json_file, "cannot be written"):
             json_file.write_text("".join(json.dumps(asdict(r)) + "\n" for r in results), encoding="utf-8")
     write_review(sheet, jobs, results)
-    errors.print(
-        f"{tally.found_line()}, {tally.count['failed']} failed; see {printable(str(sheet))}".replace(
-            "completed", "with a mask"
-        ).replace("(copied)", "(empty mask)")
-    )
+    found = tally.found_line("with a mask", "empty mask")
+    errors.print(f"{found}; {tally.count['failed']} failed; see {printable(str(sheet))}")
     if tally.count["failed"] or (fail_on_uncertain and tally.doubtful):
         raise typer.Exit(1)

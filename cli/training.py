@@ -42,7 +42,7 @@ def _set_threads(context: typer.Context) -> None:
 @app.command()
 def train(
     context: typer.Context,
-    stage: Annotated[str, typer.Argument(help="parser, layout, coarse, reconstruction, mdrnet; or all.")],
+    stage: Annotated[str, typer.Argument(help="parser, layout, coarse, reconstruction, mdrnet, occluder; or all.")],
     config: TrainConfigOption,
     data: DataOption = Path(),
     output: Annotated[Path | None, typer.Option(help="Default: runs/STAGE; runs for all.")] = None,
@@ -62,11 +62,15 @@ def train(
     loop.train(stage, run, data, output or Path("runs") / stage, resume, fabric)
 
 
-@app.command()
+evaluate_app = typer.Typer(invoke_without_command=True)
+app.add_typer(evaluate_app, name="evaluate")
+
+
+@evaluate_app.callback()
 def evaluate(
     context: typer.Context,
-    images: TestImagesOption,
-    masks: TestMasksOption,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of aligned faces.")] = None,
+    masks: Annotated[Path | None, typer.Option("--masks", help="Folder of ratio bins (00-10 …), white = hole.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Measure this bundle.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Measure this checkpoint.")] = None,
     results: Annotated[Path | None, typer.Option(help="Measure DIR/<bucket>/<stem>.png of any other method.")] = None,
@@ -77,7 +81,11 @@ def evaluate(
     json_file: JsonOption = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the best, median and worst faces.")] = None,
 ) -> None:
-    """Measure L1 %, PSNR, SSIM and a Fréchet distance per bucket of hole ratio (paper's Table 1)."""
+    """Measure L1 %, PSNR, SSIM and a Fréchet distance per bucket of hole ratio (paper's Table 1); or: occluder."""
+    if context.invoked_subcommand is not None:
+        return
+    if images is None or masks is None:
+        raise UsageError("give the faces and their masks: --images DIR --masks DIR")
     check_writable("--json", json_file)
     check_picture("--sheet", sheet)
     evaluation: Any = load_extra("showface.evaluation.quality.evaluate", "train")
