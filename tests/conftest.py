@@ -23,7 +23,7 @@ from showface.training.config import (
 )
 from showface.training.networks.mdrnets import MDRNets
 
-pytest_plugins = ["fixtures.training"]
+pytest_plugins = ["fixtures.occluder", "fixtures.training"]
 
 SIZE = 256  # of the networks
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
