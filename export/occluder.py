@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
-import shutil
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +18,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from showface.evaluation.parity.accumulate import TensorTally
 from showface.evaluation.parity.tolerances import failures_of, tolerance_of
 from showface.runtime.backends.onnxruntime import open_session
-from showface.runtime.bundle import GOLDEN_FILE, MANIFEST_FILE, Bundle
+from showface.runtime.bundle import GOLDEN_FILE, Bundle, check_new, write_bundle
 from showface.runtime.device_kit import TERMS
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
+from showface.runtime.files import atomic_folder
 from showface.runtime.stages import OCCLUDER
 from showface.runtime.version import __version__
 from showface.training.checkpoint import occluder_from_checkpoint
@@ -75,6 +73,11 @@ def folded(network: nn.Module) -> nn.Module:
     return network
 
 
+def trace_occluder(finder: Finder, config: NetworkConfig) -> ModelProto:
+    """Return the occluder's float32 graph, its weights stored as float16."""
+    return export_stage(finder.module, OCCLUDER, config, half_weights=True)
+
+
 def add_occluder(
     source: Bundle,
     checkpoint: Path,
@@ -100,13 +103,11 @@ def add_occluder(
         UsageError: the checkpoint is broken, or the destination exists or cannot be written.
         ShowfaceError: the graph differs from PyTorch; nothing is left behind.
     """
-    if destination.exists():
-        raise UsageError(f"{destination}: exists already; remove it or choose another folder")
+    check_new(destination)
     finder, manifest = open_occluder(checkpoint), source.manifest
     chain = {manifest.precision[stage.name] for stage in manifest.stages}
     precision = "float16" if chain == {"float16"} else "float32"
-    config = NetworkConfig(image_size=manifest.image_size)
-    proto = export_stage(finder.module, OCCLUDER, config, half_weights=True)
+    proto = trace_occluder(finder, NetworkConfig(image_size=manifest.image_size))
     if precision == "float16":
         proto = convert_to_float16(proto, ISLANDS[OCCLUDER.name], OCCLUDER.name)
         assert_float16(proto, OCCLUDER.name)
@@ -121,12 +122,14 @@ def add_occluder(
     changed = replace(
         manifest,
         precision={**manifest.precision, OCCLUDER.name: precision},
-        sha256={name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
         versions={**manifest.versions, "showface": __version__, "torch": version("torch"), "onnx": version("onnx")},
         occluder={"checkpoint_sha256": finder.sha256},
     )
-    files |= {name: path.read_bytes() for name in TERMS if (path := source.folder / name).is_file()}
-    _write(destination, {**files, MANIFEST_FILE: changed.to_json().encode()})
+    with system_errors(UsageError, destination, "cannot be written"), atomic_folder(destination) as folder:
+        write_bundle(folder, changed, files)
+        for name in TERMS:
+            if (source.folder / name).is_file():
+                (folder / name).write_bytes((source.folder / name).read_bytes())
     return {"precision": precision, **{name: figures[name] for name in ("max_abs", "p99_abs", "faces")}}
 
 
@@ -157,16 +160,3 @@ def _golden(source: Bundle, module: OccluderStage) -> bytes:
     tensors: dict[str, Any] = golden
     np.savez_compressed(buffer, **tensors)
     return buffer.getvalue()
-
-
-def _write(destination: Path, files: dict[str, bytes]) -> None:
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
-    with system_errors(UsageError, destination, "cannot be written"):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            for name, data in files.items():
-                (temporary / name).write_bytes(data)
-            os.replace(temporary, destination)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)

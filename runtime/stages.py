@@ -31,7 +31,11 @@ class Tensor:
     description: str
 
     def resolve(self, batch: int, image_size: int, channels: int) -> tuple[int, ...]:
-        """Return the concrete shape for a batch, an image side and a number of code channels."""
+        """Return the concrete shape for a batch, an image side and a number of code channels.
+
+        >>> TENSORS["guidance"].resolve(2, 256, 64)
+        (2, 64, 64, 64)
+        """
         known = {"B": batch, "H": image_size, "h": image_size // 4, "n": len(CATEGORIES), "c": channels}
         return tuple(d if isinstance(d, int) else known[d] for d in self.shape)
 
@@ -83,6 +87,8 @@ OCCLUDER = Stage("occluder", ("image",), ("occlusion",))
 
 CHAIN_INPUTS = ("image", "mask")
 CHAIN_OUTPUT = "completed_image"
+LABELS = "semantic_map"
+MARGIN = "semantic_margin"  # [B, H, W], the parser's lead of the best label over the second best; of no stage
 
 
 def graphs_of(variant: str, names: Iterable[str]) -> tuple[Stage, ...]:

@@ -87,7 +87,7 @@ def float_figures(reference: Array, candidate: Array) -> FloatFigures:
 
     Args:
         reference: any shape.
-        candidate: of the same shape.
+        candidate: array of the same shape.
 
     Raises:
         ValueError: the shapes differ.
@@ -129,7 +129,7 @@ def label_figures(reference: Array, candidate: Array, margin: Array | None) -> L
 
     Args:
         reference: [...] integers.
-        candidate: of the same shape.
+        candidate: array of the same shape.
         margin: of the same shape, the reference's lead of its best label over the second; None where unknown.
 
     Raises:
@@ -157,7 +157,7 @@ def hole_figures(reference: Array, candidate: Array, mask: Array) -> tuple[float
 
     Args:
         reference: [3, H, W] in [-1, 1].
-        candidate: of the same shape.
+        candidate: array of the same shape.
         mask: [1, H, W], 1 = hole.
 
     Returns:

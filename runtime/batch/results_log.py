@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from ..errors import ShowfaceError, UsageError, system_errors
-from ..lock import lock_file
+from ..files import lock_file
 
 RESULTS_FILE = "results.jsonl"
 Status = Literal["done", "skipped", "failed"]

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from ..errors import DiskFullError, ShowfaceError, UsageError, system_errors
 from ..faces.masks import Hole
+from ..files import write_flushed
 from ..images.codec import Pixels, encode_photo, read_photo, write_file
 from ..inpainter import Inpainter
 from .contact_sheet import SIDES, TILE, tile
-from .inputs import Job
+from .item import Item
 from .options import Options
-from .read_input import Loaded, Task
+from .read_input import InputReaders
 from .results_log import Result
-from .run import reader_factory
-from .saved_masks import key_of_mask, save_mask
+from .run import unknown
+from .write_output import key_of_mask, save_mask
 
 COLUMNS = 6
 CAPTION = 34  # pixels
@@ -29,15 +30,15 @@ INK = 30
 
 
 def find_masks(
-    jobs: Sequence[Job], inpainter: Inpainter, options: Options, stopped: Callable[[], bool] = lambda: False
+    items: Sequence[Item], inpainter: Inpainter, options: Options, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[Result]:
-    """Write the mask of every image; a job that fails does not touch the others.
+    """Write the mask of every image; an item that fails does not touch the others.
 
     Args:
-        jobs: whose outputs are the masks, PNG files.
+        items: whose outputs are the masks, PNG files.
         inpainter: whose networks find occlusions and categories.
-        options: of the run; ``save_masks`` is the folder of the masks.
-        stopped: asked before each job.
+        options: what is looked for; ``save_masks`` is the folder of the masks.
+        stopped: asked before each item.
 
     Yields:
         Each result; ``done`` where the mask was written.
@@ -45,24 +46,23 @@ def find_masks(
     Raises:
         DiskFullError: nothing can be written any more.
     """
-    folder = options.save_masks
-    assert folder is not None
-    with reader_factory(options)(inpainter) as reader:
-        for job in jobs:
+    with InputReaders(options).open(inpainter) as reader:
+        for item in items:
             if stopped():
                 return
-            unknown = Result(job.relative.as_posix(), job.output.name, "failed")
             # A mask that nobody has touched since it was found may be found anew; an edited one is the user's.
-            mine = options.overwrite or key_of_mask(job.output) is not None
-            found = reader.load(Task(job, unknown, None, mine))
-            yield _saved(found, options, folder) if isinstance(found, Loaded) else found
+            mine = options.overwrite or key_of_mask(item.output) is not None
+            found = reader.read(replace(item, result=unknown(item), replace=mine))
+            yield found.result if found.final else _saved(found, options)
 
 
-def _saved(found: Loaded, options: Options, folder: Path) -> Result:
-    result = replace(found.result, status="done")
+def _saved(item: Item, options: Options) -> Result:
+    result = replace(item.result, status="done")
+    assert options.save_masks is not None
+    assert item.hole is not None
+    assert result.key is not None
     try:
-        assert result.key is not None
-        save_mask(found.hole, result.key, folder, found.job, options.overwrite)
+        save_mask(item.hole, result.key, options.save_masks, item, options.overwrite, write_flushed)
     except DiskFullError:
         raise
     except ShowfaceError as error:
@@ -78,25 +78,25 @@ def doubt_of(result: Result) -> float:
     return float(bool(note.get("uncertain"))) + float(bool(note.get("too_large"))) + unsure
 
 
-def write_review(path: Path, jobs: Sequence[Job], results: Sequence[Result]) -> None:
+def write_review(path: Path, items: Sequence[Item], results: Sequence[Result]) -> None:
     """Write a contact sheet of the found masks, red over the photographs, the most doubtful first.
 
     Args:
         path: of the picture; its suffix decides the format.
-        jobs: of the run.
+        items: of the run.
         results: of the run; those that failed are left out.
 
     Raises:
         InputError: an image or a mask cannot be read any more.
         UsageError: the picture cannot be written.
     """
-    by_input = {job.relative.as_posix(): job for job in jobs}
+    by_input = {item.relative.as_posix(): item for item in items}
     shown = sorted((r for r in results if r.status != "failed"), key=lambda r: (-doubt_of(r), r.input.split("/")))
     tiles = []
     for result in shown:
-        job = by_input[result.input]
-        hole = read_photo(job.output).pixels > 0
-        tiles.append(_captioned(_overlay(read_photo(job.source).pixels, hole), result))
+        item = by_input[result.input]
+        hole = read_photo(item.output).pixels > 0
+        tiles.append(_captioned(_overlay(read_photo(item.source).pixels, hole), result))
     if not tiles:
         return
     tiles.extend([np.full_like(tiles[0], 255)] * (-len(tiles) % COLUMNS))
