@@ -24,9 +24,9 @@ from showface.runtime.stages import CATEGORIES
 from .config import NetworkConfig, ReconstructionConfig
 from .config_reader import config_from_dict
 from .networks.mdrnets import MDRNets
-from .networks.occluder import Occluder
 from .networks.reconstruction import ReconstructionNetwork
-from .occluder_config import OccluderConfig
+from .occluder.config import OccluderConfig
+from .occluder.network import Occluder
 from .run_files import write_whole
 
 SCHEMA_VERSION = 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .occluder_config import OccluderConfig, OcclusionConfig
+from .occluder.config import OccluderConfig, OcclusionConfig
 
 
 @dataclass(frozen=True, slots=True)

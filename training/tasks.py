@@ -19,7 +19,7 @@ from .config import TrainConfig
 from .data.augment import Sample
 from .networks.backbone import load_backbone
 from .networks.reconstruction import ReconstructionNetwork
-from .occluder_task import OccluderTask
+from .occluder.task import OccluderTask
 from .task import Outcome, Task, with_layout
 
 

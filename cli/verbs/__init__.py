@@ -9,8 +9,7 @@ from .benchmark import benchmark
 from .build import build
 from .calibrate import calibrate
 from .diagnose import diagnose
-from .evaluate import evaluate
-from .evaluate_occluder import evaluate_occluder
+from .evaluate import evaluate, evaluate_occluder
 from .export import export
 from .info import info
 from .inpaint import inpaint

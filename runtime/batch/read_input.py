@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import InputError, ShowfaceError, system_errors
 from ..faces.align import Square, cut_out, owners, square_of
+from ..faces.found_masks import find_hole
 from ..faces.landmarks import DetectedFaces, FaceFinder, FindFaces, GivenFaces, find_detector, read_landmarks
 from ..faces.masks import Hole, Listing, hole_from_mask, hole_of, list_masks
 from ..faces.tensors import check_square
@@ -21,7 +22,6 @@ from ..files import read_file
 from ..images.codec import Photo, Pixels
 from ..images.decoder_process import IsolatedDecoder
 from ..inpainter import Inpainter
-from .found_masks import find_hole
 from .item import Item, PreparedFace
 from .options import Alignment, Options
 from .results_log import result_key

@@ -39,7 +39,7 @@ class Result:
         seconds: spent on this input; its share of the batch included.
         key: digest of image, mask, bundle and options; decides what is already done.
         mask: where the hole comes from (``from``); of a hole that the networks found, see
-            :class:`~showface.runtime.batch.found_masks.MaskNote`.
+            :class:`~showface.runtime.faces.found_masks.MaskNote`.
     """
 
     input: str

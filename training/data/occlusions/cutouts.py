@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from showface.runtime.errors import UsageError
 
-from ...occluder_config import CutoutConfig, OcclusionConfig
+from ...occluder.config import CutoutConfig, OcclusionConfig
 
 SUFFIXES = (".webp", ".png")
 LONGEST = 288  # pixels of the longer side in memory: more than a cut-out ever covers of a face of 256

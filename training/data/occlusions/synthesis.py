@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import CATEGORIES
 
-from ...occluder_config import OcclusionConfig, ShareConfig
+from ...occluder.config import OcclusionConfig, ShareConfig
 from ..labels import LabelFile, LabelMap, read_labels
 from ..sources import read_face
 from . import negatives

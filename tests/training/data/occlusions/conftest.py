@@ -14,7 +14,7 @@ from showface.training.config import (
     TrainConfig,
     ValidationConfig,
 )
-from showface.training.occluder_config import CutoutConfig, OcclusionConfig
+from showface.training.occluder.config import CutoutConfig, OcclusionConfig
 
 SIZE = 64
 

@@ -6,7 +6,7 @@ import pytest
 
 from showface.runtime.errors import UsageError
 from showface.training.data.occlusions.cutouts import LONGEST, read_cutout, read_cutouts
-from showface.training.occluder_config import CutoutConfig, OcclusionConfig
+from showface.training.occluder.config import CutoutConfig, OcclusionConfig
 
 
 def disc(side, colour=(30, 160, 90)):

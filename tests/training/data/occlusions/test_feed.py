@@ -8,7 +8,7 @@ import torch
 
 from showface.runtime.errors import UsageError
 from showface.training.data.occlusions.feed import open_occlusion_feed, open_synthesis
-from showface.training.occluder_config import ShareConfig
+from showface.training.occluder.config import ShareConfig
 
 CPU = torch.device("cpu")
 

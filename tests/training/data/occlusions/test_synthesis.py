@@ -21,7 +21,7 @@ from showface.training.data.occlusions.layers import (
     recoloured,
 )
 from showface.training.data.occlusions.synthesis import share_table
-from showface.training.occluder_config import ShareConfig
+from showface.training.occluder.config import ShareConfig
 
 POSITIVE = ("hand", "mask", "sunglasses", "object", "microphone", "cloth", "shape")
 NEGATIVE = ("nothing", "light", "paint", "other_face", "outside")

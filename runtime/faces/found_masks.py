@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..faces.align import Square, cut_out
-from ..faces.category_mask import add_region, category_region, region_of_square
-from ..faces.masks import Hole, MaskSource
-from ..faces.occlusion import doubts, find_occlusion
-from ..faces.tensors import prepare
 from ..images.codec import Pixels
-from ..inpainter import Inpainter
+from .align import Square, cut_out
+from .category_mask import add_region, category_region, region_of_square
+from .masks import Hole, MaskSource
+from .occlusion import doubts, find_occlusion
+from .tensors import prepare
+
+if TYPE_CHECKING:
+    from ..inpainter import Inpainter
 
 
 @dataclass(frozen=True, slots=True)

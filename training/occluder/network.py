@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..occluder_config import OccluderConfig
-from .parser import (
+from ..networks.parser import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     INVERTED_RESIDUALS,
@@ -21,6 +20,7 @@ from .parser import (
     InvertedResidual,
     conv_norm,
 )
+from .config import OccluderConfig
 
 SKIPS = {1: 16, 3: 24, 6: 32}  # channels after the last block at strides 2, 4 and 8
 DEEPEST = 96  # channels at stride 16

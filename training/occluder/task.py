@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import TrainConfig
-from .data.dataset import Feed
-from .data.occlusions.feed import open_occlusion_feed
-from .data.occlusions.layers import COVERED, UNCOUNTED
-from .networks.backbone import load_encoder
-from .networks.occluder import Occluder
-from .task import Outcome, Task
+from ..config import TrainConfig
+from ..data.dataset import Feed
+from ..data.occlusions.feed import open_occlusion_feed
+from ..data.occlusions.layers import COVERED, UNCOUNTED
+from ..networks.backbone import load_encoder
+from ..task import Outcome, Task
+from .network import Occluder
 
 BOUNDARY_WEIGHT = 3.0  # of the pixels along an outline: there the hole is decided
 BOUNDARY_REACH = 3  # pixels on either side of it
