@@ -1,4 +1,4 @@
-"""``showface evaluate``: how good a model is, beside other methods; and whether an occluder finds what covers a face."""
+"""``showface evaluate``: how good a model is beside other methods, and whether its occluder finds what covers faces."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ import pytest
 from fixtures.occluder import cover
 from PIL import Image
 
-from showface.runtime.batch.inputs import plan_jobs
+from showface.runtime.batch.inputs import plan_items
 from showface.runtime.batch.options import Alignment, Options
 from showface.runtime.batch.results_log import parse_result
 from showface.runtime.batch.review import doubt_of, find_masks, write_review
-from showface.runtime.batch.run import process
+from showface.runtime.batch.run import complete_folder
 from showface.runtime.errors import UsageError
 from showface.runtime.faces.align import TEMPLATE
 from showface.runtime.faces.masks import MaskSource, mask_source
@@ -42,8 +42,8 @@ def images(tmp_path, faces):
 
 def run(inpainter, images, output, masks=OCCLUSION, **options):
     output.mkdir(exist_ok=True)
-    jobs = plan_jobs(images, output, None)
-    results = process(jobs, inpainter, Options(masks, batch_size=2, **options), output / "results.jsonl")
+    items = plan_items(images, output, None)
+    results = complete_folder(items, inpainter, Options(masks, batch_size=2, **options), output / "results.jsonl")
     return {result.input: result for result in results}
 
 
@@ -133,7 +133,7 @@ def test_a_completion_that_changes_nothing_is_uncertain(inpainter, images, tmp_p
     seen, order = {"c": inpainter_image(images / "covered.png")[0]}, ["c"]
     (images / "clean.png").unlink()
     (images / "huge.png").unlink()
-    monkeypatch.setattr(inpainter, "run_networks", unchanged)
+    monkeypatch.setattr(inpainter, "run", unchanged)
     note = run(inpainter, images, tmp_path / "out")["covered.png"].mask
     assert note["uncertain"]
     assert "looks the same" in note["doubts"][-1]
@@ -173,10 +173,10 @@ def test_a_line_with_another_kind_of_note_is_passed_over():
 
 
 def review(inpainter, images, folder, **options):
-    jobs = plan_jobs(images, folder, None, ".png", True)
+    items = plan_items(images, folder, None, ".png", True)
     folder.mkdir(exist_ok=True)
-    results = list(find_masks(jobs, inpainter, Options(OCCLUSION, save_masks=folder, **options)))
-    return jobs, {result.input: result for result in results}
+    results = list(find_masks(items, inpainter, Options(OCCLUSION, save_masks=folder, **options)))
+    return items, {result.input: result for result in results}
 
 
 def test_masks_are_written_for_review_and_completed_from_after_an_edit(inpainter, images, tmp_path):
@@ -206,7 +206,7 @@ def test_an_edited_mask_is_not_overwritten(inpainter, images, tmp_path):
     _, results = review(inpainter, images, folder)
     assert results["covered.png"].status == "done"  # untouched since it was found
     assert results["clean.png"].status == "failed"
-    assert "--overwrite" in results["clean.png"].error
+    assert "overwrite" in results["clean.png"].error
     assert (pixels(folder / "clean.png") == 255).all()
     _, results = review(inpainter, images, folder, overwrite=True)
     assert results["clean.png"].status == "done"
@@ -217,9 +217,9 @@ def test_the_sheet_shows_the_doubtful_ones_first(inpainter, images, tmp_path, fa
     from showface.runtime.batch.contact_sheet import tile
 
     folder = tmp_path / "masks"
-    jobs, results = review(inpainter, images, folder)
+    items, results = review(inpainter, images, folder)
     assert doubt_of(results["huge.png"]) > 1 > doubt_of(results["covered.png"]) >= doubt_of(results["clean.png"])
-    write_review(tmp_path / "sheet.png", jobs, list(results.values()))
+    write_review(tmp_path / "sheet.png", items, list(results.values()))
     sheet = pixels(tmp_path / "sheet.png")
     np.testing.assert_array_equal(sheet[:160, :160], tile(pixels(images / "huge.png")))  # left as it is: no red
     clean, covered = sheet[:160, 160:320], sheet[:160, 320:480].astype(int)  # equally certain: by name

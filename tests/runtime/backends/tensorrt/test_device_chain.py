@@ -65,6 +65,23 @@ def test_the_chain_equals_onnx_runtime(make_rig, chain_inputs, cuda_graph):
     assert rig.cuda.leaks() == []
 
 
+def test_the_occluder_runs_beside_the_chain(make_rig, green_bundle, chain_inputs):
+    rig = make_rig(green_bundle)
+    image, mask = batch_of(chain_inputs, 5)
+    reference = open_chain(rig.bundle, "cpu", 1)
+    wanted = reference.occluder.run({"image": image})["occlusion"]
+    with open_rig(rig) as chain:
+        assert [session.stage.name for session in chain.sessions] == [s.name for s in rig.bundle.manifest.stages]
+        np.testing.assert_array_equal(chain.occluder.run({"image": image})["occlusion"], wanted)
+        context = rig.engines["occluder"].contexts[0]
+        context.batches_run.clear()
+        np.testing.assert_array_equal(chain.complete(image, mask), reference.complete(image, mask))
+        assert context.batches_run == []  # completing does not look for occlusions
+        assert "occluder" in chain.arithmetic
+    assert chain.occluder is None
+    assert rig.cuda.leaks() == []
+
+
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 8, 11, 17])
 def test_a_batch_beyond_the_profile_is_split(quick_rig, chain_inputs, count):
     image, mask = batch_of(chain_inputs, count)
