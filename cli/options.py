@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from showface.runtime.backends import Backend
+from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError, system_errors
+
+if TYPE_CHECKING:
+    from showface.runtime.faces.masks import MaskSource
 
 BundleArgument = Annotated[Path | None, typer.Argument(help="Bundle folder; default: the one shipped.")]
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")]
@@ -22,6 +26,33 @@ CudaGraphOption = Annotated[
 ]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="Real faces; default: the golden inputs.")]
+MaskFromOption = Annotated[
+    str,
+    typer.Option(
+        "--mask-from",
+        help="file, alpha, color:#RRGGBB, class:NAME,… (what the parser finds), occlusion (what covers the face), or "
+        "occlusion,class:NAME,….",
+    ),
+]
+MaskMarginOption = Annotated[
+    int, typer.Option("--mask-margin", min=0, max=64, help="By how many of 256 pixels what is found grows.")
+]
+ThresholdOption = Annotated[
+    float, typer.Option("--occlusion-threshold", help="Probability from which a pixel is covered.")
+]
+MinHoleOption = Annotated[float, typer.Option("--min-hole", help="Smallest occlusion, a share of the face's square.")]
+MaxHoleOption = Annotated[
+    float, typer.Option("--max-hole", help="A face whose found hole takes more of its square is left as it is.")
+]
+FailOnUncertainOption = Annotated[
+    bool, typer.Option("--fail-on-uncertain", help="Exit with 1 where a found mask is uncertain or too large.")
+]
+DetectorOption = Annotated[
+    Path | None, typer.Option("--face-detector", help="YuNet model for --align; default: $SHOWFACE_YUNET.")
+]
+LandmarksOption = Annotated[
+    Path | None, typer.Option("--landmarks", help="CSV or JSON of landmarks for --align, instead of a detector.")
+]
 MasksOption = Annotated[Path | None, typer.Option("--masks", help="Mask file, or folder of masks by stem.")]
 
 # Of training, and of what measures a model's quality.
@@ -39,6 +70,39 @@ LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Faces a
 # Of engines.
 EngineBackendOption = Annotated[str, typer.Option("--backend", help="tensorrt or tensorrt-rtx.")]
 TargetOption = Annotated[list[str] | None, typer.Option("--target", help="sm_86 …; repeat it for several.")]
+
+
+def found_mask_source(
+    mask_from: str, masks: Path | None, margin: int, threshold: float, min_hole: float, max_hole: float
+) -> MaskSource:
+    """Return the mask source that the options describe.
+
+    Raises:
+        UsageError: they do not fit together.
+    """
+    from showface.runtime.faces.masks import mask_source
+    from showface.runtime.faces.occlusion import OcclusionSettings
+
+    try:
+        limits = OcclusionSettings(threshold, margin, min_hole, max_hole)
+    except ValueError as error:
+        raise UsageError(f"--occlusion-threshold, --min-hole, --max-hole: {error}") from error
+    return mask_source(mask_from, masks, margin, limits)
+
+
+def check_occluder(source: MaskSource, bundle: Path | None) -> None:
+    """Refuse, before any work, to look for occlusions without an occluder.
+
+    Raises:
+        UsageError: the bundle has none.
+    """
+    if source.kind == "occlusion":
+        opened = open_bundle(bundle)
+        if opened.manifest.occluder is None:
+            raise UsageError(
+                f"{opened.folder}: this bundle has no occluder for --mask-from occlusion; give it one with: showface "
+                "export BUNDLE OUT --occluder CHECKPOINT, or use --masks or --mask-from class:NAME"
+            )
 
 
 def check_writable(option: str, path: Path | None) -> None:

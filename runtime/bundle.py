@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError, system_errors
-from .stages import CATEGORIES, VARIANTS, Stage
+from .stages import CATEGORIES, OCCLUDER, VARIANTS, Stage, graphs_of
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -40,6 +40,7 @@ class Manifest:
         checkpoint_sha256: digest of the weights that were exported.
         versions: versions of the packages that wrote the bundle.
         calibration: how the stages in ``int8`` were calibrated and judged; None for a float bundle.
+        occluder: where the occluder's weights come from (``checkpoint_sha256``); None for a bundle without one.
     """
 
     schema_version: int
@@ -54,11 +55,17 @@ class Manifest:
     checkpoint_sha256: str
     versions: dict[str, str]
     calibration: dict[str, Any] | None = None
+    occluder: dict[str, str] | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages of this bundle's variant, in order."""
+        """The stages of this bundle's variant, in order: the chain."""
         return VARIANTS[self.variant]
+
+    @property
+    def graphs(self) -> tuple[Stage, ...]:
+        """The stages of the chain, and the occluder where the bundle has one: what has a graph and engines."""
+        return graphs_of(self.variant, self.precision)
 
     def to_json(self) -> str:
         """Return the text of ``manifest.json``; it repeats the stage table for other readers."""
@@ -66,6 +73,8 @@ class Manifest:
         document = {**asdict(self), "stages": table}
         if self.calibration is None:
             del document["calibration"]  # so that older versions read a float bundle
+        if self.occluder is None:
+            del document["occluder"]
         return json.dumps(document, indent=2) + "\n"
 
 
@@ -167,11 +176,15 @@ def _fault(manifest: Any) -> str | None:
             return f"{name!r} must be an object of texts, not {value!r}"
     if not isinstance(manifest.get("calibration"), dict | None):
         return f"'calibration' must be an object, not {manifest['calibration']!r}"
+    occluder = manifest.get("occluder")
+    if occluder is not None and (not isinstance(occluder, dict) or set(occluder) != {"checkpoint_sha256"}):
+        return f"'occluder' must be an object with 'checkpoint_sha256', not {occluder!r}"
     if not isinstance(manifest["categories"], list):
         return f"'categories' must be a list, not {manifest['categories']!r}"
     if manifest["variant"] not in VARIANTS:
         return f"'variant' {manifest['variant']!r} is unknown; known: {', '.join(VARIANTS)}"
-    stages = {stage.name for stage in VARIANTS[manifest["variant"]]}
+    names = () if occluder is None else (OCCLUDER.name,)
+    stages = {stage.name for stage in graphs_of(manifest["variant"], names)}
     if set(manifest["precision"]) != stages:
         return f"'precision' does not name the stages of variant {manifest['variant']!r}: {', '.join(sorted(stages))}"
     graphs = {name for name in manifest["sha256"] if name.endswith(".onnx")}

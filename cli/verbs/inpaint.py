@@ -13,7 +13,24 @@ from showface.runtime.backends import Backend
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 
 from ..app import threads_of
-from ..options import BackendOption, BundleOption, CudaGraphOption, DeviceOption, MasksOption, check_picture
+from ..options import (
+    BackendOption,
+    BundleOption,
+    CudaGraphOption,
+    DetectorOption,
+    DeviceOption,
+    FailOnUncertainOption,
+    LandmarksOption,
+    MaskFromOption,
+    MaskMarginOption,
+    MasksOption,
+    MaxHoleOption,
+    MinHoleOption,
+    ThresholdOption,
+    check_occluder,
+    check_picture,
+    found_mask_source,
+)
 from ..printing import errors, printable
 from ..signals import catch_signals
 
@@ -29,18 +46,15 @@ def inpaint(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder (recursive).")],
     output: Annotated[Path, typer.Argument(help="A folder; for one image also an image name.")],
     masks: MasksOption = None,
-    mask_from: Annotated[
-        str, typer.Option(help="file, alpha, color:#RRGGBB, or class:NAME,… (what the parser finds).")
-    ] = "file",
-    mask_margin: Annotated[int, typer.Option(min=0, max=64, help="By how many of 256 pixels class: grows.")] = 6,
+    mask_from: MaskFromOption = "file",
+    mask_margin: MaskMarginOption = 6,
+    threshold: ThresholdOption = 0.5,
+    min_hole: MinHoleOption = 0.003,
+    max_hole: MaxHoleOption = 0.5,
     save_masks: Annotated[Path | None, typer.Option(help="Folder that gets the mask used for each image.")] = None,
     align: Annotated[bool, typer.Option("--align", help="Find the faces of any picture, and complete each.")] = False,
-    face_detector: Annotated[
-        Path | None, typer.Option(help="YuNet model for --align; default: $SHOWFACE_YUNET.")
-    ] = None,
-    landmarks: Annotated[
-        Path | None, typer.Option(help="CSV or JSON of landmarks for --align, instead of a detector.")
-    ] = None,
+    face_detector: DetectorOption = None,
+    landmarks: LandmarksOption = None,
     output_format: Annotated[str, typer.Option("--format", help="same, jpeg, png, webp, tiff or bmp.")] = "same",
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and lossy WebP outputs.")] = 95,
     bundle: BundleOption = None,
@@ -51,6 +65,7 @@ def inpaint(
     overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End the run at the first failure.")] = False,
     max_failures: Annotated[int | None, typer.Option(min=1, help="End the run after this many failures.")] = None,
+    fail_on_uncertain: FailOnUncertainOption = False,
     cluster: Annotated[str | None, typer.Option(help="Run on Ray: its address, or local.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of input, mask and result of each face.")] = None,
 ) -> None:
@@ -61,16 +76,16 @@ def inpaint(
     from showface.runtime.batch.results_log import Result
     from showface.runtime.batch.start import Model, plan_run
     from showface.runtime.faces.landmarks import find_detector
-    from showface.runtime.faces.masks import mask_source
 
     from ..progress import Tally, show_progress
 
     check_picture("--sheet", sheet)
-    origin = mask_source(mask_from, masks, mask_margin)
+    origin = found_mask_source(mask_from, masks, mask_margin, threshold, min_hole, max_hole)
+    check_occluder(origin, bundle)
     if not align and (face_detector is not None or landmarks is not None):
         raise UsageError("--face-detector and --landmarks go with --align")
-    if sheet is not None and origin.kind == "class" and save_masks is None:
-        raise UsageError("--sheet of class: masks needs --save-masks DIR, from which it takes them")
+    if sheet is not None and origin.found and save_masks is None:
+        raise UsageError("--sheet of masks that are found needs --save-masks DIR, from which it takes them")
     _check_folders(save_masks, masks, source, output)
     suffix = suffix_of_format(output_format)
     detector = find_detector(face_detector) if align and landmarks is None else None
@@ -90,9 +105,11 @@ def inpaint(
                 kept.append(result)
     where = run.output if run.log is None else run.log
     errors.print(", ".join(f"{n} {status}" for status, n in tally.count.items()) + f"; see {printable(str(where))}")
+    if origin.found:
+        errors.print(tally.found_line())
     written = sheet is None or _write_sheet(sheet, run, kept)
     _end(caught, tally, limit)
-    if not written:
+    if not written or (fail_on_uncertain and tally.doubtful):
         raise typer.Exit(1)
 
 

@@ -27,6 +27,18 @@ class ParserStage(nn.Module):
         return torch.argmax(self.parser(coarse_image), dim=1).to(torch.int32)
 
 
+class OccluderStage(nn.Module):
+    """The occluder up to its probabilities; training needs its logits."""
+
+    def __init__(self, occluder: nn.Module) -> None:
+        super().__init__()
+        self.occluder = occluder
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return ``occlusion`` [B, 1, H, W] in [0, 1]."""
+        return torch.sigmoid(self.occluder(image))
+
+
 def variant_of(config: NetworkConfig) -> str:
     """Return the variant of the stage table that a network config builds."""
     if config.memory.kind == "none":
