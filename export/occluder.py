@@ -28,6 +28,7 @@ from showface.training.checkpoint import occluder_from_checkpoint
 from showface.training.config import NetworkConfig
 from showface.training.networks.islands import ISLANDS
 from showface.training.networks.stages import OccluderStage
+from showface.training.occluder.network import Occluder
 
 from .float16 import assert_float16, convert_to_float16
 from .onnx_stages import export_stage
@@ -56,7 +57,7 @@ def open_occluder(path: Path) -> Finder:
 
 
 @torch.no_grad()
-def folded(network: nn.Module) -> nn.Module:
+def folded(network: Occluder) -> Occluder:
     """Fold each batch normalisation into the convolution before it, and round the weights to float16, in place.
 
     The exporter would fold them as well, into weights that need float32: the file would be twice as large. What is

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 
 from showface.evaluation.parity.compare import compare_sources
 from showface.evaluation.parity.sources import golden_source, source_of_bundle
@@ -174,8 +175,13 @@ def test_what_is_wrong_is_said(with_occluder, narrow_bundle, narrow_checkpoint, 
         shutil.rmtree(folder)
 
 
-def test_the_module_is_the_network_up_to_its_probabilities():
-    network = Occluder(OccluderConfig(16)).eval()
-    image = torch.rand(1, 3, 64, 64)
+@pytest.mark.parametrize("side", [96, 160, 192, 256])
+def test_the_stage_looks_at_the_resolution_that_it_was_trained_at(side):
+    network = Occluder(OccluderConfig(16, side)).eval()
+    image = torch.rand(1, 3, 256, 256) * 2 - 1
     with torch.no_grad():
-        assert torch.equal(OccluderStage(network)(image), torch.sigmoid(network(image)))
+        found = OccluderStage(network)(image)
+        small = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
+        wanted = torch.sigmoid(F.interpolate(network(small), (256, 256), mode="bilinear", align_corners=False))
+    assert found.shape == (1, 1, 256, 256)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)

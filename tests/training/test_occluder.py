@@ -41,7 +41,7 @@ def config(steps=4, **changes):
         {"plain": SourceConfig("plain")},
         {"all": PhaseConfig(steps, 4, 64)},
         precision="fp32",
-        occluder=OccluderConfig(16),
+        occluder=OccluderConfig(16, 64),
         occlusion=OcclusionConfig(samples=24, shares=replace(shares, cloth=1.0, nothing=0.3)),
         network=NetworkConfig(64),
     )
@@ -147,6 +147,11 @@ def test_it_learns_to_find_cloth(faces, tmp_path):
     assert np.mean(terms[-10:]) < 0.6 * np.mean(terms[:10])
 
 
+def test_it_is_trained_at_the_resolution_that_it_works_at(faces, tmp_path):
+    with pytest.raises(UsageError, match=r"phases\.all\.resize = 64: the occluder works at occluder\.side = 160"):
+        Trainer("occluder", config(occluder=OccluderConfig(16)), faces, tmp_path, FABRIC)
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one(faces, tmp_path):
     train("occluder", config(), faces, tmp_path / "whole", False, FABRIC)
     half = Trainer("occluder", config(), faces, tmp_path / "parts", FABRIC)
@@ -159,4 +164,4 @@ def test_a_resumed_run_equals_an_uninterrupted_one(faces, tmp_path):
         assert all(torch.equal(whole[part][k], parts[part][k]) for k in whole[part])
     checkpoint = read_checkpoint(tmp_path / "parts/occluder.safetensors")
     assert checkpoint.stages == ("occluder",)
-    assert checkpoint.training["occluder"]["config"]["occluder"] == {"width": 16}
+    assert checkpoint.training["occluder"]["config"]["occluder"] == {"width": 16, "side": 64}

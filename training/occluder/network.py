@@ -74,7 +74,7 @@ class Occluder(nn.Module):
 
     def __init__(self, config: OccluderConfig) -> None:
         super().__init__()
-        width = config.width
+        width, self.side = config.width, config.side
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.encoder = Encoder()

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from showface.runtime.errors import UsageError
+
 from ..config import TrainConfig
 from ..data.dataset import Feed
 from ..data.occlusions.feed import open_occlusion_feed
@@ -29,6 +31,17 @@ class OccluderTask(Task):
     trained = ("occluder",)
     terms: ClassVar[Mapping[str, float]] = {"cross_entropy": 1.0, "dice": 0.5}
     with_labels = True
+
+    @classmethod
+    def check(cls, config: TrainConfig) -> None:
+        """Refuse to train at another resolution than the network will work at."""
+        super().check(config)
+        for name, phase in config.phases.items():
+            if phase.resize != config.occluder.side:
+                raise UsageError(
+                    f"phases.{name}.resize = {phase.resize}: the occluder works at occluder.side = "
+                    f"{config.occluder.side}; give both the same value"
+                )
 
     @classmethod
     def files(cls, config: TrainConfig) -> tuple[str, ...]:
