@@ -28,10 +28,10 @@ from .config import AugmentConfig, OptimizerConfig, PhaseConfig, TrainConfig
 from .data.augment import Sample, augment
 from .data.dataset import Batch, Feed
 from .data.sample_cache import CacheFeed, open_samples
-from .losses import total_loss
-from .reporter import Reporter
 from .health import health_report
+from .losses import total_loss
 from .make_samples import make_samples
+from .reporter import Reporter
 from .run_files import STATE_FILE, check_origin, load_state, save_state
 from .task import Outcome
 from .tasks import TASKS

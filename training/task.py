@@ -84,7 +84,9 @@ class Task(nn.Module):
         if unknown:
             raise UsageError(f"loss: unknown term {unknown[0]!r} for {cls.name}; known: {', '.join(cls.terms)}")
         if cls.with_features(config) and config.perceptual.weights is None:
-            raise UsageError("perceptual.weights: the perceptual and style losses and the heads need the file of a VGG network")
+            raise UsageError(
+                "perceptual.weights: the perceptual and style losses and the heads need the file of a VGG network"
+            )
 
     @classmethod
     def needed(cls, config: TrainConfig) -> set[str]:

@@ -209,7 +209,11 @@ def test_a_recipe_without_runs(recipe, data, tmp_path):
         ("widths = [8, 8], full", "widths = [8, 16], full", r"coarse\.toml: network\.coarse: differs from the run in"),
         ("[masks]", "[loss]\nstyle = 1.0\n[masks]", r"coarse\.toml: perceptual\.weights"),
         ("[masks]", "[loss]\nintra = 1.0\n[masks]", r"coarse\.toml: loss: unknown term 'intra'"),
-        ("checkpoint_every = 1", 'samples = "../samples"', r"coarse\.toml: .*samples: no samples there, and no earlier"),
+        (
+            "checkpoint_every = 1",
+            'samples = "../samples"',
+            r"coarse\.toml: .*samples: no samples there, and no earlier",
+        ),
     ],
 )
 def test_a_later_run_that_lacks_something(old, new, match, recipe, data, tmp_path):
