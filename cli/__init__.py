@@ -13,7 +13,7 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(number, _stop)  # before the slow imports below
     from showface.runtime.errors import ShowfaceError, UsageError
 
-    from . import benchmark, calibrate, engines, export, info, inpaint, training, validate  # noqa: F401 - each registers its verbs
+    from . import benchmark, calibrate, engines, export, info, inpaint, serve, training, validate  # noqa: F401 - each registers its verbs
     from .common import app, errors
 
     arguments = sys.argv[1:] if arguments is None else [*arguments, *sys.argv[1:]]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import open_chain
-from .backends.chain import Chain
+from .backends.chain import Chain, Tensors
 from .bundle import open_bundle
 from .errors import UsageError
 from .faces.masks import Hole
@@ -85,6 +85,15 @@ class Inpainter:
         """
         with self._networks:
             return self.chain.complete(image, mask)
+
+    def run_stages(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
+        """Return every tensor of the chain, inputs included.
+
+        Args:
+            tensors: ``image`` [B, 3, size, size] in [-1, 1] and ``mask`` [B, 1, size, size], 1 = hole.
+        """
+        with self._networks:
+            return self.chain.run(tensors)
 
     def parse(self, image: Array) -> NDArray[Any]:
         """Return the parser's ``semantic_map`` [B, size, size] of prepared faces without holes.
