@@ -140,15 +140,29 @@ def _check(bundle: Bundle, every: list[Any]) -> None:
 @app.command()
 def pack(
     bundle: BundleFolder,
-    output: Annotated[Path, typer.Argument(metavar="OUT.zip", help="File to write.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Zip file to write; with --triton a folder.")],
     backend: Annotated[str | None, typer.Option("--backend", help="tensorrt or tensorrt-rtx; default: both.")] = None,
     target: TargetOption = None,
     graphs: Annotated[
         bool | None, typer.Option("--graphs/--no-graphs", help="With the ONNX files; default: without engines only.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the file.")] = False,
+    triton: Annotated[bool, typer.Option("--triton", help="Write a model repository for Triton.")] = False,
+    max_batch: Annotated[int, typer.Option(min=1, help="--triton: greatest batch.")] = 8,
+    instances: Annotated[int, typer.Option(min=1, help="--triton: instances of each model, per device.")] = 1,
+    queue_delay: Annotated[int, typer.Option(min=0, help="--triton: µs a stage waits for a batch to fill.")] = 1000,
+    photo: Annotated[bool, typer.Option("--photo", help="--triton: with a model that takes whole pictures.")] = False,
+    container_tensorrt: Annotated[
+        str | None, typer.Option(help="--triton --backend tensorrt: version of TensorRT in the container.")
+    ] = None,
 ) -> None:
-    """Pack what a device needs: manifest, golden file, and engines, or the graphs to build them from."""
+    """Pack what a device needs, or a server: manifest, golden file, and engines, or the graphs to build them from."""
+    if triton:
+        from .triton import pack_repository
+
+        serving = (backend or "onnxruntime", max_batch, instances, queue_delay, photo)
+        pack_repository(bundle, output, serving, container_tensorrt, target or [])
+        return
     from showface.runtime.device_kit import write_kit
 
     kit = write_kit(open_bundle(bundle), output, backend, target or [], graphs, overwrite)

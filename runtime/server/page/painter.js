@@ -86,9 +86,10 @@ export class Painter {
     context.lineWidth = stroke.width;
     context.lineCap = context.lineJoin = "round";
     context.beginPath();
-    stroke.points.slice(from).forEach(({ x, y }, i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
-    const last = stroke.points.at(-1);
-    context.lineTo(last.x, last.y); // a dot is a line of no length
+    const [first, ...others] = stroke.points.slice(from);
+    context.moveTo(first.x, first.y);
+    for (const { x, y } of others) context.lineTo(x, y);
+    if (others.length === 0) context.lineTo(first.x + 0.01, first.y); // a line of no length leaves no dot
     context.stroke();
     context.globalCompositeOperation = "source-over";
   }
