@@ -4,6 +4,7 @@ It needs ``pip install showface`` in Triton's container, and asks the ensemble `
 """
 
 import json
+from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
@@ -17,17 +18,17 @@ ENSEMBLE = "showface"
 class TritonPythonModel:
     """What Triton calls; each instance completes one picture at a time."""
 
-    def initialize(self, args):
-        """Read the picture's names; the size of the networks is asked for with the first picture."""
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the name of the output and the size of the networks' input."""
         config = json.loads(args["model_config"])
         self.output = config["output"][0]["name"]
         self.parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         """Return a response for each request; one that fails does not touch the others."""
         return [self._answer(request) for request in requests]
 
-    def _answer(self, request):
+    def _answer(self, request: Any) -> Any:
         picture, hole = (pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in ("picture", "hole"))
         try:
             inputs = prepare(picture, hole, int(self.parameters["image_size"]), "picture")

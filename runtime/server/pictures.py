@@ -32,7 +32,7 @@ def picture_of(name: str, value: NDArray[Any]) -> Pixels | None:
     if shape == (3, "H", "H"):
         return _bytes((value.transpose(1, 2, 0) + 1.0) / 2.0)
     if TENSORS[name].dtype == "int32":
-        return COLORS[value]
+        return np.asarray(COLORS[value])
     if shape == ("c", "h", "h"):
         return _principal(value)
     return None

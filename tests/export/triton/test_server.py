@@ -47,6 +47,12 @@ def test_both_ensembles_compute_what_the_chain_does(triton, ask, inpainter, chai
         np.testing.assert_array_equal(every[name], expected[name])
 
 
+def test_an_ensemble_has_no_subset_of_outputs_which_is_why_there_are_two(triton, ask, chain_inputs):
+    inputs = {name: value[:1] for name, value in zip(("image", "mask"), chain_inputs, strict=True)}
+    with pytest.raises(Exception, match="unexpected deadlock"):
+        ask(triton, "http", "showface_stages", inputs, ["semantic_map"])
+
+
 def test_three_requests_go_through_a_stage_in_one_batch(triton, ask, inpainter, chain_inputs):
     def count():
         (found,) = triton.http.get_inference_statistics("showface_coarse")["model_stats"]
