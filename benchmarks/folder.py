@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 
 from showface.runtime import Inpainter
-from showface.runtime.batch.inputs import plan_jobs
+from showface.runtime.batch.inputs import plan_items
 from showface.runtime.batch.options import Options
-from showface.runtime.batch.run import process
+from showface.runtime.batch.run import complete_folder
 from showface.runtime.faces.align import TEMPLATE
 from showface.runtime.faces.masks import MaskSource
 from showface.runtime.faces.tensors import prepare
@@ -85,7 +85,9 @@ def throughput(count: int, rounds: int, threads: int, bundle: Path | None) -> No
             bare = count / (time.perf_counter() - started)
             output = root / f"out-{k}"
             started = time.perf_counter()
-            results = list(process(plan_jobs(images, output, mask), inpainter, options, output / "results.jsonl"))
+            results = list(
+                complete_folder(plan_items(images, output, mask), inpainter, options, output / "results.jsonl")
+            )
             whole = count / (time.perf_counter() - started)
             assert all(result.status == "done" for result in results)
             ratios.append(whole / bare)

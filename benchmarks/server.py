@@ -26,9 +26,9 @@ import httpx
 from folder import make_folder
 
 from showface.runtime import Inpainter
-from showface.runtime.batch.inputs import plan_jobs
+from showface.runtime.batch.inputs import plan_items
 from showface.runtime.batch.options import Options
-from showface.runtime.batch.run import process
+from showface.runtime.batch.run import complete_folder
 from showface.runtime.faces.masks import MaskSource
 from showface.runtime.faces.tensors import prepare
 from showface.runtime.images.codec import read_photo
@@ -77,8 +77,9 @@ def throughput(given: argparse.Namespace, root: Path, images: Path, mask: Path, 
     with server(given) as (url, _):
         for k in range(given.rounds):
             output = root / f"out-{k}"
+            items = plan_items(images, output, mask)
             started = time.perf_counter()
-            results = list(process(plan_jobs(images, output, mask), inpainter, options, output / "results.jsonl"))
+            results = list(complete_folder(items, inpainter, options, output / "results.jsonl"))
             folder = len(results) / (time.perf_counter() - started)
             started = time.perf_counter()
             statuses = send(url, forms, given.clients)
@@ -97,7 +98,7 @@ def latency(given: argparse.Namespace, images: Path, mask: Path, forms: list[dic
         for path, form in zip(sorted(images.iterdir()), forms, strict=True):
             image, known = prepare(read_photo(path).pixels, hole, inpainter.image_size, path.name)
             started = time.perf_counter()
-            inpainter.run_networks(image[None], known[None])
+            inpainter.run(image[None], known[None])
             chain.append(time.perf_counter() - started)
             started = time.perf_counter()
             client.post("/inpaint", files={name: (name, data) for name, data in form.items()}).raise_for_status()

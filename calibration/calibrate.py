@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -10,24 +11,24 @@ from typing import Any
 
 from onnx import ModelProto
 
-from showface.runtime.bundle import Bundle, open_bundle
+from showface.export.graph import float_bytes
+from showface.runtime.bundle import Bundle, check_new, open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError
 
-from .bundle import check_new, write_bundle
-from .candidates import Workshop, library_versions, open_workshop
-from .graphs import float_bytes
-from .placement import Target, quantizable
-from .plan import INT8, Plan, read_plan
-from .plan_search import Budget, choose_settings, full_plan, new_plan, plan_faces
-from .ranges import Method
+from .bundle import write_int8_bundle
+from .placement import quantizable
+from .planning.candidates import Workshop, library_versions, open_workshop
+from .planning.plan import INT8, Plan, read_plan
+from .planning.search import Budget, choose_settings, full_plan, new_plan, plan_faces
+from .planning.sensitivity import Sensitivity
+from .planning.speed import Timing
+from .planning.verdicts import QualityVerdict, drop_slow_stages, gate_quality, judge_speed, speed_text
 from .recording import Recorded, Recording, check_recording, record
 from .rewrites.float_graph import float_graph
 from .samples import Samples, choose_samples, flat_images
-from .sensitivity import Sensitivity
-from .speed import Timing
-from .verdicts import QualityVerdict, drop_slow_stages, gate_quality, judge_speed, speed_text
+from .settings import Method, Target
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,13 @@ class Settings:
         images: folder of aligned faces.
         masks: folder of ratio bins, or of masks of the images' stems.
         work: folder of recording and ranges, kept so that an interrupted call goes on.
-        method: that finds the ranges.
+        method: how the ranges are found.
         target: who will run the result.
         faces: how many set the ranges.
         check_faces: how many judge the result.
         budget: what INT8 may cost.
         plan: file to replay instead of making a plan.
-        threads: for ONNX Runtime.
+        threads: number of CPU threads of ONNX Runtime.
     """
 
     bundle: Path | None
@@ -64,14 +65,14 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CalibrationResult:
     """What came out.
 
     Attributes:
         plan: as it was carried out.
         quality: verdict on faces that set no range.
         speed: batch → stage or ``chain`` → timing; empty where this machine cannot run the target.
-        sensitivities: of stages and groups; empty for a replayed plan.
+        sensitivities: figures of stages and groups; empty for a replayed plan.
         size_ratio: bytes of all ONNX files / bytes of their constants as float32.
         checked: the faces that judged, with the float chain's tensors.
         shop: what the variants are made of.
@@ -96,13 +97,11 @@ class Outcome:
         }
 
 
-def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
+def calibrate(settings: Settings) -> CalibrationResult:
     """Write the INT8 variant of a bundle.
 
     Args:
         settings: see there.
-        say: is told what the user must know.
-        step: is told what goes on.
 
     Raises:
         UsageError: something given is wrong, or the bundle is quantised already; nothing was written.
@@ -119,34 +118,34 @@ def calibrate(settings: Settings, say: Say, step: Say) -> Outcome:
     method = settings.method if plan is None else plan.method
     graphs = graphs_for(target)
     samples = choose_samples(settings.images, settings.masks, settings.faces, settings.check_faces)
-    recording, check = _record(settings, bundle, samples, say, step)
-    step(f"finding ranges by {method}")
+    recording, check = _record(settings, bundle, samples)
+    logger.debug(f"finding ranges by {method}")
     digest = samples.digest()
-    shop = open_workshop(bundle, graphs, recording, digest, target, method, settings.work, settings.threads, say)
+    shop = open_workshop(bundle, graphs, recording, digest, target, method, settings.work, settings.threads)
     faces = plan_faces(recording)
-    shop = choose_settings(shop, full_plan(shop, method) if plan is None else plan, faces, settings.budget, step)
+    shop = choose_settings(shop, full_plan(shop, method) if plan is None else plan, faces, settings.budget)
     if plan is not None:
         plan = replace(plan, settings=shop.chosen(method))
     checked = tuple(check)
     sensitivities: list[Sensitivity] = []
     if plan is None:
-        plan, sensitivities = new_plan(shop, method, faces, checked, settings.budget, step)
+        plan, sensitivities = new_plan(shop, method, faces, checked, settings.budget)
         if target is Target.CPU:
-            plan = drop_slow_stages(shop, plan, checked, say)
-    step("judging quality")
-    plan, quality = gate_quality(shop, plan, checked, settings.budget, say)
+            plan = drop_slow_stages(shop, plan, checked)
+    logger.debug("judging quality")
+    plan, quality = gate_quality(shop, plan, checked, settings.budget)
     made = {stage: shop.graph(stage, plan.quantized(stage)) for stage in graphs if plan.quantized(stage)}
     if not made:
         raise ShowfaceError(
             f"{settings.destination}: not written, no stage can be quantised within the budget and with a gain; "
-            "raise --max-psnr-drop, or choose another --method"
+            "raise the PSNR drop that is allowed, or choose another method"
         )
-    step("measuring speed")
+    logger.debug("measuring speed")
     speed = judge_speed(shop, plan, checked) if target is Target.CPU else {}
     size = sum(len(made[s.name].SerializeToString()) if s.name in made else len(bundle.model(s)) for s in shop.stages)
     ratio = size / sum(map(float_bytes, graphs.values()))
-    outcome = Outcome(plan, quality, speed, tuple(sensitivities), ratio, checked, shop)
-    write_bundle(settings.destination, bundle, plan, made, _manifest_record(settings, bundle, samples, outcome))
+    outcome = CalibrationResult(plan, quality, speed, tuple(sensitivities), ratio, checked, shop)
+    write_int8_bundle(settings.destination, bundle, plan, made, _manifest_record(settings, bundle, samples, outcome))
     return outcome
 
 
@@ -164,21 +163,23 @@ def _layer_groups(graphs: Mapping[str, ModelProto], target: Target) -> dict[str,
     return {stage: list(quantizable(graph, stage, target)) for stage, graph in graphs.items()}
 
 
-def _record(settings: Settings, bundle: Bundle, samples: Samples, say: Say, step: Say) -> tuple[Recording, Recording]:
+def _record(settings: Settings, bundle: Bundle, samples: Samples) -> tuple[Recording, Recording]:
     """Record both sets of faces, and name those that would spoil the ranges."""
     flat = flat_images([*samples.calibration, *samples.check])
     if flat:
-        say(f"warning: of one colour, from which ranges collapse: {', '.join(flat)}")
+        logger.warning(f"of one colour, from which ranges collapse: {', '.join(flat)}")
     digest = samples.digest()
     recordings = []
     for name, pairs in (("calibration", samples.calibration), ("check", samples.check)):
-        step(f"recording {len(pairs)} {name} faces")
-        recordings.append(record(settings.work / name, bundle, pairs, digest, settings.threads, say))
-        check_recording(recordings[-1], say)
+        logger.debug(f"recording {len(pairs)} {name} faces")
+        recordings.append(record(settings.work / name, bundle, pairs, digest, settings.threads))
+        check_recording(recordings[-1])
     return recordings[0], recordings[1]
 
 
-def _manifest_record(settings: Settings, bundle: Bundle, samples: Samples, outcome: Outcome) -> dict[str, Any]:
+def _manifest_record(
+    settings: Settings, bundle: Bundle, samples: Samples, outcome: CalibrationResult
+) -> dict[str, Any]:
     """Return what the manifest keeps: where the ranges came from, the plan, and the figures."""
     return {
         "target": str(outcome.plan.target),

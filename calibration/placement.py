@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from fnmatch import fnmatch
 from types import MappingProxyType
 
 from onnx import ModelProto, NodeProto
 
-from .graphs import group_of, layer_of, producers
+from showface.export.graph import producers
 
-
-class Target(StrEnum):
-    """Who runs the quantised graph."""
-
-    CPU = "cpu"
-    TENSORRT = "tensorrt"
+from .layers import group_of, layer_of
+from .settings import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +20,7 @@ class FloatRule:
     """Layers that stay in float unless a plan says otherwise.
 
     Attributes:
-        stage: of the stage table.
+        stage: its name in the stage table.
         layer: pattern of torch module names, as in ``fnmatch``.
         reason: stands in the plan.
     """
@@ -40,7 +35,7 @@ class Rules:
     """How a target wants its graph.
 
     Attributes:
-        operators: that compute in 8 bits.
+        operators: operators that compute in 8 bits.
         followers: that pass 8 bits on where all activations that they read are quantised.
         merges: of two activations; both inputs are quantised where one of them is.
         quantized_outputs: whether the outputs of these nodes get Q and DQ.

@@ -12,11 +12,12 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from showface.export.graph import constant_values, producers
 from showface.runtime.errors import ShowfaceError
 
-from .graphs import constant_values, producers
-from .placement import RULES, Target, placed_nodes
+from .placement import RULES, placed_nodes
 from .rewrites.cpu_forms import use_fast_forms
+from .settings import Target
 
 Range = tuple[float, float]  # lowest and highest value that is not clipped
 
@@ -58,7 +59,7 @@ def quantize(
             "OpTypesToExcludeOutputQuantization": [] if rules.quantized_outputs else ["Conv", "MatMul", "Add"],
         },
     )
-    logging.getLogger().debug("stage %s: %d nodes get Q and DQ", stage, len(nodes))
+    logging.getLogger(__name__).debug("stage %s: %d nodes get Q and DQ", stage, len(nodes))
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     result: ModelProto = quantizer.model.model

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +24,17 @@ from onnxruntime.quantization.calibrate import (
     create_calibrator,
 )
 
+from showface.export.graph import shapes
 from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.images.codec import write_file
 
-from .graphs import shapes
 from .quantize import Range
+from .settings import Method
+
+logger = logging.getLogger(__name__)
 
 Inputs = Mapping[str, NDArray[Any]]
-Options = dict[str, dict[str, Range]]  # setting of a method → tensor → range
-Say = Callable[[str], None]
-
-
-class Method(StrEnum):
-    """How a range is found."""
-
-    MINMAX = "minmax"
-    ENTROPY = "entropy"
-    PERCENTILE = "percentile"
+RangeOptions = dict[str, dict[str, Range]]  # setting of a method → tensor → range
 
 
 # ONNX Runtime's default of 128 bins for entropy is as many as it quantises to: nothing would be left to
@@ -65,7 +59,7 @@ def find_ranges(
     method: Method,
     symmetric: bool,
     threads: int | None = None,
-) -> Options:
+) -> RangeOptions:
     """Run ``model`` over ``faces`` and return the range of each of ``tensors``, under each setting of ``method``.
 
     Args:
@@ -74,7 +68,7 @@ def find_ranges(
         faces: inputs of the stage, one face at a time; memory does not grow with their number.
         method: which calibrator.
         symmetric: whether ranges lie around 0.
-        threads: for ONNX Runtime.
+        threads: number of CPU threads of ONNX Runtime.
 
     Returns:
         Each of :func:`settings_of` the method → tensor → range.
@@ -190,14 +184,13 @@ def collapsed(ranges: Mapping[str, Range]) -> list[str]:
     return [name for name, (low, high) in ranges.items() if not high > low]
 
 
-def cached_ranges(path: Path, key: Mapping[str, Any], compute: Callable[[], Options], say: Say) -> Options:
+def cached_ranges(path: Path, key: Mapping[str, Any], compute: Callable[[], RangeOptions]) -> RangeOptions:
     """Return the ranges in ``path`` if they were computed under ``key``, else compute and keep them.
 
     Args:
         path: JSON file.
         key: all that decides the result: digests, method, versions; of JSON's types.
         compute: gives the ranges.
-        say: is told why a stale file is recomputed.
 
     Raises:
         UsageError: the file cannot be written.
@@ -210,7 +203,7 @@ def cached_ranges(path: Path, key: Mapping[str, Any], compute: Callable[[], Opti
                 for option, ranges in known["ranges"].items()
             }
         changed = ", ".join(name for name in key if known["key"].get(name) != key[name])
-        say(f"{path}: ranges are stale ({changed} changed); computing them anew")
+        logger.info(f"{path}: ranges are stale ({changed} changed); computing them anew")
     ranges = compute()
     with system_errors(UsageError, path, "cannot be written"):
         write_file(path, json.dumps({"key": key, "ranges": ranges}, indent=1).encode())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from showface.runtime.bundle import Bundle
 from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.faces.tensors import prepare
 from showface.runtime.images.codec import write_file
-from showface.runtime.stages import CATEGORIES
+from showface.runtime.stages import CATEGORIES, LABELS
+
+logger = logging.getLogger(__name__)
 
 SHARD_FACES = 4
 INDEX_FILE = "recording.json"
 FACE_SHARE = 0.02  # of the pixels; with less skin the parser has seen no face
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Recorded:
     @property
     def shows_face(self) -> bool:
         """Whether the parser sees skin; true where the variant has no parser."""
-        labels = self.tensors.get("semantic_map")
+        labels = self.tensors.get(LABELS)
         return labels is None or float((labels == CATEGORIES.index("skin")).mean()) >= FACE_SHARE
 
 
@@ -60,18 +62,15 @@ class Recording:
                 yield Recorded(Face(pair.image.name, pair.bucket, shard["rgb"][k], shard["hole"][k]), tensors)
 
 
-def record(
-    folder: Path, bundle: Bundle, pairs: Sequence[Pair], digest: str, threads: int | None, say: Say
-) -> Recording:
+def record(folder: Path, bundle: Bundle, pairs: Sequence[Pair], digest: str, threads: int | None) -> Recording:
     """Run the float chain over ``pairs``; shards that an earlier, interrupted call wrote are kept.
 
     Args:
-        folder: for the shards; made if missing.
+        folder: folder of the shards; made if missing.
         bundle: the float bundle.
         pairs: faces and masks.
-        digest: of the files of ``pairs``.
-        threads: for ONNX Runtime.
-        say: is told what is recorded anew, and why.
+        digest: digest of the files of ``pairs``.
+        threads: number of CPU threads of ONNX Runtime.
 
     Raises:
         UsageError: a file cannot be read, or every mask is empty.
@@ -84,12 +83,12 @@ def record(
     }
     with system_errors(UsageError, folder, "cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
-        _drop_stale(folder, key, say)
+        _drop_stale(folder, key)
         write_file(folder / INDEX_FILE, json.dumps(key, indent=1).encode())
     starts = range(0, len(pairs), SHARD_FACES)
     missing = [start for start in starts if not _shard(folder, start).is_file()]
     if missing and len(missing) < len(starts):
-        say(f"{folder}: {len(starts) - len(missing)} of {len(starts)} shards were recorded before, going on")
+        logger.info(f"{folder}: {len(starts) - len(missing)} of {len(starts)} shards were recorded before, going on")
     chain = open_chain(bundle, "cpu", threads) if missing else None
     for start in missing:
         assert chain is not None
@@ -98,7 +97,7 @@ def record(
     return Recording(folder, tuple(pairs))
 
 
-def _drop_stale(folder: Path, key: dict[str, Any], say: Say) -> None:
+def _drop_stale(folder: Path, key: dict[str, Any]) -> None:
     """Remove shards of other faces, another bundle or another version; without an index their origin is unknown."""
     try:
         known = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
@@ -108,7 +107,7 @@ def _drop_stale(folder: Path, key: dict[str, Any], say: Say) -> None:
     if known == key or not shards:
         return
     changed = ", ".join(name for name in key if known is None or known.get(name) != key[name])
-    say(f"{folder}: what was recorded before differs ({changed}); recording anew")
+    logger.info(f"{folder}: what was recorded before differs ({changed}); recording anew")
     for path in shards:
         path.unlink()
 
@@ -130,7 +129,7 @@ def _shard(folder: Path, start: int) -> Path:
     return folder / f"shard-{start // SHARD_FACES:04d}.npz"
 
 
-def check_recording(recording: Recording, say: Say) -> None:
+def check_recording(recording: Recording) -> None:
     """Name the faces that would spoil the ranges.
 
     Raises:
@@ -144,6 +143,6 @@ def check_recording(recording: Recording, say: Say) -> None:
     if holes == 0:
         raise UsageError(f"{recording.pairs[0].mask.parent}: all masks are empty; white must be the hole")
     if holes < len(recording.pairs):
-        say(f"warning: {len(recording.pairs) - holes} of {len(recording.pairs)} masks are empty")
+        logger.warning(f"{len(recording.pairs) - holes} of {len(recording.pairs)} masks are empty")
     if faceless:
-        say(f"warning: the parser sees no face in {', '.join(faceless)}; give aligned faces")
+        logger.warning(f"the parser sees no face in {', '.join(faceless)}; give aligned faces")

@@ -20,18 +20,18 @@ from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.images.codec import encode_photo, write_file
 from showface.runtime.stages import CHAIN_OUTPUT
 
-from .calibrate import Outcome
-from .quality import FaceScores, compose, run_from
+from .calibrate import CalibrationResult
+from .planning.quality import FaceScores, compose, run_from
+from .planning.sensitivity import Sensitivity
 from .quantize import Range
 from .recording import Recorded
-from .sensitivity import Sensitivity
 
 AMPLIFICATION = 8
-GRAY = 90
+GREY_LEVEL = 90
 _INT8, _FLOAT = "#3b6ea5", "#bbbbbb"
 
 
-def write_report(path: Path, outcome: Outcome) -> None:
+def write_report(path: Path, outcome: CalibrationResult) -> None:
     """Write the page; it refers to no other file.
 
     Args:
@@ -104,7 +104,7 @@ def face_rows(
         face, reference = faces[k].face, compose(faces[k], faces[k].tensors[CHAIN_OUTPUT])
         result = compose(faces[k], run_from(sessions, faces[k])[CHAIN_OUTPUT])
         masked = face.rgb.copy()
-        masked[face.hole] = GRAY
+        masked[face.hole] = GREY_LEVEL
         pictures = (masked, reference, result, amplified_difference(result, reference))
         rows.append({"title": title, "score": scores[k], "pictures": [_picture(picture) for picture in pictures]})
     return rows

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from showface.evaluation.faces import BINS, BUCKETS, SIZE, Face, Pair, pair_files, read_pair
+from showface.evaluation.faces import BINS, BUCKETS, SIZE, Pair, pair_files, read_pair
 from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.faces.masks import mask_source
 from showface.runtime.images.codec import SUFFIXES
@@ -97,15 +97,6 @@ def bucket_of(ratio: float) -> str:
     """Return the bucket of a hole ratio in [0, 1]; larger ones count to the last."""
     ends = {bucket: float(bucket.split("-")[1]) / 100 for bucket in BUCKETS}
     return next((bucket for bucket, end in ends.items() if ratio <= end), list(BUCKETS)[-1])
-
-
-def read_samples(pairs: Sequence[Pair]) -> list[Face]:
-    """Read faces [256, 256, 3] and holes [256, 256].
-
-    Raises:
-        UsageError: a file cannot be read.
-    """
-    return [read_pair(pair) for pair in pairs]
 
 
 def flat_images(pairs: Sequence[Pair]) -> list[str]:

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from types import FrameType
+from collections.abc import Sequence
+
+from .signals import end_at_signals
+
+HEADLESS = (
+    "where there are no graphical libraries, the headless one serves as well: "
+    "pip uninstall opencv-python; pip install opencv-python-headless"
+)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)  # before the slow imports below
-    from showface.runtime.errors import ShowfaceError, UsageError
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
 
-    from . import benchmark, calibrate, engines, export, info, inpaint, serve, training, validate  # noqa: F401 - each registers its verbs
-    from .common import app, errors
+    Args:
+        argv: what follows the program's name; None takes the arguments of this process.
+    """
+    end_at_signals()  # before the slow imports below
+    from showface.runtime.errors import ExitCode, ShowfaceError
 
-    arguments = sys.argv[1:] if arguments is None else [*arguments, *sys.argv[1:]]
+    from .app import app
+    from .printing import errors
+    from .verbs import register
+
+    register(app)
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        app(args=arguments)
-    except ShowfaceError as error:
+        app(args=arguments, prog_name="showface")
+    except (ShowfaceError, OSError, ImportError) as error:
         if "--verbose" in arguments:
             raise
-        errors.print(f"error: {error}")
-        default = 2 if isinstance(error, UsageError) else 1
-        sys.exit(getattr(error, "exit_code", default))
-    except OSError as error:
-        if "--verbose" in arguments:
+        if isinstance(error, ShowfaceError):
+            argument = getattr(error, "argument", None)
+            text, code = f"{'' if argument is None else f'--{argument}: '}{error}", error.exit_code
+        elif isinstance(error, OSError):
+            text = f"{error.filename or 'the system'}: {error.strerror or error}; --verbose tells where"
+            code = ExitCode.USAGE
+        elif "cv2" not in sys.modules and "lib" in str(error):
+            text, code = f"OpenCV cannot be loaded: {error}; {HEADLESS}", ExitCode.USAGE
+        else:
             raise
-        errors.print(f"error: {error.filename or 'the system'}: {error.strerror or error}; --verbose tells where")
-        sys.exit(2)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """End at once; a verb that has work in flight to keep installs its own handler."""
-    sys.exit(128 + number)
+        errors.print(f"error: {text}")
+        sys.exit(code)

@@ -11,15 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from showface.runtime.batch.results_log import Result, Status
 
-from .common import errors
+from .printing import errors, printable
 
 LINE_EVERY = 30.0  # seconds between two lines where stderr is no terminal
-
-
-def printable(text: str) -> str:
-    """Return ``text`` in one line: control characters and bytes that are no UTF-8 are written as escapes."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return shown.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(slots=True)

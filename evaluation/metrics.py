@@ -15,14 +15,26 @@ Confusion = NDArray[np.int64]  # [n, n]; row = truth, column = prediction
 
 
 def l1_percent(result: Rgb, target: Rgb) -> float:
-    """Mean absolute error in percent of the value range."""
+    """Mean absolute error in percent of the value range.
+
+    >>> l1_percent(np.full((2, 2, 3), 51, np.uint8), np.zeros((2, 2, 3), np.uint8))
+    20.0
+    """
     return float(np.abs(result.astype(np.float64) - target).mean() / 255 * 100)
 
 
 def psnr(result: Rgb, target: Rgb) -> float:
-    """Peak signal-to-noise ratio in dB over all channels; infinite for equal images."""
-    error = float(((result.astype(np.float64) - target) ** 2).mean())
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+    """Peak signal-to-noise ratio in dB over all channels; infinite for equal images.
+
+    >>> round(psnr(np.full((2, 2, 3), 51, np.uint8), np.zeros((2, 2, 3), np.uint8)), 3)
+    13.979
+    """
+    return decibel(float(((result.astype(np.float64) - target) ** 2).mean()), 255)
+
+
+def decibel(error: float, peak: float) -> float:
+    """Return the peak signal-to-noise ratio in dB of a mean squared error; infinite for 0."""
+    return float("inf") if error == 0 else float(10 * np.log10(peak**2 / error))
 
 
 def ssim(result: Rgb, target: Rgb) -> float:
@@ -70,6 +82,9 @@ def confusion(labels: NDArray[Any], truth: NDArray[Any], categories: int) -> Con
     Returns:
         [n, n], row = truth, column = prediction. Those of several images add up.
 
+    >>> confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+
     Raises:
         UsageError: the shapes differ, or a value is no category.
     """
@@ -86,6 +101,9 @@ def category_iou(counts: Confusion) -> NDArray[np.float64]:
     """Return the intersection over union of each category, [n] in [0, 1]; NaN where it is absent.
 
     Absent is a category that is neither in the truth nor predicted; one that is only predicted has 0.
+
+    >>> category_iou(np.array([[1, 1], [0, 1]])).tolist()
+    [0.5, 0.5]
     """
     overlap = np.diagonal(counts).astype(np.float64)
     union = counts.sum(axis=0) + counts.sum(axis=1) - overlap

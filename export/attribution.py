@@ -7,8 +7,10 @@ fuses nodes, so the graph is run as a debug build in which these tensors are out
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from showface.evaluation.parity.cases import Case
+from showface.evaluation.parity.sources import ChainSource
 from showface.evaluation.parity.torch_source import TorchSource
+from showface.evaluation.parity.validate import Validation
 from showface.runtime.backends.chain import Tensors
+from showface.runtime.backends.tensorrt.chain import DeviceChain
 from showface.runtime.bundle import Bundle
 from showface.runtime.stages import Stage
 
+from .engines import debug
 from .graph import scopes_of
+
+logger = logging.getLogger(__name__)
 
 JUMP = 10.0  # times the error before it
 # Relative error that rounding alone brings into a tensor, a few units in the last place of each precision.
@@ -71,6 +79,25 @@ class _Seen:
     outputs: tuple[torch.Tensor, ...]
 
 
+def attribute_failures(found: Validation, bundle: Bundle) -> None:
+    """Add to a validation's result, under ``attribution``, the module where the error of each failed stage jumps.
+
+    Args:
+        found: by a comparison of a bundle with a checkpoint.
+        bundle: the candidate.
+    """
+    result, origin, source = found.outcome.result, found.reference, found.candidate
+    assert isinstance(origin, TorchSource)
+    assert isinstance(source, ChainSource)
+    failed = [name for name, figures in result["stages"].items() if not figures["passed"]]
+    run_of = None
+    if isinstance(source.loaded, DeviceChain):
+        logger.info("attribution: a debug engine of %s is built", " and ".join(failed))
+        run_of = partial(debug.debug_run, source.loaded)
+    suspects = {name: found.outcome.suspects[name] for name in failed}
+    result["attribution"] = attribute_stages(bundle, origin, suspects, result["candidate"]["precision"], run_of)
+
+
 def attribute_stages(
     bundle: Bundle,
     origin: TorchSource,
@@ -84,7 +111,7 @@ def attribute_stages(
         bundle: the candidate.
         origin: PyTorch with the same weights.
         suspects: the cases that were the worst of each failed stage; the first that shows the error serves.
-        precision: of each stage.
+        precision: compute precision of each stage.
         run_of: returns what runs the marked graph of a stage; ONNX Runtime on the CPU by default.
 
     Returns:
@@ -139,7 +166,7 @@ def compare_modules(
         proto: the stage's graph.
         stage: its entry of the stage table.
         module: the same in PyTorch.
-        inputs: of the stage; others are left out.
+        inputs: inputs of the stage; others are left out.
         run: of the marked graph; ONNX Runtime on the CPU by default.
     """
     fed = {name: inputs[name] for name in stage.inputs}
@@ -152,10 +179,10 @@ def compare_modules(
         # A convolution that the exporter folded into the normalisation behind it has no nodes of its own: what
         # left the normalisation is then the figure of both, under the convolution's name.
         folded = bool(entry.source) and entry.source not in leaving
-        module, partner = (entry.source, entry.module) if folded else (entry.module, "")
+        name_of, partner = (entry.source, entry.module) if folded else (entry.module, "")
         pairs = _match(entry.outputs, {name: computed[name] for name in leaving.get(entry.module, ())})
         for name, output in pairs:
-            names_of = _full(stage, module), _full(stage, partner) if partner else ""
+            names_of = _full(stage, name_of), _full(stage, partner) if partner else ""
             figures.append(_figures(*names_of, name, output.numpy(), computed[name]))
     return figures
 

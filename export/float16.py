@@ -32,7 +32,7 @@ def convert_to_float16(proto: onnx.ModelProto, islands: Sequence[Island], stage:
     Args:
         proto: the exported stage; its weights may be stored as float16 with a cast.
         islands: what stays in float32.
-        stage: for error messages.
+        stage: its name, for errors.
 
     Raises:
         ShowfaceError: a weight does not fit float16; it and its module are named.

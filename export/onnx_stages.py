@@ -9,34 +9,28 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from torch import nn
 
-from showface.runtime.stages import TENSORS, Stage
+from showface.runtime.stages import Stage
 from showface.training.config import NetworkConfig
+from showface.training.networks.stages import example_inputs
 
 OPSET = 18
 LEAKY_METADATA = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node")  # local paths, and bulk
 MIN_HALF_SIZE = 64  # elements; a smaller weight is not worth a cast
 
 
-def _example_inputs(stage: Stage, config: NetworkConfig) -> dict[str, Tensor]:
-    """Return zeros of the stage's input shapes, batch 2 (a batch of 1 would be traced as a constant)."""
-    dtypes = {"float32": torch.float32, "int32": torch.int32}
-    shape = {n: TENSORS[n].resolve(2, config.image_size, config.memory.channels) for n in stage.inputs}
-    return {n: torch.zeros(shape[n], dtype=dtypes[TENSORS[n].dtype]) for n in stage.inputs}
-
-
 def export_stage(module: nn.Module, stage: Stage, config: NetworkConfig, half_weights: bool) -> onnx.ModelProto:
     """Trace one stage with a dynamic batch.
 
     Args:
-        module: of the stage, in evaluation mode.
+        module: module of the stage, in evaluation mode.
         stage: its entry of the stage table.
-        config: of the model.
+        config: config of the model.
         half_weights: store weights as float16 with a cast, where that loses nothing.
     """
     batch = torch.export.Dim("batch", min=1, max=4096)
-    inputs = _example_inputs(stage, config)
+    inputs = example_inputs(stage, config, 2)  # a batch of 1 would be traced as a constant
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals

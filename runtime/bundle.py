@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import MISSING, asdict, dataclass, fields
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,17 +28,17 @@ class Manifest:
     """What ``manifest.json`` holds.
 
     Attributes:
-        schema_version: of this layout.
+        schema_version: version of this layout.
         variant: key of ``VARIANTS``; decides the stages.
         image_size: side of the networks' input.
         code_channels: length of a memory code.
         categories: names of the parser's labels.
-        precision: of each stage's arithmetic, ``float32``, ``float16`` or ``int8``.
-        weights_dtype: in which the weights are stored.
-        opset: of the ONNX files.
+        precision: compute precision of each stage's arithmetic, ``float32``, ``float16`` or ``int8``.
+        weights_dtype: type in which the weights are stored.
+        opset: ONNX opset of the graphs.
         sha256: digest of each file, by file name.
         checkpoint_sha256: digest of the weights that were exported.
-        versions: of the packages that wrote the bundle.
+        versions: versions of the packages that wrote the bundle.
         calibration: how the stages in ``int8`` were calibrated and judged; None for a float bundle.
     """
 
@@ -99,6 +101,31 @@ class Bundle:
         """
         with np.load(io.BytesIO(self.read(GOLDEN_FILE)), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
+
+
+def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Write the files of a bundle and its manifest, which gets their digests, into a folder; return it opened.
+
+    Args:
+        folder: that exists; :func:`showface.runtime.files.atomic_folder` gives one that appears when all is proved.
+        manifest: its ``sha256`` is filled in here.
+        files: what the bundle holds, by file name.
+    """
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    (folder / MANIFEST_FILE).write_text(replace(manifest, sha256=digests).to_json(), encoding="utf-8")
+    return open_bundle(folder)
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that is to be created and exists.
+
+    Raises:
+        UsageError: it does.
+    """
+    if os.path.lexists(folder):
+        raise UsageError(f"{folder}: exists already; remove it or choose another folder")
 
 
 def default_bundle() -> Path:

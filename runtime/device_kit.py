@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from .backends.tensorrt.library import LIBRARIES
 from .backends.tensorrt.sidecar import ENGINES_FOLDER, EngineFolder, engine_folders, read_engine, read_sidecar
 from .bundle import GOLDEN_FILE, MANIFEST_FILE, Bundle
 from .errors import UsageError, system_errors
+from .files import atomic_file
 
 TERMS = ("MODEL_CARD.md", "LICENSE-weights")  # of the weights, where the bundle has them
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal contents make equal files
@@ -36,10 +36,10 @@ def write_kit(
     """Write ``output``; every file that goes in is checked by its hash first.
 
     Args:
-        bundle: to pack.
+        bundle: the bundle to pack.
         output: zip to write.
-        backend: whose engines go along; None for both.
-        targets: of the engines; empty for all.
+        backend: pack the engines of this backend; None packs both.
+        targets: pack the engines of these targets; empty packs all.
         graphs: with the ONNX files; None for: only where no engines go along.
         overwrite: replace ``output``.
 
@@ -49,7 +49,7 @@ def write_kit(
     if output.suffix.lower() != ".zip":
         raise UsageError(f"{output}: is written as a zip; give it the suffix .zip")
     if output.exists() and not overwrite:
-        raise UsageError(f"{output}: exists already; give --overwrite or another name")
+        raise UsageError(f"{output}: exists already; overwrite it, or choose another name")
     folders = _chosen(bundle, backend, targets)
     entries = {MANIFEST_FILE: (bundle.folder / MANIFEST_FILE).read_bytes(), GOLDEN_FILE: bundle.read(GOLDEN_FILE)}
     if graphs or (graphs is None and not folders):
@@ -58,14 +58,9 @@ def write_kit(
     entries |= {name: path.read_bytes() for name in TERMS if (path := bundle.folder / name).is_file()}
     for folder in folders:
         entries |= _engines(folder)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        with system_errors(UsageError, output, "cannot be written"):
-            _write(temporary, entries)
-            size = temporary.stat().st_size
-            os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with system_errors(UsageError, output, "cannot be written"), atomic_file(output) as temporary:
+        _write(temporary, entries)
+        size = temporary.stat().st_size
     names = [MANIFEST_FILE, GOLDEN_FILE, *(f"engines of {folder.backend} for {folder.target}" for folder in folders)]
     if any(name.endswith(".onnx") for name in entries):
         names.append("graphs")
@@ -79,7 +74,7 @@ def _chosen(bundle: Bundle, backend: str | None, targets: Sequence[str]) -> list
         UsageError: what was asked for is not there.
     """
     if backend is not None and backend not in LIBRARIES:
-        raise UsageError(f"--backend {backend}: use {' or '.join(LIBRARIES)}")
+        raise UsageError(f"{backend} builds no engines; use {' or '.join(LIBRARIES)}", "backend")
     found = [folder for name in LIBRARIES if backend in (None, name) for folder in engine_folders(bundle, name)]
     for target in targets:
         if target not in {folder.target for folder in found}:

@@ -4,23 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from pathlib import Path
 
 
+class ExitCode(IntEnum):
+    """How the command line ends; a signal adds its number to 128."""
+
+    GOOD = 0
+    FAILED = 1
+    USAGE = 2
+
+
 class ShowfaceError(Exception):
-    """Something that ran did not work out (exit code 1)."""
+    """Something that ran did not work out."""
+
+    exit_code: int = ExitCode.FAILED
 
 
 class InputError(ShowfaceError):
-    """One input file cannot be processed; the others can (exit code 1)."""
+    """One input file cannot be processed; the others can."""
 
 
 class DiskFullError(ShowfaceError):
-    """Nothing can be written any more; the run ends, and goes on when it is started again (exit code 1)."""
+    """Nothing can be written any more; the run ends, and goes on when it is started again."""
 
 
 class UsageError(ShowfaceError):
-    """The command, the set-up or a bundle is wrong, and nothing was run (exit code 2)."""
+    """The command, the set-up or a bundle is wrong, and nothing was run.
+
+    Attributes:
+        argument: the argument that is wrong, where it is one; the command line names the option of it.
+    """
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, text: str, argument: str | None = None) -> None:
+        super().__init__(text)
+        self.argument = argument
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Answer an import in the block that lacks a package of an optional extra with the command that installs it.
+
+    Args:
+        name: name of the extra, such as ``export``; or several, joined by commas.
+
+    Raises:
+        UsageError: a package is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("showface"):
+            raise
+        raise UsageError(f"this needs {error.name}; install it with: pip install 'showface[{name}]'") from error
 
 
 @contextmanager
@@ -28,7 +67,7 @@ def system_errors(kind: type[ShowfaceError], path: Path, failed: str) -> Iterato
     """Turn an error of the operating system into ``kind``, with the path and what failed.
 
     Args:
-        kind: of the error to raise.
+        kind: class of the error to raise.
         path: stands in the message where the operating system names none.
         failed: such as ``cannot be read``.
 

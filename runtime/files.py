@@ -1,14 +1,17 @@
-"""Read and write whole files: nothing that blocks or floods is read, nothing half-written gets a name."""
+"""Whole files: nothing that blocks or floods is read, nothing half-written gets a name, no two runs write one log."""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import shutil
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from .errors import DiskFullError, InputError, system_errors
 
@@ -59,6 +62,9 @@ def write_errors(folder: Path, path: Path) -> Iterator[None]:
             raise
 
 
+Write = Callable[[Path, bytes], None]
+
+
 def write_flushed(path: Path, data: bytes) -> None:
     """Write a file and flush it to the disk; one that cannot be written whole is removed."""
     try:
@@ -71,12 +77,83 @@ def write_flushed(path: Path, data: bytes) -> None:
         raise
 
 
-def write_file(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to a temporary name beside ``path``, flush it to disk and rename it."""
-    path = Path(path)
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write to; at the end of the block the file is flushed to disk and gets its name.
+
+    A block that raises leaves what stood at ``path`` as it was, and nothing else behind.
+    """
     temporary = path.with_name(f".{secrets.token_hex(8)}.showface.tmp")
     try:
-        write_flushed(temporary, data)
+        yield temporary
+        _flush(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill; at the end of the block its files are flushed to disk and it gets its name.
+
+    ``path`` must be missing or an empty folder. A block that raises leaves nothing behind.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def write_file(path: str | Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, all of it or nothing."""
+    with atomic_file(Path(path)) as temporary:
+        temporary.write_bytes(data)
+
+
+def lock_file(file: IO[Any]) -> bool:
+    """Take the exclusive lock on an open file, for as long as it stays open.
+
+    The operating system drops the lock when its holder ends, however it ends: a killed run leaves nothing locked.
+
+    Returns:
+        False where another process holds it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        _lock(file)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _FAR_BYTE = 2**62  # beyond any content: a locked byte of Windows cannot be read by others
+
+    def _lock(file: IO[Any]) -> None:
+        place = file.tell()
+        file.seek(_FAR_BYTE)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        finally:
+            file.seek(place)
+
+else:
+    import fcntl
+
+    def _lock(file: IO[Any]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

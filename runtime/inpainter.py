@@ -1,7 +1,9 @@
-"""Complete faces held in memory."""
+"""Complete faces held in memory; any number of them, so that one face, or too large a batch, does not end the run."""
 
 from __future__ import annotations
 
+import logging
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +15,19 @@ from numpy.typing import NDArray
 from .backends import open_chain
 from .backends.chain import Chain, Tensors
 from .bundle import open_bundle
-from .errors import UsageError
+from .errors import InputError, UsageError
 from .faces.masks import Hole
 from .faces.tensors import Array, composite, prepare
 from .images.codec import Pixels
+from .stages import COARSE_IMAGE, LABELS
+
+logger = logging.getLogger(__name__)
+
+# What ONNX Runtime, CUDA, TensorRT and the C++ library say when there is no memory left.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|OUT_OF_MEMORY|failed to allocate memory|bad_alloc|cudaErrorMemoryAllocation|OutOfMemory", re.I
+)
+Completed = NDArray[Any] | InputError
 
 
 class Inpainter:
@@ -51,7 +62,13 @@ class Inpainter:
         return 1 if self.chain.device == "cpu" else 8
 
     def complete(self, pixels: Pixels, hole: Hole, opaque: bool = False) -> Pixels:
-        """Complete one aligned face; see :meth:`complete_batch`."""
+        """Complete one aligned face; see :meth:`complete_batch`.
+
+        >>> face, hole = np.full((256, 256, 3), 128, np.uint8), np.zeros((256, 256), bool)
+        >>> hole[96:128, 96:160] = True
+        >>> Inpainter.from_bundle(device="cpu").complete(face, hole)[~hole].tolist() == face[~hole].tolist()
+        True
+        """
         return self.complete_batch([(pixels, hole)], opaque)[0]
 
     def complete_batch(self, faces: Sequence[tuple[Pixels, Hole]], opaque: bool = False) -> list[Pixels]:
@@ -70,13 +87,19 @@ class Inpainter:
         """
         if not faces:
             return []
-        prepared = [prepare(pixels, hole, self.image_size, f"face {i}") for i, (pixels, hole) in enumerate(faces)]
-        image = np.stack([image for image, _ in prepared])
-        mask = np.stack([mask for _, mask in prepared])
-        completed = self.run_networks(image, mask)
-        return [composite(*face, result, opaque) for face, result in zip(faces, completed, strict=True)]
+        prepared = [self.prepare(pixels, hole, f"face {i}") for i, (pixels, hole) in enumerate(faces)]
+        completed = self.run(*(np.stack(tensors) for tensors in zip(*prepared, strict=True)))
+        return [self.compose(*face, result, opaque) for face, result in zip(faces, completed, strict=True)]
 
-    def run_networks(self, image: Array, mask: Array) -> NDArray[Any]:
+    def prepare(self, pixels: Pixels, hole: Hole, name: str = "face") -> tuple[Array, Array]:
+        """Return ``image`` [3, size, size] and ``mask`` [1, size, size] of an aligned face; ``name`` is for errors.
+
+        Raises:
+            InputError: the face is not square, or its hole is not bool of the same height and width.
+        """
+        return prepare(pixels, hole, self.image_size, name)
+
+    def run(self, image: Array, mask: Array) -> NDArray[Any]:
         """Return ``completed_image`` [B, 3, size, size] of prepared faces.
 
         Args:
@@ -95,6 +118,11 @@ class Inpainter:
         with self._networks:
             return self.chain.run(tensors)
 
+    @staticmethod
+    def compose(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False) -> Pixels:
+        """Return the face with ``completed`` [3, size, size] in its hole, all else copied bit by bit."""
+        return composite(pixels, hole, completed, opaque)
+
     def parse(self, image: Array) -> NDArray[Any]:
         """Return the parser's ``semantic_map`` [B, size, size] of prepared faces without holes.
 
@@ -104,5 +132,54 @@ class Inpainter:
         for session in self.chain.sessions:
             if session.stage.name == "parser":
                 with self._networks:
-                    return session.run({"coarse_image": image})["semantic_map"]
-        raise UsageError("--mask-from class needs a bundle whose parser is a stage of its own; use the default bundle")
+                    return session.run({COARSE_IMAGE: image})[LABELS]
+        raise UsageError("categories are found by a bundle whose parser is a stage of its own; use the default bundle")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error of a backend means that its device has no memory left."""
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+class BatchRunner:
+    """Completes any number of faces in batches of at most ``limit``, which shrinks when memory runs out."""
+
+    def __init__(self, inpainter: Inpainter, limit: int) -> None:
+        self.inpainter, self.limit = inpainter, limit
+
+    def complete(self, faces: Sequence[tuple[Array, Array]]) -> list[Completed]:
+        """Return each completed face [3, size, size], or the error of one that fails even alone.
+
+        Args:
+            faces: ``image`` [3, size, size] and ``mask`` [1, size, size] of each.
+        """
+        done: list[Completed] = []
+        while len(done) < len(faces):
+            batch = faces[len(done) : len(done) + self.limit]
+            try:
+                done.extend(self._run(batch))
+            except Exception as error:
+                if len(batch) == 1:
+                    done.append(InputError(f"the networks failed: {error}"))
+                elif is_out_of_memory(error):
+                    self.limit = len(batch) // 2
+                    logger.info("out of memory with %d faces a batch; going on with %d", len(batch), self.limit)
+                else:
+                    logger.info("a batch of %d faces failed, trying them one by one: %s", len(batch), error)
+                    for face in batch:
+                        done.extend(self._alone(face))
+        return done
+
+    def _alone(self, face: tuple[Array, Array]) -> list[Completed]:
+        try:
+            return self._run([face])
+        except Exception as error:  # the backends raise types of their own
+            return [InputError(f"the networks failed: {error}")]
+
+    def _run(self, batch: Sequence[tuple[Array, Array]]) -> list[Completed]:
+        image = np.stack([image for image, _ in batch])
+        mask = np.stack([mask for _, mask in batch])
+        return [
+            face if np.isfinite(face).all() else InputError("the networks returned values that are not finite")
+            for face in self.inpainter.run(image, mask)
+        ]

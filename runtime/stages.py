@@ -30,7 +30,11 @@ class Tensor:
     description: str
 
     def resolve(self, batch: int, image_size: int, channels: int) -> tuple[int, ...]:
-        """Return the concrete shape for a batch, an image side and a number of code channels."""
+        """Return the concrete shape for a batch, an image side and a number of code channels.
+
+        >>> TENSORS["guidance"].resolve(2, 256, 64)
+        (2, 64, 64, 64)
+        """
         known = {"B": batch, "H": image_size, "h": image_size // 4, "n": len(CATEGORIES), "c": channels}
         return tuple(d if isinstance(d, int) else known[d] for d in self.shape)
 
@@ -78,3 +82,7 @@ VARIANTS = {
 
 CHAIN_INPUTS = ("image", "mask")
 CHAIN_OUTPUT = "completed_image"
+COARSE_IMAGE = "coarse_image"
+CODES = ("memory_codes", "known_codes", "guidance")  # what stands behind the normalisations of the memory
+LABELS = "semantic_map"
+MARGIN = "semantic_margin"  # [B, H, W], the parser's lead of the best label over the second best; of no stage

@@ -1,40 +1,24 @@
-"""Shared fixtures: a narrow model, its checkpoint and bundle, and folders of small faces."""
+"""Shared fixtures: faces with holes, and folders of them; those that need PyTorch come from ``fixtures/``.
 
-import os
-from dataclasses import replace
+The tests of ``runtime`` are collected, and run as far as they need no model, where PyTorch is not installed.
+"""
+
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
 import pytest
 import skimage.data
-import torch
 from PIL import Image
 
-from showface.export.bundle import export_bundle
 from showface.runtime.faces.tensors import prepare
-from showface.training.checkpoint import save_checkpoint
-from showface.training.config import (
-    CoarseConfig,
-    LayoutConfig,
-    MemoryConfig,
-    NetworkConfig,
-    ParserConfig,
-    RefinerConfig,
-)
-from showface.training.networks.mdrnets import MDRNets
 
-pytest_plugins = ["fixtures.training"]
+TORCH = all(find_spec(name) is not None for name in ("torch", "onnx"))
+pytest_plugins = ["fixtures.models", "fixtures.training"] if TORCH else ["fixtures.without_torch"]
+collect_ignore = [] if TORCH else ["training", "evaluation", "export", "calibration"]
+collect_ignore += [] if TORCH else ["runtime/backends/tensorrt/test_debug.py"]
 
 SIZE = 256  # of the networks
-THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
-NARROW = NetworkConfig(
-    image_size=SIZE,
-    coarse=CoarseConfig(widths=(8, 8, 8, 8), full_width=8, layout=LayoutConfig(widths=(8, 8, 8), full_width=8)),
-    parser=ParserConfig(width=16),
-    memory=MemoryConfig(channels=16, slots=8, encoder_width=8),
-    refiner=RefinerConfig(width=8, spade_hidden=8, dilations=(2,)),
-)
-torch.set_num_threads(THREADS)
 
 
 def synthetic_face(seed):
@@ -65,56 +49,11 @@ def three_faces():
     return [*(cv2.resize(crop, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for crop in crops), synthetic_face(0)]
 
 
-def build_narrow(**changes):
-    """Return a narrow model in evaluation mode whose refiner does something; ``changes`` go to the config."""
-    torch.manual_seed(0)
-    model = MDRNets(replace(NARROW, **changes))
-    with torch.no_grad():
-        model.refiner.to_rgb.weight.normal_(0.0, 0.05)
-        model.refiner.to_rgb.bias.normal_(0.0, 0.05)
-        model.coarse.layout.features.weight.normal_(0.0, 0.2, generator=torch.Generator().manual_seed(1))
-    return model.eval()
-
-
-@pytest.fixture(scope="session")
-def make_checkpoint():
-    """Return a function that saves a narrow checkpoint of all stages; keywords change the network config."""
-
-    def make(path, **changes):
-        model = build_narrow(**changes)
-        save_checkpoint(path, model, model.config, [name for name, _ in model.named_children()], {})
-        return path
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def narrow_model():
-    return build_narrow()
-
-
-@pytest.fixture(scope="session")
-def narrow_checkpoint(tmp_path_factory, make_checkpoint):
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "narrow.safetensors")
-
-
 @pytest.fixture(scope="session")
 def chain_inputs():
     """Return ``image`` [3, 3, 256, 256] and ``mask`` [3, 1, 256, 256] of the three faces."""
     prepared = [prepare(face, block_hole(seed), SIZE, "face") for seed, face in enumerate(three_faces())]
     return np.stack([image for image, _ in prepared]), np.stack([mask for _, mask in prepared])
-
-
-@pytest.fixture(scope="session")
-def narrow_report(tmp_path_factory, narrow_checkpoint, chain_inputs):
-    """Return the bundle's folder and the parity report of its export."""
-    folder = tmp_path_factory.mktemp("bundle") / "narrow"
-    return folder, export_bundle(narrow_checkpoint, folder, chain_inputs, THREADS)
-
-
-@pytest.fixture(scope="session")
-def narrow_bundle(narrow_report):
-    return narrow_report[0]
 
 
 @pytest.fixture(scope="session")

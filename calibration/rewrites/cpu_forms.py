@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
-from ..graphs import attribute
+from showface.export.graph import attribute
+
 from .edits import Wiring, add_constants, copy_of, drop_unread, replace_node
 from .subpixel import convolve_small
 

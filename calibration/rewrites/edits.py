@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from ..graphs import attribute, constant_values, producers, readers, shapes
+from showface.export.graph import attribute, constant_values, producers, readers, shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class Wiring:
         constants: their values.
         producers: the node that writes each tensor.
         readers: the nodes that read each tensor.
-        shapes: that the graph declares; an open dimension is 0.
-        outputs: of the graph.
+        shapes: shapes that the graph declares; an open dimension is 0.
+        outputs: outputs of the graph.
     """
 
     constants: Mapping[str, NDArray[Any]]

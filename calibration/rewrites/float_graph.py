@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 from onnx import ModelProto, helper, numpy_helper
 
+from showface.export.graph import attribute, constant_values, producers, readers, shapes
 from showface.runtime.errors import UsageError
 
-from ..graphs import attribute, constant_values, producers, readers, shapes
-from ..placement import Target
+from ..settings import Target
 from .edits import Wiring, add_constants, copy_of, drop_unread, replace_node
 from .subpixel import is_doubling, is_plain_convolution
 

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
-from ..graphs import attribute
-from ..placement import RULES, Target
+from showface.export.graph import attribute
+
+from ..placement import RULES
+from ..settings import Target
 from .edits import Wiring, add_constants, copy_of, drop_unread, replace_node
 
 WEIGHT_LIMIT = RULES[Target.CPU].weight_limit
@@ -134,7 +136,7 @@ def _interleaved(model: ModelProto, name: str, output: str, shape: tuple[int, in
 
     Args:
         model: gets the constants that they read.
-        name: of the quarters, without row and column.
+        name: name of the quarters, without row and column.
         output: tensor to write.
         shape: height, width and channels of the whole.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from showface.runtime.batch.inputs import list_images
-from showface.runtime.errors import InputError, UsageError
-from showface.runtime.faces.masks import hole_of, mask_source
-from showface.runtime.faces.tensors import prepare
-from showface.runtime.images.codec import read_photo
-from showface.runtime.stages import CATEGORIES
+from showface.runtime.stages import CATEGORIES, LABELS
+
+from ..faces import face_inputs
 
 Array = NDArray[Any]
-BIN = re.compile(r"\d+-\d+")  # a folder of masks of one range of hole ratios, in percent
 MAX_BATCH = 8
 ONE_PIXEL_HOLES = ((0, 0), (0, 1), (1, 1), (2, 2))  # in quarters of the side: corner, edge, middle
 
@@ -54,57 +49,14 @@ class Case:
 
 
 def face_cases(images: Path, masks: Path, image_size: int, limit: int | None = None) -> Iterator[Case]:
-    """Read aligned faces one by one.
-
-    Args:
-        images: folder of faces, recursive.
-        masks: one mask, a folder of masks of the same stems, or a folder of bins by hole ratio (``00-10`` …):
-            then face k takes bin k mod their number, so that the faces spread over all ratios.
-        image_size: H = W.
-        limit: stop after so many; None takes all.
-
-    Raises:
-        UsageError: images or masks are missing.
-        InputError: a file cannot be read.
-    """
-    bins = mask_bins(masks)
-    source = mask_source("file", masks)
-    for index, listed in enumerate(list_images(images, masks)):
-        if limit is not None and index >= limit:
-            return
-        if listed.error is not None:
-            raise InputError(listed.error)
-        photo = read_photo(listed.path)
-        if bins:
-            row = bins[index % len(bins)]
-            mask_path: Path | None = row[index // len(bins) % len(row)]
-        else:
-            mask_path = source.find(listed.relative)
-        hole = hole_of(photo, source, mask_path, str(listed.path))
-        image, mask = prepare(photo.pixels, hole, image_size, str(listed.path))
-        yield Case(printable(listed.relative.as_posix()), {"image": image[None], "mask": mask[None]})
+    """Read aligned faces one by one; see :func:`showface.evaluation.faces.face_inputs`."""
+    for name, image, mask in face_inputs(images, masks, image_size, limit):
+        yield Case(printable(name), {"image": image[None], "mask": mask[None]})
 
 
 def printable(name: str) -> str:
     """Return ``name`` with what no page or XML file can hold (lone surrogates, control characters) escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
-def mask_bins(masks: Path) -> list[list[Path]]:
-    """Return the mask files of each bin by name; empty where ``masks`` is no folder of bins.
-
-    Raises:
-        UsageError: a bin is empty.
-    """
-    if not masks.is_dir():
-        return []
-    found = []
-    for folder in sorted(p for p in masks.iterdir() if p.is_dir() and BIN.fullmatch(p.name)):
-        files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-        if not files:
-            raise UsageError(f"{folder}: an empty bin of masks; remove it or fill it")
-        found.append(files)
-    return found
 
 
 def array_cases(image: Array, mask: Array, prefix: str) -> Iterator[Case]:
@@ -124,9 +76,9 @@ def generated_cases(image: Array, mask: Array, max_batch: int = MAX_BATCH) -> It
     first = next((k for k in range(len(mask)) if mask[k].any()), 0)
     face, hole = image[first : first + 1], mask[first : first + 1]
 
-    def case(name: str, pixels: Array, holes: Array, **given: Array) -> Case:
+    def case(name: str, pixels: Array, holes: Array, given: Mapping[str, Array] | None = None) -> Case:
         blanked = np.where(holes > 0, np.float32(0), pixels).astype(np.float32)
-        return Case(name, {"image": blanked, "mask": holes.astype(np.float32)}, given)
+        return Case(name, {"image": blanked, "mask": holes.astype(np.float32)}, given or {})
 
     yield case("empty-mask", face, np.zeros_like(hole))
     yield case("full-mask", face, np.ones_like(hole))
@@ -134,7 +86,7 @@ def generated_cases(image: Array, mask: Array, max_batch: int = MAX_BATCH) -> It
     yield case("constant-image", np.full_like(face, 0.25), hole)
     yield case("extreme-contrast", np.where(_checkers(face.shape), np.float32(1), np.float32(-1)), hole)
     for name, labels in _label_cases(hole).items():
-        yield case(name, face, hole, semantic_map=labels)
+        yield case(name, face, hole, {LABELS: labels})
     for batch in sorted({1, 2, max_batch}):
         chosen = [k % len(image) for k in range(batch)]
         yield Case(f"batch-{batch}", {"image": image[chosen], "mask": mask[chosen]})

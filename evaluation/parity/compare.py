@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from showface.runtime.backends.chain import Chain, Tensors
+from showface.runtime.backends.chain import Tensors
 from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, VARIANTS, Stage
+from showface.runtime.stages import CHAIN_OUTPUT, LABELS, MARGIN, VARIANTS, Stage
 
 from .accumulate import PERFECT, Gallery, Picture, TensorTally, finite
 from .cases import Case
-from .sources import LABELS, MARGIN, Identity, KeptSource, Source, check_pair
+from .sources import Identity, Source, check_pair
 from .stats import float_figures, hole_figures
 from .tolerances import Tolerance, judge, plan_tolerances, stored_tolerances
 
@@ -24,12 +24,12 @@ RESULT_SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ComparisonResult:
     """What a comparison found.
 
     Attributes:
         result: the judged figures, as JSON can hold them.
-        pictures: of the worst images, worst first.
+        pictures: the worst images, worst first.
         suspects: for each stage alone, the cases that were the worst in one of its outputs' figures.
     """
 
@@ -127,10 +127,10 @@ class Comparison:
             arrays = (np.array(array) for array in (image, mask, ours, theirs))
             self.gallery.offer(badness, Picture(case.image_name(index), *arrays))
 
-    def outcome(self, tolerances: Mapping[str, Tolerance]) -> Outcome:
+    def outcome(self, tolerances: Mapping[str, Tolerance]) -> ComparisonResult:
         """Return what was found so far, judged by ``tolerances``."""
         suspects = {stage: list({c.name: c for c in worst.values()}.values()) for stage, worst in self.suspects.items()}
-        return Outcome(judge(self.figures(), tolerances), self.gallery.worst_first(), suspects)
+        return ComparisonResult(judge(self.figures(), tolerances), self.gallery.worst_first(), suspects)
 
     def figures(self) -> dict[str, Any]:
         """Return what was measured, not yet judged, as JSON can hold it."""
@@ -173,14 +173,14 @@ def compare_sources(
     cases: Iterable[Case],
     tolerances: Mapping[str, Tolerance],
     seen: Callable[[Case, Tensors, Tensors], None] | None = None,
-) -> Outcome:
+) -> ComparisonResult:
     """Compare two sources over a stream of cases.
 
     Args:
         reference: what is right.
         candidate: what is to be proved.
         cases: read one by one and not kept.
-        tolerances: of each stage and of the ``chain``.
+        tolerances: bounds for each stage and for the ``chain``.
         seen: called after each case with the tensors of both sides' own chains.
 
     Raises:
@@ -192,26 +192,8 @@ def compare_sources(
         if seen is not None:
             seen(case, ours, theirs)
     if not comparison.cases:
-        raise UsageError("there is no image to compare; name a folder of faces with --images and --masks")
+        raise UsageError("there is no image to compare; name a folder of faces and their masks")
     return comparison.outcome(tolerances)
-
-
-def check_parity(chain: Chain, references: Sequence[Tensors]) -> dict[str, Any]:
-    """Compare a float32 chain with several references, such as batches of different sizes.
-
-    Returns:
-        The result of :func:`compare_sources`, among it ``{"passed", "stages": {name: {"max_abs",
-        "mean_abs", "agreement", "passed"}}, "chain": {…}}`` with the worst figures over the references.
-    """
-    from .sources import ChainSource
-
-    stages = tuple(session.stage for session in chain.sessions)
-    variant = next((name for name, table in VARIANTS.items() if table == stages), "full")
-    identity = Identity("the chain", variant, references[0]["image"].shape[2], "", {s.name: "float32" for s in stages})
-    cases = [Case(f"reference-{k}", {n: r[n] for n in CHAIN_INPUTS}) for k, r in enumerate(references)]
-    kept = KeptSource(identity, {case.name: r for case, r in zip(cases, references, strict=True)})
-    tolerances = plan_tolerances(identity.precision, None, {})
-    return compare_sources(kept, ChainSource(chain, identity), cases, tolerances).result
 
 
 def _tally(tally: TensorTally, case: Case, reference: Any, candidate: Any, margin: Any) -> list[str]:

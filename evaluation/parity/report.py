@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -15,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from showface.runtime.errors import ShowfaceError, system_errors
+from showface.runtime.files import atomic_folder
 
 from .accumulate import Picture
 from .plots import growth_plot, histogram_plot, picture_parts
@@ -27,26 +26,20 @@ def write_report(folder: Path, result: Mapping[str, Any], pictures: Sequence[Pic
     """Write ``index.html``, ``results.json`` and ``junit.xml``, all or nothing.
 
     Args:
-        folder: that is missing or empty.
+        folder: a folder that is missing or empty.
         result: of :func:`showface.evaluation.parity.compare.compare_sources`.
-        pictures: of the worst images.
+        pictures: the worst images.
 
     Raises:
         ShowfaceError: a file cannot be written.
     """
     page, junit = render_page(result, pictures), junit_xml(result)
     folder = folder.resolve()
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    with system_errors(ShowfaceError, folder, "cannot be written"):
-        try:
-            temporary.mkdir(parents=True)
-            (temporary / PAGE_FILE).write_text(page, encoding="utf-8")
-            text = json.dumps(result, indent=2, allow_nan=False)
-            (temporary / RESULTS_FILE).write_text(text + "\n", encoding="utf-8")
-            (temporary / JUNIT_FILE).write_bytes(junit)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with system_errors(ShowfaceError, folder, "cannot be written"), atomic_folder(folder) as temporary:
+        (temporary / PAGE_FILE).write_text(page, encoding="utf-8")
+        text = json.dumps(result, indent=2, allow_nan=False)
+        (temporary / RESULTS_FILE).write_text(text + "\n", encoding="utf-8")
+        (temporary / JUNIT_FILE).write_bytes(junit)
 
 
 def render_page(result: Mapping[str, Any], pictures: Sequence[Picture]) -> str:

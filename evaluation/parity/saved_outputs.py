@@ -9,22 +9,23 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from showface.runtime.backends.chain import Tensors
+from showface.runtime.bundle import check_new
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
-from showface.runtime.stages import CHAIN_INPUTS, VARIANTS, Stage
+from showface.runtime.files import atomic_folder
+from showface.runtime.stages import CHAIN_INPUTS, LABELS, MARGIN, VARIANTS, Stage
 
 from .cases import Case
-from .sources import LABELS, MARGIN, Identity
+from .sources import Identity
 
 OUTPUTS_FILE = "outputs.json"
 OUTPUTS_SCHEMA = 1
@@ -42,25 +43,13 @@ class SavedCase:
     given: tuple[str, ...]  # names of the tensors that were given, not computed
 
 
+@dataclass(slots=True)
 class OutputsWriter:
-    """Write the cases of a run one by one; the folder appears when it is closed without an error."""
+    """Writes the cases of a run one by one; see :func:`save_outputs`."""
 
-    def __init__(self, folder: Path, identity: Identity) -> None:
-        """Start.
-
-        Raises:
-            UsageError: the folder exists, or cannot be made.
-        """
-        if folder.exists():
-            raise UsageError(f"{folder}: exists already; remove it or choose another folder for the outputs")
-        self.folder, self.identity = folder, identity
-        self.temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        self.cases: list[SavedCase] = []
-        with system_errors(UsageError, folder, "cannot be made"):
-            self.temporary.mkdir(parents=True)
-
-    def __enter__(self) -> OutputsWriter:
-        return self
+    folder: Path
+    identity: Identity
+    cases: list[SavedCase] = field(default_factory=list)
 
     def add(self, case: Case, tensors: Tensors) -> None:
         """Keep the tensors of one case."""
@@ -70,21 +59,33 @@ class OutputsWriter:
         kept: dict[str, Any] = {name: value for name, value in tensors.items() if name in wanted}
         np.savez_compressed(buffer, **kept)
         data, file = buffer.getvalue(), f"{len(self.cases):05d}.npz"
-        with system_errors(ShowfaceError, self.temporary / file, "cannot be written"):
-            (self.temporary / file).write_bytes(data)
+        self._write(file, data)
         digest = hashlib.sha256(data).hexdigest()
         self.cases.append(SavedCase(case.name, case.digest, file, digest, tuple(sorted(case.given))))
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            head = {**asdict(self.identity), "precision": dict(self.identity.precision)}
-            text = json.dumps(
-                {"schema_version": OUTPUTS_SCHEMA, "source": head, "cases": [asdict(c) for c in self.cases]}, indent=1
-            )
-            with system_errors(ShowfaceError, self.folder, "cannot be written"):
-                (self.temporary / OUTPUTS_FILE).write_text(text + "\n", encoding="utf-8")
-                os.rename(self.temporary, self.folder)
-        shutil.rmtree(self.temporary, ignore_errors=True)
+    def finish(self) -> None:
+        """Write the list of the cases."""
+        source = {**asdict(self.identity), "precision": dict(self.identity.precision)}
+        document = {"schema_version": OUTPUTS_SCHEMA, "source": source, "cases": [asdict(c) for c in self.cases]}
+        self._write(OUTPUTS_FILE, (json.dumps(document, indent=1) + "\n").encode())
+
+    def _write(self, name: str, data: bytes) -> None:
+        with system_errors(ShowfaceError, self.folder / name, "cannot be written"):
+            (self.folder / name).write_bytes(data)
+
+
+@contextmanager
+def save_outputs(folder: Path, identity: Identity) -> Iterator[OutputsWriter]:
+    """Give what writes outputs; the folder appears when the block ends without an error.
+
+    Raises:
+        UsageError: the folder exists, or cannot be made.
+    """
+    check_new(folder)
+    with system_errors(UsageError, folder, "cannot be written"), atomic_folder(folder) as temporary:
+        writer = OutputsWriter(temporary, identity)
+        yield writer
+        writer.finish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +180,7 @@ def open_outputs(folder: Path) -> SavedSource:
 
 def _identity(data: Mapping[str, Any]) -> Identity:
     """Return what made the outputs; raises ValueError, KeyError, TypeError or AttributeError where it is malformed."""
-    identity = Identity(**{field.name: data[field.name] for field in fields(Identity)})
+    identity = Identity(**{known.name: data[known.name] for known in fields(Identity)})
     texts = (identity.description, identity.variant, identity.weights, *identity.precision.values())
     if not all(isinstance(text, str) for text in (*texts, *identity.environment.values())):
         raise ValueError("a text of its source is none")

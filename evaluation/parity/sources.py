@@ -10,13 +10,10 @@ from typing import Protocol
 from showface.runtime.backends.chain import Chain, Tensors
 from showface.runtime.bundle import Bundle
 from showface.runtime.errors import UsageError
-from showface.runtime.stages import CHAIN_INPUTS, TENSORS, Stage
+from showface.runtime.stages import CHAIN_INPUTS, MARGIN, TENSORS, Stage
 from showface.runtime.version import __version__
 
 from .cases import Case
-
-MARGIN = "semantic_margin"  # [B, H, W], the parser's lead of the best label over the second best
-LABELS = "semantic_map"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,7 @@ class Identity:
         variant: key of ``VARIANTS``.
         image_size: side of the networks' input.
         weights: digest of the checkpoint; empty where it is not known.
-        precision: of each stage's arithmetic.
+        precision: compute precision of each stage's arithmetic.
         environment: versions and devices.
     """
 

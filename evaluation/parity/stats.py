@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from showface.runtime.stages import CATEGORIES
 
-from ..metrics import Confusion, confusion, ssim_map
+from ..metrics import Confusion, confusion, decibel, ssim_map
 
 Array = NDArray[Any]
 HIGHER_IS_BETTER = frozenset({"cosine", "snr_db", "psnr_db", "ssim"})
@@ -87,7 +87,7 @@ def float_figures(reference: Array, candidate: Array) -> FloatFigures:
 
     Args:
         reference: any shape.
-        candidate: of the same shape.
+        candidate: array of the same shape.
 
     Raises:
         ValueError: the shapes differ.
@@ -129,7 +129,7 @@ def label_figures(reference: Array, candidate: Array, margin: Array | None) -> L
 
     Args:
         reference: [...] integers.
-        candidate: of the same shape.
+        candidate: array of the same shape.
         margin: of the same shape, the reference's lead of its best label over the second; None where unknown.
 
     Raises:
@@ -157,7 +157,7 @@ def hole_figures(reference: Array, candidate: Array, mask: Array) -> tuple[float
 
     Args:
         reference: [3, H, W] in [-1, 1].
-        candidate: of the same shape.
+        candidate: array of the same shape.
         mask: [1, H, W], 1 = hole.
 
     Returns:
@@ -169,7 +169,7 @@ def hole_figures(reference: Array, candidate: Array, mask: Array) -> tuple[float
         return float("nan"), float("nan")
     error = (candidate.astype(np.float64) - reference.astype(np.float64))[:, hole]
     mean_square = float((error**2).mean())
-    psnr = float("inf") if mean_square == 0 else 10 * float(np.log10(VALUE_RANGE**2 / mean_square))
+    psnr = decibel(mean_square, VALUE_RANGE)
     inner = hole[5:-5, 5:-5]
     if not inner.any():
         return psnr, float("nan")

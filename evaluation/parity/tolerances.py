@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from showface.runtime.errors import UsageError
+from showface.runtime.stages import CODES, LABELS
 
 from .stats import MARGIN_EDGES
 
@@ -16,11 +17,11 @@ class Tolerance:
     """Bounds on the worst image.
 
     Attributes:
-        max_abs: on the absolute error of every value of a float tensor.
-        p99_abs: on its 99th percentile.
-        min_agreement: on the share of equal labels.
+        max_abs: bound on the absolute error of every value of a float tensor.
+        p99_abs: bound on its 99th percentile.
+        min_agreement: least share of equal labels.
         tie_margin: a flipped label whose lead in the reference is larger is a fault, not a tie.
-        min_psnr_db: on the completed image inside the hole.
+        min_psnr_db: least PSNR inside the hole of the completed image.
         code_max_factor: what ``max_abs`` is multiplied by for the tensors ``CODES``.
         code_p99_factor: the same of ``p99_abs``.
     """
@@ -34,10 +35,9 @@ class Tolerance:
     code_p99_factor: float = 1.0
 
 
-# They stand behind normalisations over 131,072 values. Where an input has no detail these are equal, and the
+# The codes stand behind normalisations over 131,072 values. Where an input has no detail these are equal, and the
 # rounding of a running float32 sum does not average out: n equal values are off by up to n·2⁻²⁵ of their sum, 2.4e-4
 # for the 8,192 that ONNX Runtime adds up in each lane of its InstanceNormalization (PyTorch adds up in cascades).
-CODES = ("memory_codes", "known_codes", "guidance")
 # float32: summation order only. TF32 and float16 both round to 10 bits of mantissa; float16 has the smaller range. A
 # parser is undecided where a face is hidden: in float16 up to 0.19 % of the labels of a face flip (default bundle, 60
 # faces, ONNX Runtime on the CPU), led by 0.061 at most in the reference, and what the chain's stages round adds up to
@@ -72,6 +72,9 @@ LOOSENESS = tuple(TOLERANCES)  # in this order
 def tolerance_of(precision: str) -> Tolerance:
     """Return the row of a precision.
 
+    >>> tolerance_of("fp16") is TOLERANCES["float16"]
+    True
+
     Raises:
         UsageError: the table has none.
     """
@@ -94,7 +97,7 @@ def plan_tolerances(
     """Return the tolerance of each stage and of the ``chain``, which gets the loosest of its stages'.
 
     Args:
-        precision: of each stage.
+        precision: compute precision of each stage.
         forced: a precision to judge all by instead.
         changes: fields of :class:`Tolerance` that replace the table's; None keeps the table's.
     """
@@ -110,7 +113,7 @@ def failures_of(figures: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
     Args:
         figures: ``tensors`` by name as :mod:`showface.evaluation.parity.accumulate` gives them, and for the chain
             its worst ``psnr_db``.
-        tolerance: of its precision.
+        tolerance: bounds of its precision.
     """
     found = []
     for name, tensor in figures["tensors"].items():
@@ -165,14 +168,14 @@ def judge(result: Mapping[str, Any], tolerances: Mapping[str, Tolerance]) -> dic
     """Return ``result`` with the verdict that ``tolerances`` give; nothing is run.
 
     Args:
-        result: of a comparison, or read back from its JSON.
-        tolerances: of each of its stages and of the ``chain``.
+        result: document of a comparison, also one read back from JSON.
+        tolerances: bounds for each stage and for the ``chain``.
     """
     judged = dict(result)
     judged["tolerances"] = {name: asdict(tolerance) for name, tolerance in tolerances.items()}
     judged["stages"] = {name: _verdict(figures, tolerances[name]) for name, figures in result["stages"].items()}
     judged["chain"] = _verdict(result["chain"], tolerances["chain"])
-    labels = result["chain"]["tensors"].get("semantic_map")
+    labels = result["chain"]["tensors"].get(LABELS)
     judged["chain"]["real_flips"] = real_flips(labels, tolerances["chain"].tie_margin) if labels else 0
     everything = (*judged["stages"].values(), judged["chain"])
     judged["passed"] = bool(result["images"]) and all(figures["passed"] for figures in everything)

@@ -10,13 +10,20 @@ import torch
 from torch import nn
 
 from showface.runtime.backends.chain import Tensors
-from showface.runtime.stages import CHAIN_INPUTS, VARIANTS, Stage
+from showface.runtime.stages import CHAIN_INPUTS, LABELS, MARGIN, VARIANTS, Stage
 from showface.training.checkpoint import model_from_checkpoint
 from showface.training.networks.mdrnets import MDRNets
-from showface.training.networks.stages import numpy_reference, reference_outputs, stage_modules, variant_of
+from showface.training.networks.stages import (
+    numpy_reference,
+    parser_margin,
+    reference_outputs,
+    run_stage,
+    stage_modules,
+    variant_of,
+)
 
 from .cases import Case
-from .sources import LABELS, MARGIN, Identity, environment_of
+from .sources import Identity, environment_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +40,12 @@ class TorchSource:
         replaced = {name: torch.from_numpy(value) for name, value in {**case.given, **(given or {})}.items()}
         return numpy_reference(reference_outputs(self.model, image, mask, replaced))
 
-    @torch.no_grad()
     def stage(self, stage: Stage, inputs: Tensors) -> Tensors:
         """Run one stage alone; the parser gives its margin too."""
-        arguments = [torch.from_numpy(inputs[name]) for name in stage.inputs]
-        result = stage_modules(self.model)[stage.name](*arguments)
-        outputs = dict(zip(stage.outputs, result if isinstance(result, tuple) else (result,), strict=True))
+        tensors = {name: torch.from_numpy(inputs[name]) for name in stage.inputs}
+        outputs = run_stage(stage_modules(self.model)[stage.name], stage, tensors)
         if LABELS in outputs:
-            best = self.model.parser(*arguments).topk(2, dim=1).values
-            outputs[MARGIN] = best[:, 0] - best[:, 1]
+            outputs[MARGIN] = parser_margin(self.model, *tensors.values())
         return numpy_reference(outputs)
 
     def modules(self) -> dict[str, nn.Module]:
@@ -58,16 +62,19 @@ def source_of_checkpoint(path: Path, threads: int | None = None) -> TorchSource:
     if threads is not None:
         torch.set_num_threads(threads)
     model, checkpoint = model_from_checkpoint(path)
+    return source_of_model(model, f"PyTorch {torch.__version__} with {path}", checkpoint.sha256)
+
+
+def source_of_model(model: MDRNets, description: str, weights: str) -> TorchSource:
+    """Make a source of a model in evaluation mode.
+
+    Args:
+        model: model in evaluation mode.
+        description: one line for people.
+        weights: digest of the checkpoint.
+    """
     variant = variant_of(model.config)
     environment = environment_of(f"PyTorch {torch.__version__}, eager, CPU, {torch.get_num_threads()} threads")
-    return TorchSource(
-        model,
-        Identity(
-            f"PyTorch {torch.__version__} with {path}",
-            variant,
-            model.config.image_size,
-            checkpoint.sha256,
-            {stage.name: "float32" for stage in VARIANTS[variant]},
-            {**environment, "system": platform.platform()},
-        ),
-    )
+    precision = {stage.name: "float32" for stage in VARIANTS[variant]}
+    system = {**environment, "system": platform.platform()}
+    return TorchSource(model, Identity(description, variant, model.config.image_size, weights, precision, system))

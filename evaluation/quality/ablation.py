@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from showface.training.loop import train
 from showface.training.run_files import STATE_FILE, steps_done, write_whole
 
 from ..faces import BUCKETS
-from .evaluate import evaluate
+from .evaluate import EvaluationSet, evaluate
 from .frechet import feature_network
 from .methods import checkpoint_method
 from .paper_tables import PAPER_TABLES
@@ -26,16 +26,6 @@ SCORES_FILE = "scores.json"
 METRICS = (("l1_percent", "L1(%) ↓", 3), ("frechet", "FID ↓", 3), ("psnr", "PSNR ↑", 3), ("ssim", "SSIM ↑", 3))
 Scores = Mapping[str, Mapping[str, Any]]  # figures by bucket
 Change = Callable[[TrainConfig], TrainConfig]
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationSet:
-    """What every row is measured on; ``features`` are the weights behind the Fréchet distance."""
-
-    images: Path
-    masks: Path
-    features: Path | None = None
-    limit: int | None = None
 
 
 def _memory(**changes: Any) -> Change:
@@ -129,7 +119,7 @@ def _measured(path: Path, record: Mapping[str, Any]) -> Scores | None:
         return None
     known = json.loads(path.read_text(encoding="utf-8"))
     if any(known.get(key) != value for key, value in record.items()):
-        raise UsageError(f"{path}: measured under another config or on other faces; choose another --output")
+        raise UsageError(f"{path}: measured under another config or on other faces; choose another folder")
     scores: Scores = known["scores"]
     return scores
 
@@ -147,7 +137,7 @@ def ablation_table(table: str, scores: Mapping[str, Scores]) -> str:
 
     Args:
         table: name of the table.
-        scores: of the measured rows.
+        scores: scores of each measured row.
     """
     lines = ["| hole | metric | " + " | ".join(f"{name} | paper" for name in scores) + " |"]
     lines.append("|---|---|" + "---:|" * (2 * len(scores)))

@@ -34,7 +34,7 @@ def write_contact_sheet(path: Path, report: Report, method: Method, images: Path
     The chosen faces are completed once more: no run holds the results of all faces.
 
     Args:
-        path: of the picture; its suffix decides the format.
+        path: path of the picture; its suffix decides the format.
         report: of the method on these folders; decides the faces.
         method: completes them.
         images: folder of photographs, as for ``evaluate``.

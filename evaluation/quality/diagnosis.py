@@ -9,6 +9,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from numpy.typing import NDArray
 from showface.runtime.errors import UsageError
 from showface.runtime.faces.tensors import prepare
 from showface.runtime.stages import CATEGORIES
+from showface.training.checkpoint import model_from_checkpoint
 from showface.training.data.sources import image_files
 from showface.training.networks.mdrnets import MDRNets
 
 from ..faces import BUCKETS, Pair, pair_files, read_batches
-from .evaluate import evaluate, evaluate_parser
-from .frechet import FeatureNetwork
-from .methods import model_method, network_method
+from .evaluate import EvaluationSet, evaluate, evaluate_parser
+from .frechet import FeatureNetwork, feature_network
+from .methods import model_method, network_method, torch_device
 from .scores import BucketScores
 
 LARGEST = list(BUCKETS)[-1]
@@ -59,6 +61,35 @@ class Diagnosis:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
 
+def diagnose_checkpoint(
+    checkpoint: Path,
+    test: EvaluationSet,
+    labelled: tuple[Path, Path] | None,
+    holdout_every: int,
+    device: str,
+    threads: int | None,
+) -> Diagnosis:
+    """Measure the parts of the model in a checkpoint; see :func:`diagnose`.
+
+    Args:
+        checkpoint: checkpoint of an assembled model.
+        test: faces and masks to measure on.
+        labelled: as there.
+        holdout_every: as there.
+        device: ``auto``, ``cpu`` or ``cuda:N``.
+        threads: number of CPU threads; None takes all.
+
+    Raises:
+        UsageError: a file is missing or unreadable, or the device is not to be had.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    place = torch_device(device)
+    network = None if test.features is None else feature_network(test.features, place)
+    model = model_from_checkpoint(checkpoint)[0]
+    return diagnose(model, place, test.images, test.masks, network, labelled, holdout_every, test.limit)
+
+
 def diagnose(
     model: MDRNets,
     device: torch.device,
@@ -73,7 +104,7 @@ def diagnose(
 
     Args:
         model: assembled, in evaluation mode.
-        device: to compute on.
+        device: device to compute on.
         images: folder of photographs to complete.
         masks: folder of ratio bins.
         features: network of the Fréchet distance.
@@ -142,7 +173,7 @@ def _parser_overlap(
 ) -> dict[str, Overlap]:
     """Return the overlap on the held-out photographs, and on their coarse faces behind the largest holes."""
     if holdout_every < 1:
-        raise UsageError(f"--holdout-every {holdout_every}: give a whole number from 1")
+        raise UsageError(f"{holdout_every}: give a whole number from 1", "holdout-every")
     files = image_files(photographs)[::holdout_every][:limit]
     holes = iter(face.hole for faces in read_batches(_holes_for(files, photographs, masks)) for face in faces)
     size = model.config.image_size
@@ -157,7 +188,7 @@ def _parser_overlap(
 
     found = {}
     for name, hidden in (("photographs", False), ("coarse faces", True)):
-        scores, mean = evaluate_parser(lambda faces, hidden=hidden: parse(faces, hidden), photographs, labels, files)
+        scores, mean = evaluate_parser(partial(parse, hidden=hidden), photographs, labels, files)
         each = {c: None if np.isnan(s) else float(s) for c, s in zip(CATEGORIES, scores, strict=True)}
         found[name] = Overlap(each, float(mean))
     return found

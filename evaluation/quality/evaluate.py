@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,29 @@ from ..faces import BATCH, BUCKETS, SIZE, check_masks, pair_files, read_batches
 from ..metrics import Rgb, category_iou, confusion, mean_iou
 from .contact_sheet import write_contact_sheet
 from .frechet import FeatureNetwork, Statistics, feature_network, frechet_distance, merge, statistics
-from .methods import Method, baseline_method, bundle_method, checkpoint_method, results_method, torch_device
+from .methods import Method, MethodChoice, torch_device
 from .scores import BucketScores, ImageScores, Report, markdown_table, score_bucket, score_image
 
-Progress = Callable[[int, int], None]  # faces done, faces in all
+logger = logging.getLogger(__name__)
+
 Parser = Callable[[NDArray[np.uint8]], NDArray[Any]]  # RGB [B, H, W, 3] -> categories [B, H, W]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """What a method is measured on.
+
+    Attributes:
+        images: folder of photographs.
+        masks: folder of ratio bins.
+        features: weights of the network behind the Fréchet distance; None leaves it out.
+        limit: take the first so many images; None takes all.
+    """
+
+    images: Path
+    masks: Path
+    features: Path | None = None
+    limit: int | None = None
 
 
 def evaluate(
@@ -33,7 +53,6 @@ def evaluate(
     masks: Path,
     network: FeatureNetwork | None = None,
     limit: int | None = None,
-    progress: Progress | None = None,
 ) -> Report:
     """Return the figures of ``method`` in each bucket; one batch of faces is in memory at a time.
 
@@ -43,7 +62,6 @@ def evaluate(
         masks: folder of ratio bins (``00-10`` …), white = hole.
         network: measure the Fréchet distance with it, of the results from the ground truth.
         limit: take the first so many images; None takes all.
-        progress: called after each batch.
 
     Raises:
         UsageError: images or masks are missing, unreadable or of the wrong polarity, or there are too
@@ -52,7 +70,7 @@ def evaluate(
     pairs = {bucket: pair_files(images, masks, bucket, limit) for bucket in BUCKETS}
     total = sum(map(len, pairs.values()))
     if network is not None and total < 2 * len(BUCKETS):  # all buckets hold the same images
-        raise UsageError(f"{images}: the Fréchet distance needs two images or more; leave --features out")
+        raise UsageError(f"{images}: the Fréchet distance needs two images or more; leave the features out")
     for bucket in BUCKETS:
         check_masks(pairs[bucket])
     buckets: dict[str, BucketScores] = {}
@@ -69,8 +87,7 @@ def evaluate(
                 found = _add(found, network, results)
                 if first:
                     truth = _add(truth, network, [face.rgb for face in faces])
-            if progress is not None:
-                progress(len(rows) + len(scored), total)
+            logger.debug("%d of %d faces measured", len(rows) + len(scored), total)
         distance = None if found is None or truth is None else frechet_distance(found, truth)
         buckets[bucket] = score_bucket(scored, distance)
         rows += scored
@@ -114,61 +131,35 @@ def evaluate_parser(
 
 
 def run_evaluation(
-    *,
-    bundle: Path | None,
-    checkpoint: Path | None,
-    results: Path | None,
-    baseline: str | None,
-    images: Path,
-    masks: Path,
-    features: Path | None,
-    json_file: Path | None,
-    sheet: Path | None,
-    limit: int | None,
-    device: str,
-    threads: int | None,
-    progress: Progress | None = None,
+    choice: MethodChoice,
+    test: EvaluationSet,
+    device: str = "auto",
+    threads: int | None = None,
+    json_file: Path | None = None,
+    sheet: Path | None = None,
 ) -> str:
     """Evaluate one method and return the Markdown table; what the verb ``evaluate`` does.
 
     Args:
-        bundle: folder of a bundle to measure.
-        checkpoint: file of a model to measure in PyTorch.
-        results: folder of another method's results, ``<bucket>/<stem>.png``.
-        baseline: ``telea`` or ``navier-stokes``. Exactly one of these four is given.
-        images: folder of photographs.
-        masks: folder of ratio bins.
-        features: weight file of the network for the Fréchet distance.
+        choice: which method.
+        test: faces and masks to measure on.
+        device: ``auto``, ``cpu`` or ``cuda:N``, of the method and of the feature network.
+        threads: number of CPU threads; None takes all.
         json_file: write the figures there.
         sheet: write the contact sheet there.
-        limit: take the first so many images.
-        device: ``auto``, ``cpu`` or ``cuda:N``, of the method and of the feature network.
-        threads: on the CPU.
-        progress: called after each batch.
 
     Raises:
         UsageError: anything given is wrong; nothing was written.
     """
-    given = {"--bundle": bundle, "--checkpoint": checkpoint, "--results": results, "--baseline": baseline}
-    named = [option for option, value in given.items() if value is not None]
-    if len(named) != 1:
-        raise UsageError(f"{' and '.join(named) or 'no method'} given; give one of {', '.join(given)}")
+    choice.check()
     if threads is not None:
         torch.set_num_threads(threads)
-    names = [pair.image.name for pair in pair_files(images, masks, next(iter(BUCKETS)), limit)]
-    method: Method
-    if bundle is not None:
-        name, method = f"bundle {bundle.name}", bundle_method(bundle, device, threads)
-    elif checkpoint is not None:
-        name, method = f"checkpoint {checkpoint.name}", checkpoint_method(checkpoint, torch_device(device))
-    elif results is not None:
-        name, method = f"results {results.name}", results_method(results, names)
-    else:
-        name, method = str(baseline), baseline_method(str(baseline))
-    network = None if features is None else feature_network(features, torch_device(device))
-    report = evaluate(method, images, masks, network, limit, progress)
+    names = [pair.image.name for pair in pair_files(test.images, test.masks, next(iter(BUCKETS)), test.limit)]
+    name, method = choice.open(names, device, threads)
+    network = None if test.features is None else feature_network(test.features, torch_device(device))
+    report = evaluate(method, test.images, test.masks, network, test.limit)
     if json_file is not None:
         write_file(json_file, report.to_json().encode())
     if sheet is not None:
-        write_contact_sheet(sheet, report, method, images, masks)
+        write_contact_sheet(sheet, report, method, test.images, test.masks)
     return markdown_table({name: report})

@@ -88,11 +88,11 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
             is not finite.
     """
     if min(a.count, b.count) < 2:
-        raise UsageError("the Fréchet distance needs two images or more; raise --limit or leave --features out")
+        raise UsageError("the Fréchet distance needs two images or more; raise the limit or leave the features out")
     if a.mean.shape != b.mean.shape:
         raise UsageError(f"features of length {len(a.mean)} and {len(b.mean)} do not compare; use one network for both")
     if not all(np.isfinite(values).all() for s in (a, b) for values in (s.mean, s.covariance)):
-        raise UsageError("a feature is not finite; check the weights given by --features")
+        raise UsageError("a feature is not finite; check the weights of the network")
     shift = a.mean - b.mean
     cross = np.linalg.svd(_root(a.covariance).T @ _root(b.covariance), compute_uv=False).sum()
     distance = shift @ shift + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
@@ -105,7 +105,7 @@ def feature_network(path: Path, device: torch.device | None = None) -> FeatureNe
     Args:
         path: the shared VGG-16 as safetensors gives ``FD-VGG16``, pytorch-fid's Inception file
             gives ``FID``.
-        device: where to compute; by default the CPU.
+        device: device to compute on; by default the CPU.
 
     Raises:
         UsageError: the file is neither of the two, or broken.
@@ -135,7 +135,7 @@ def _is_safetensors(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(9)[8:] == b"{"
     except OSError as error:
-        raise UsageError(f"--features {path}: cannot be read: {error.strerror or error}") from error
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}", "features") from error
 
 
 def _check_vgg16(path: Path) -> None:
@@ -145,11 +145,12 @@ def _check_vgg16(path: Path) -> None:
         with safe_open(path, framework="pt") as file:
             keys, metadata = set(file.keys()), file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise UsageError(f"--features {path}: cannot be read as safetensors: {error}") from error
+        raise UsageError(f"{path}: cannot be read as safetensors: {error}", "features") from error
     if "features.28.weight" not in keys or "features.30.weight" in keys:
-        raise UsageError(f"--features {path}: holds no VGG-16; {expected}")
+        raise UsageError(f"{path}: holds no VGG-16; {expected}", "features")
     if not metadata.get("input", "").startswith(CAFFE_INPUT):
         raise UsageError(
-            f"--features {path}: its header does not say 'input': '{CAFFE_INPUT} …', so the weights may want another "
-            f"input; {expected}"
+            f"{path}: its header does not say 'input': '{CAFFE_INPUT} …', so the weights may want another "
+            f"input; {expected}",
+            "features",
         )

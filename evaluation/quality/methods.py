@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,55 @@ BASELINES: Mapping[str, Method] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class MethodChoice:
+    """One method to measure; exactly one of the four is given.
+
+    Attributes:
+        bundle: folder of a bundle.
+        checkpoint: file of a model, which runs in PyTorch.
+        results: folder of another method's results, ``<bucket>/<stem>.png``.
+        baseline: ``telea`` or ``navier-stokes``.
+    """
+
+    bundle: Path | None = None
+    checkpoint: Path | None = None
+    results: Path | None = None
+    baseline: str | None = None
+
+    def check(self) -> None:
+        """Refuse none, or more than one.
+
+        Raises:
+            UsageError: so it is.
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        named = [option for option, value in given.items() if value is not None]
+        if len(named) != 1:
+            raise UsageError(f"{' and '.join(named) or 'no method'} given; give one of {', '.join(given)}")
+
+    def open(self, names: Sequence[str], device: str, threads: int | None) -> tuple[str, Method]:
+        """Return what the method is called in a table, and the method.
+
+        Args:
+            names: names of the image files to be measured.
+            device: ``auto``, ``cpu`` or ``cuda:N``.
+            threads: number of CPU threads of a bundle; None takes all.
+
+        Raises:
+            UsageError: it cannot be loaded.
+        """
+        self.check()
+        if self.bundle is not None:
+            return f"bundle {self.bundle.name}", bundle_method(self.bundle, device, threads)
+        if self.checkpoint is not None:
+            return f"checkpoint {self.checkpoint.name}", checkpoint_method(self.checkpoint, torch_device(device))
+        if self.results is not None:
+            return f"results {self.results.name}", results_method(self.results, names)
+        assert self.baseline is not None
+        return self.baseline, baseline_method(self.baseline)
+
+
 def baseline_method(name: str) -> Method:
     """Return a classical method by its name.
 
@@ -45,7 +95,7 @@ def baseline_method(name: str) -> Method:
         UsageError: there is no such method.
     """
     if name not in BASELINES:
-        raise UsageError(f"--baseline {name}: unknown; use {' or '.join(BASELINES)}")
+        raise UsageError(f"{name} is unknown; use {' or '.join(BASELINES)}", "baseline")
     return BASELINES[name]
 
 
@@ -83,7 +133,7 @@ def network_method(network: Completion, image_size: int, device: torch.device) -
     Args:
         network: maps ``image`` [B, 3, H, W] in [-1, 1] and ``mask`` [B, 1, H, W] to the completed image.
         image_size: H = W.
-        device: where the network is.
+        device: device that holds the network.
     """
 
     def complete(faces: Sequence[Face]) -> list[Rgb]:
@@ -151,5 +201,5 @@ def torch_device(device: str) -> torch.device:
     if index is None:
         return torch.device("cpu")
     if index >= torch.cuda.device_count():
-        raise UsageError(f"--device {device}: PyTorch finds {torch.cuda.device_count()} CUDA devices; use --device cpu")
+        raise UsageError(f"{device}: PyTorch finds {torch.cuda.device_count()} CUDA devices; use cpu", "device")
     return torch.device("cuda", index)

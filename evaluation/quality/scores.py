@@ -58,7 +58,7 @@ class Report:
     Attributes:
         buckets: means, by bucket.
         rows: figures of each image, bucket after bucket, in the order of the files.
-        frechet_label: of the feature network; None if there was none.
+        frechet_label: name of the feature network; None if there was none.
     """
 
     buckets: Mapping[str, BucketScores]

@@ -25,10 +25,10 @@ def measure_fresh(
     """Load a bundle in processes of their own and complete its golden faces once.
 
     Args:
-        folder: of the bundle.
-        backend: that runs it.
-        device: of the backend.
-        threads: for the CPU.
+        folder: folder of the bundle.
+        backend: backend that runs it.
+        device: device of the backend.
+        threads: number of CPU threads.
         batch: faces in the first run.
         processes: how many one after the other; the fastest stands, since a disturbance only adds, and the largest
             memory.

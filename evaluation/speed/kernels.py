@@ -22,10 +22,10 @@ def kernel_times(bundle: Bundle, tensors: Tensors, threads: int, runs: int = 10)
     Of each kernel the fastest run counts; two runs warm up.
 
     Args:
-        bundle: whose stages are run.
-        tensors: of a whole chain, for the stages' inputs.
-        threads: for the CPU.
-        runs: on the clock.
+        bundle: bundle whose stages are run.
+        tensors: all tensors of a chain, for the inputs of the stages.
+        threads: number of CPU threads.
+        runs: runs on the clock.
     """
     found = {}
     for stage in bundle.manifest.stages:

@@ -18,7 +18,7 @@ from .timing import figures, interleave, latency_of, ratio_of
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Schedule:
     """How a benchmark runs.
 
     Attributes:
@@ -38,15 +38,15 @@ def measure_batch(
     chain: Chain,
     faces: Tensors,
     batch: int,
-    plan: Plan,
+    plan: Schedule,
     yardstick: tuple[str, Callable[[], Any]] | None = None,
 ) -> dict[str, Any]:
     """Time the chain and every stage of all subjects at one batch size.
 
     Args:
         subjects: the first is what the others are compared with.
-        stages: of the bundle.
-        chain: that makes the inputs of the stages.
+        stages: stages of the bundle.
+        chain: chain that makes the inputs of the stages.
         faces: ``image`` [N, 3, H, W] and ``mask`` [N, 1, H, W]; repeated to fill the batch.
         batch: B.
         plan: how often.
@@ -91,7 +91,7 @@ def measure_batch(
     }
 
 
-def measure_phases(subject: Subject, faces: Tensors, stages: Sequence[Stage], chain: Chain, plan: Plan) -> Any:
+def measure_phases(subject: Subject, faces: Tensors, stages: Sequence[Stage], chain: Chain, plan: Schedule) -> Any:
     """Time what a face of the networks' size goes through, in milliseconds: file to pixels to file.
 
     Returns:

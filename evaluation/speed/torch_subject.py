@@ -13,10 +13,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from showface.runtime.backends.chain import Tensors
-from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, TENSORS, VARIANTS, Stage
+from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, VARIANTS, Stage
 from showface.training.checkpoint import model_from_checkpoint
 from showface.training.config import NetworkConfig
-from showface.training.networks.stages import stage_modules, variant_of
+from showface.training.networks.stages import example_inputs, run_stage, stage_modules, variant_of
 
 MATMUL_SIDE = 1024
 MATMUL_GFLOP = 2 * MATMUL_SIDE**3 / 1e9
@@ -31,28 +31,25 @@ class TorchSubject:
     stages: tuple[Stage, ...]
     modules: dict[str, Callable[..., Any]]
 
-    @torch.no_grad()
     def complete(self, image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
         """Run the chain: image [B, 3, H, W] and mask [B, 1, H, W] to the completed image."""
         tensors = {n: torch.from_numpy(a) for n, a in zip(CHAIN_INPUTS, (image, mask), strict=True)}
         for stage in self.stages:
-            result = self.modules[stage.name](*(tensors[name] for name in stage.inputs))
-            tensors.update(zip(stage.outputs, result if isinstance(result, tuple) else (result,), strict=True))
+            tensors.update(run_stage(self.modules[stage.name], stage, tensors))
         return tensors[CHAIN_OUTPUT].numpy()
 
-    @torch.no_grad()
     def stage(self, stage: Stage, inputs: Tensors) -> None:
         """Run one stage alone."""
-        self.modules[stage.name](*(torch.from_numpy(inputs[name]) for name in stage.inputs))
+        run_stage(self.modules[stage.name], stage, {name: torch.from_numpy(inputs[name]) for name in stage.inputs})
 
 
 def torch_subjects(path: Path, compiled: bool, threads: int) -> tuple[list[TorchSubject], dict[str, float], str]:
     """Load a checkpoint as baseline.
 
     Args:
-        path: of the checkpoint.
+        path: path of the checkpoint.
         compiled: add ``torch.compile`` beside eager execution.
-        threads: for the CPU.
+        threads: number of CPU threads.
 
     Returns:
         The subjects, the GFLOP of each stage and of the ``chain`` for one face (2 per multiply–add), and the digest
@@ -76,12 +73,8 @@ def gflop_of(modules: dict[str, nn.Module], stages: tuple[Stage, ...], config: N
     """Count the GFLOP (2 per multiply–add) of each stage and of the ``chain`` for one face."""
     found = {}
     for stage in stages:
-        specs = [TENSORS[name] for name in stage.inputs]
-        shapes = [spec.resolve(1, config.image_size, config.memory.channels) for spec in specs]
-        dtypes = [getattr(torch, spec.dtype) for spec in specs]
-        arguments = [torch.zeros(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            modules[stage.name](*arguments)
+        with FlopCounterMode(display=False) as counter:
+            run_stage(modules[stage.name], stage, example_inputs(stage, config, 1))
         found[stage.name] = counter.get_total_flops() / 1e9
     return {**found, "chain": sum(found.values())}
 

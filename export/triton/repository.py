@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def write_repository(
     output: Path,
     serving: Serving,
     container_tensorrt: str | None = None,
-    target: str | None = None,
+    targets: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Write a model repository; return the names of its models.
 
@@ -37,7 +38,7 @@ def write_repository(
         output: folder to create; it must not exist.
         serving: how the models are run.
         container_tensorrt: version of TensorRT in Triton's container, for ``tensorrt``.
-        target: of the engines, where the bundle has several.
+        targets: of the engines: none, or the one to take where the bundle has several.
 
     Raises:
         UsageError: the backend is none of Triton's, the engines are not of the container's version or for smaller
@@ -46,8 +47,10 @@ def write_repository(
     if output.exists():
         raise UsageError(f"{output}: exists already; give another name, or remove it")
     entries = {f"{name}/{CONFIG_FILE}": text_of(config).encode() for name, config in _configs(bundle, serving).items()}
-    models = _engines(bundle, serving, container_tensorrt, target) if serving.backend == "tensorrt" else _graphs(bundle)
-    entries |= models
+    if serving.backend == "tensorrt":
+        entries |= _engines(bundle, serving, container_tensorrt, targets)
+    else:
+        entries |= _graphs(bundle)
     if serving.photo:
         entries[f"{PHOTO}/1/model.py"] = files(__package__).joinpath("photo_model.py").read_bytes()
     # The terms of the weights travel with them, beside the models: Triton takes every folder for a model.
@@ -93,9 +96,9 @@ def _graphs(bundle: Bundle) -> dict[str, bytes]:
     return {f"{model_name(stage)}/1/model.onnx": bundle.model(stage) for stage in bundle.manifest.stages}
 
 
-def _engines(bundle: Bundle, serving: Serving, container: str | None, target: str | None) -> dict[str, bytes]:
+def _engines(bundle: Bundle, serving: Serving, container: str | None, targets: Sequence[str]) -> dict[str, bytes]:
     """Return the plans, checked against what the container can run."""
-    folder = _engine_folder(bundle, target)
+    folder = _engine_folder(bundle, targets)
     if container is None:
         raise UsageError(
             "a plan runs only in the version of TensorRT that built it; give the one in Triton's container "
@@ -107,10 +110,10 @@ def _engines(bundle: Bundle, serving: Serving, container: str | None, target: st
     }
 
 
-def _engine_folder(bundle: Bundle, target: str | None) -> EngineFolder:
-    found = [folder for folder in engine_folders(bundle, "tensorrt") if target in (None, folder.target)]
+def _engine_folder(bundle: Bundle, targets: Sequence[str]) -> EngineFolder:
+    found = [folder for folder in engine_folders(bundle, "tensorrt") if not targets or folder.target in targets]
     if not found:
-        wanted = "" if target is None else f" for {target}"
+        wanted = f" for {', '.join(targets)}" if targets else ""
         build = f"showface build {bundle.folder} --backend tensorrt"
         raise UsageError(f"{bundle.folder}: no engines of tensorrt{wanted}; build them with: {build}")
     if len(found) > 1:

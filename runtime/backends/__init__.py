@@ -22,10 +22,10 @@ def open_chain(bundle: Bundle, backend: str = "auto", device: str = "auto", thre
     """Load all stages of ``bundle``.
 
     Args:
-        bundle: where the models are.
+        bundle: the bundle to load.
         backend: a value of :class:`Backend`; ``auto`` takes engines that match the device, else ONNX Runtime.
         device: ``cpu``, ``cuda:N`` or ``auto``.
-        threads: for the CPU.
+        threads: number of CPU threads.
 
     Returns:
         A chain whose description says what was taken, and why.
@@ -41,7 +41,7 @@ def open_chain(bundle: Bundle, backend: str = "auto", device: str = "auto", thre
         return onnxruntime_backend.open_chain(bundle, device, threads)
     index = 0 if device == "auto" else onnxruntime_backend.parse_device(device)
     if index is None:
-        raise UsageError(f"--backend {chosen.value} runs on a GPU: use --device auto or cuda:N, not {device}")
+        raise UsageError(f"{chosen.value} runs on a GPU; use auto or cuda:N, not {device}", "device")
     if chosen is Backend.AUTO:
         return _open_auto(bundle, device, index, threads)
     from .tensorrt.loader import open_engines

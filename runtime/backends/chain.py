@@ -26,7 +26,7 @@ class Chain:
     """The stages of a bundle, run one after the other: a fold over the stage table.
 
     Args:
-        sessions: of the stages, in order.
+        sessions: one for each stage, in order.
         description: what runs, where, and why, for people.
         device: ``cpu`` or ``cuda``.
     """

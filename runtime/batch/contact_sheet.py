@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ..errors import UsageError, system_errors
 from ..faces.masks import Hole, MaskSource, hole_of
 from ..images.codec import Pixels, encode_photo, read_photo, write_file
-from .inputs import Job
+from .item import Item
 from .results_log import Result
-from .saved_masks import saved_mask
+from .write_output import saved_mask
 
 TILE = 160  # pixels
 FACES_A_ROW = 2
@@ -31,7 +31,7 @@ def check_sheet(path: Path, faces: int) -> None:
     side = SIDES.get(path.suffix.lower())
     most = faces if side is None else side // TILE * FACES_A_ROW
     if faces > most:
-        raise UsageError(f"--sheet {path}: {path.suffix} holds {most} faces, not {faces}; choose .png or leave it out")
+        raise UsageError(f"{path}: {path.suffix} holds {most} faces, not {faces}; choose .png or leave it out", "sheet")
 
 
 def _tile(pixels: Pixels) -> NDArray[np.uint8]:
@@ -55,33 +55,33 @@ def _row(photo: Pixels, hole: Hole, result: Pixels) -> NDArray[np.uint8]:
 
 
 def write_sheet(
-    path: Path, jobs: Sequence[Job], results: Sequence[Result], masks: MaskSource, saved: Path | None = None
+    path: Path, items: Sequence[Item], results: Sequence[Result], masks: MaskSource, saved: Path | None = None
 ) -> None:
     """Write the contact sheet of all results that have an output file, in their order.
 
     Args:
-        path: of the picture; its suffix decides the format.
-        jobs: of the run.
-        results: of the run.
-        masks: where the holes came from.
+        path: path of the picture; its suffix decides the format.
+        items: all inputs of the run.
+        results: results of these inputs.
+        masks: source of the holes.
         saved: the folder where the run saved them; ``class`` masks are taken from there.
 
     Raises:
         InputError: an input or a result cannot be read any more.
         UsageError: the picture cannot be written.
     """
-    by_input = {job.relative.as_posix(): job for job in jobs}
+    by_input = {item.relative.as_posix(): item for item in items}
     rows = []
     for result in results:
         if result.status == "failed":
             continue
-        job = by_input[result.input]
-        photo = read_photo(job.source)
+        item = by_input[result.input]
+        photo = read_photo(item.source)
         if masks.kind == "class" and saved is not None:
-            hole = read_photo(saved_mask(saved, job)).pixels > 0
+            hole = read_photo(saved_mask(saved, item)).pixels > 0
         else:
-            hole = hole_of(photo, masks, masks.find(job.relative), str(job.source))
-        rows.append(_row(photo.pixels, hole, read_photo(job.output).pixels))
+            hole = hole_of(photo, masks, masks.find(item.relative), str(item.source))
+        rows.append(_row(photo.pixels, hole, read_photo(item.output).pixels))
     if not rows:
         return
     rows.extend([np.full_like(rows[0], 255)] * (-len(rows) % FACES_A_ROW))

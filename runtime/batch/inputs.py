@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import overload
 
 from ..errors import UsageError, system_errors
 from ..images.codec import SUFFIXES
+from .item import Item
+
+logger = logging.getLogger(__name__)
 
 # Suffixes that name an image that showface does not write: as an output surely no folder's name.
 OTHER_IMAGE_SUFFIXES = (
@@ -21,27 +24,8 @@ NOT_READ = f"of the formats of images, showface reads {', '.join(SUFFIXES)}"
 LINKED = "links to folders are not followed"
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One image that was found, ``relative`` to the input; ``error`` where it cannot even be listed."""
-
-    path: Path
-    relative: Path
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One input with its place in the output folder; ``error`` as in :class:`Listed`."""
-
-    source: Path
-    relative: Path
-    output: Path
-    error: str | None = None
-
-
-class Jobs(Sequence[Job]):
-    """The jobs of a run in name order; names alone are held, so that a hundred thousand need few megabytes."""
+class Items(Sequence[Item]):
+    """The inputs of a run in name order; names alone are held, so that a hundred thousand need few megabytes."""
 
     def __init__(self, source: Path, output: Path, names: Sequence[str], errors: Mapping[str, str], suffix: str | None):
         self.source, self.output, self.names, self.errors, self.suffix = source, output, names, errors, suffix
@@ -50,30 +34,34 @@ class Jobs(Sequence[Job]):
         return len(self.names)
 
     @overload
-    def __getitem__(self, index: int) -> Job: ...
+    def __getitem__(self, index: int) -> Item: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Jobs: ...
+    def __getitem__(self, index: slice) -> Items: ...
 
-    def __getitem__(self, index: int | slice) -> Job | Jobs:
+    def __getitem__(self, index: int | slice) -> Item | Items:
         if isinstance(index, slice):
-            return Jobs(self.source, self.output, self.names[index], self.errors, self.suffix)
+            return Items(self.source, self.output, self.names[index], self.errors, self.suffix)
         name = self.names[index]
         error = self.errors.get(name)
         output = self.output / (name if self.suffix is None or error else renamed(name, self.suffix))
-        return Job(self.source / name, Path(name), output, error)
+        return Item(self.source / name, Path(name), output, error)
 
 
 def renamed(name: str, suffix: str) -> str:
-    """Return the relative path ``name`` with another suffix; one of the same format stays (``.jpeg``, ``.JPG``)."""
+    """Return the relative path ``name`` with another suffix; one of the same format stays (``.jpeg``, ``.JPG``).
+
+    >>> renamed("group/one.bmp", ".png"), renamed("two.JPEG", ".jpg")
+    ('group/one.png', 'two.JPEG')
+    """
     path = PurePosixPath(name)
     old = path.suffix.lower()
     same = {".jpeg": ".jpg", ".tiff": ".tif"}
     return name if same.get(old, old) == suffix else str(path.with_suffix(suffix))
 
 
-def list_images(source: Path, masks: Path | None) -> list[Listed]:
-    """List the images of ``source`` by name.
+def list_images(source: Path, masks: Path | None) -> list[Item]:
+    """List the images of ``source`` by name, as items without an output.
 
     Args:
         source: an image, or a folder that is searched recursively.
@@ -84,12 +72,12 @@ def list_images(source: Path, masks: Path | None) -> list[Listed]:
     """
     with system_errors(UsageError, source, "cannot be read"):
         if source.is_file():
-            return [Listed(source, Path(source.name))]
-        names, errors = _names(source, masks, lambda _: None)
-    return [Listed(source / name, Path(name), errors.get(name)) for name in names]
+            return [Item(source, Path(source.name), Path())]
+        names, errors = _names(source, masks)
+    return [Item(source / name, Path(name), Path(), errors.get(name)) for name in names]
 
 
-def _names(source: Path, masks: Path | None, say: Callable[[str], None]) -> tuple[list[str], dict[str, str]]:
+def _names(source: Path, masks: Path | None) -> tuple[list[str], dict[str, str]]:
     """Return the relative paths of the images in a folder, in order, and the errors of those that cannot be listed."""
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
@@ -97,7 +85,7 @@ def _names(source: Path, masks: Path | None, say: Callable[[str], None]) -> tupl
     omitted: dict[str, list[str]] = {}
     names = sorted(_walk(source, masks, errors, omitted), key=lambda name: name.split("/"))
     for reason, some in omitted.items():
-        say(f"{len(some)} passed over, such as {min(some)}: {reason}")
+        logger.info("%d passed over, such as %s: %s", len(some), min(some), reason)
     if not names:
         raise UsageError(f"{source}: no images found ({', '.join(SUFFIXES)})")
     return names, errors
@@ -129,23 +117,21 @@ def _walk(source: Path, masks: Path | None, errors: dict[str, str], omitted: dic
         yield name
 
 
-def plan_jobs(
+def plan_items(
     source: Path,
     output: Path,
     masks: Path | None,
     suffix: str | None = None,
     distinct_stems: bool = False,
-    say: Callable[[str], None] = lambda _: None,
-) -> Sequence[Job]:
+) -> Sequence[Item]:
     """List the inputs in name order and check that input and output fit together.
 
     Args:
         source: an image, or a folder that is searched recursively.
         output: a folder; for one image also an image name.
         masks: a mask folder, which is not searched for inputs.
-        suffix: of all outputs, such as ``.png``; None leaves each its input's.
+        suffix: of all outputs, such as ``.png``; None keeps the suffix of each input.
         distinct_stems: give an error to a file whose mask would be saved under the name of another's.
-        say: takes a line about each kind of entry that is passed over.
 
     Raises:
         UsageError: nothing to do, or the output is a file, lies inside the input, has the suffix of a
@@ -153,18 +139,18 @@ def plan_jobs(
     """
     with system_errors(UsageError, output, "cannot be read"):
         if source.is_file():
-            return [Job(source, Path(source.name), _target(source, output, suffix))]
+            return [Item(source, Path(source.name), _target(source, output, suffix))]
         if output.exists() and not output.is_dir():
             raise UsageError(f"{output}: is a file; the output of a folder must be a folder")
         if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
             raise UsageError(f"{output}: lies inside the input folder {source}; choose a folder outside it")
     with system_errors(UsageError, source, "cannot be read"):
-        names, errors = _names(source, masks, say)
+        names, errors = _names(source, masks)
     if suffix is not None:
         _refuse_same_names(names, lambda name: renamed(name, suffix), errors)
     if distinct_stems:
         _refuse_same_names(names, lambda name: str(PurePosixPath(name).with_suffix(".png")), errors)
-    return Jobs(source, output, names, errors, suffix)
+    return Items(source, output, names, errors, suffix)
 
 
 def _refuse_same_names(names: Sequence[str], target: Callable[[str], str], errors: dict[str, str]) -> None:
@@ -183,7 +169,7 @@ def _target(source: Path, output: Path, wanted: str | None) -> Path:
         raise UsageError(f"{output}: showface does not write {suffix}; use one of {', '.join(SUFFIXES)}")
     named = suffix in SUFFIXES and not output.is_dir()
     if named and wanted is not None and renamed(output.name, wanted) != output.name:
-        raise UsageError(f"{output}: its suffix is not that of --format; leave --format out")
+        raise UsageError(f"{output}: its suffix is not that of the format; leave the format out")
     target = output if named else output / (source.name if wanted is None else renamed(source.name, wanted))
     if target.exists() and target.samefile(source):
         raise UsageError(f"{output}: is the input itself")

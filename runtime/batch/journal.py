@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import InputError, UsageError, system_errors
-from ..files import write_errors, write_flushed
+from ..files import Write, write_errors, write_flushed
 from .results_log import Result, parse_result
 
 WORK_FOLDER = ".showface"  # in OUTPUT
@@ -54,11 +54,12 @@ class Journal:
 
     Args:
         output: the output folder.
-        folder: of the run, from :func:`start_run`.
+        folder: folder of the run, from :func:`start_run`.
+        write: writes a whole file to the disk.
     """
 
-    def __init__(self, output: Path, folder: Path) -> None:
-        self.output, self.folder = output, folder
+    def __init__(self, output: Path, folder: Path, write: Write = write_flushed) -> None:
+        self.output, self.folder, self.write = output, folder, write
         self._root = os.path.realpath(output)
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._lock = threading.Lock()
@@ -68,7 +69,7 @@ class Journal:
         """Give ``data`` its name in the output folder: all of it or nothing, whenever the process dies.
 
         Args:
-            path: of the output, below the output folder.
+            path: path of the output, below the output folder.
             data: what it shall hold.
             result: what the run is going to report of it.
             replace: whether an existing file may be replaced.
@@ -81,7 +82,7 @@ class Journal:
         try:
             with write_errors(self.output, path):
                 self._make_parent(path.parent)
-                write_flushed(temporary, data)
+                self.write(temporary, data)
                 self._announce(result, data)
                 # As late as can be: rename asks nobody, and hard links are not to be had on every file system.
                 if not replace and os.path.lexists(path):

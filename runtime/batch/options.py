@@ -33,10 +33,10 @@ class Options:
     """The options of a run.
 
     Attributes:
-        masks: where the holes come from.
+        masks: source of the holes.
         batch_size: faces that go through the networks together.
         overwrite: replace files that no earlier run explains.
-        quality: of JPEG and lossy WebP outputs, 1–100.
+        quality: quality of JPEG and lossy WebP outputs, 1–100.
         alignment: warp the faces of unaligned pictures; None takes each image as one aligned face.
         save_masks: a folder that gets the hole of every image.
         workers: threads that read, and threads that write.
@@ -80,7 +80,10 @@ def absolute(options: Options) -> Options:
 
 
 def suffix_of_format(name: str | None) -> str | None:
-    """Return the suffix of the outputs for ``--format``; None leaves each its input's.
+    """Return the suffix of the outputs of a format; None keeps the suffix of each input.
+
+    >>> suffix_of_format("tiff"), suffix_of_format("same")
+    ('.tif', None)
 
     Raises:
         UsageError: no such format.
@@ -89,7 +92,7 @@ def suffix_of_format(name: str | None) -> str | None:
         return None
     suffix = FORMAT_SUFFIXES.get(name.lower(), "." + name.lower())
     if suffix not in SUFFIXES:
-        raise UsageError(f"--format {name}: use same, {', '.join(FORMAT_SUFFIXES)}")
+        raise UsageError(f"{name} is not written; use same, {', '.join(FORMAT_SUFFIXES)}", "format")
     return {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix, suffix)
 
 

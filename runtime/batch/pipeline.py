@@ -1,6 +1,6 @@
 """Threads that read, complete and write at the same time, with bounded queues between them.
 
-    tasks ─► read (N threads, each with a decoder process) ─► complete (1) ─► write (N) ─► results
+    items ─► read (N threads, each with a decoder process) ─► complete (1) ─► write (N) ─► results
 
 Batches are filled across files. What the queues hold is bounded in number and in bytes, so that the memory of a run
 depends neither on the number of its files nor, beyond a few of them, on their size.
@@ -9,17 +9,84 @@ depends neither on the number of its files nor, beyond a few of them, on their s
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
-from .batch_runner import BatchRunner
-from .bounded_queue import Aborted, BoundedQueue
-from .read_input import Loaded, Task
+from ..inpainter import BatchRunner
+from .item import Item
+from .read_input import InputReader
 from .results_log import Result
-from .write_output import Finished
 
+T = TypeVar("T")
 QUEUE_BYTES = 128 * 2**20  # of decoded pixels in one queue, and in one batch
+
+
+class Aborted(Exception):  # noqa: N818 - no error of its own: another thread has raised that
+    """Another thread has failed; the work in this one is no longer wanted."""
+
+
+class BoundedQueue(Generic[T]):
+    """First in, first out; ``put`` waits for room, ``get`` for an item.
+
+    An item that is larger than the whole limit is taken as soon as the queue is empty.
+    """
+
+    def __init__(self, count: int, weight: int, producers: int) -> None:
+        self._count, self._limit, self._producers = count, weight, producers
+        self._items: deque[tuple[T, int]] = deque()
+        self._weight = 0
+        self._aborted = False
+        self._changed = threading.Condition()
+
+    def put(self, item: T, weight: int = 0) -> None:
+        """Append an item that holds ``weight`` bytes.
+
+        Raises:
+            Aborted: the queue was aborted.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._aborted or self._has_room(weight))
+            if self._aborted:
+                raise Aborted
+            self._items.append((item, weight))
+            self._weight += weight
+            self._changed.notify_all()
+
+    def _has_room(self, weight: int) -> bool:
+        return not self._items or (len(self._items) < self._count and self._weight + weight <= self._limit)
+
+    def get(self) -> T | None:
+        """Return the first item; None once all producers are done and nothing is left.
+
+        Raises:
+            Aborted: the queue was aborted.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._aborted or self._items or self._producers == 0)
+            if self._aborted:
+                raise Aborted
+            if not self._items:
+                return None
+            item, weight = self._items.popleft()
+            self._weight -= weight
+            self._changed.notify_all()
+            return item
+
+    def producer_done(self) -> None:
+        """Say that one of the producers puts nothing more."""
+        with self._changed:
+            self._producers -= 1
+            self._changed.notify_all()
+
+    def abort(self) -> None:
+        """Let every thread that waits, or will wait, at this queue raise :class:`Aborted`."""
+        with self._changed:
+            self._aborted = True
+            self._items.clear()
+            self._changed.notify_all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,39 +94,38 @@ class Work:
     """What the threads do.
 
     Attributes:
-        open_reader: gives each reading thread its function, which turns a task into what the networks need, or into a
-            result where nothing is left to do.
+        open_reader: gives each reading thread its reader.
         runner: completes faces.
-        write: writes one output.
+        write: writes the output of a completed item.
         workers: number of reading and of writing threads.
     """
 
-    open_reader: Callable[[], AbstractContextManager[Callable[[Task], Loaded | Result]]]
+    open_reader: Callable[[], AbstractContextManager[InputReader]]
     runner: BatchRunner
-    write: Callable[[Finished], Result]
+    write: Callable[[Item], Result]
     workers: int
 
 
 class _Shared:
     """The queues of one run, and its first error."""
 
-    def __init__(self, work: Work, next_task: Callable[[], Task | None]) -> None:
+    def __init__(self, work: Work, next_item: Callable[[], Item | None]) -> None:
         lookahead = max(work.runner.limit, 2)
         self.work = work
-        self.loaded = BoundedQueue[Loaded](lookahead, QUEUE_BYTES, work.workers)
-        self.finished = BoundedQueue[Finished](lookahead, QUEUE_BYTES, 1)
+        self.loaded = BoundedQueue[Item](lookahead, QUEUE_BYTES, work.workers)
+        self.finished = BoundedQueue[Item](lookahead, QUEUE_BYTES, 1)
         # Readers and writers both give results.
         self.results = BoundedQueue[Result](64, 0, 2 * work.workers)
         self.error: BaseException | None = None
-        self._next_task = next_task
+        self._next_item = next_item
         self._ended = False
         self._source = threading.Lock()
 
-    def next_task(self) -> Task | None:
+    def next_item(self) -> Item | None:
         with self._source:
-            task = None if self._ended else self._next_task()
-            self._ended = task is None
-            return task
+            item = None if self._ended else self._next_item()
+            self._ended = item is None
+            return item
 
     def abort(self, error: BaseException | None) -> None:
         if self.error is None:
@@ -69,19 +135,19 @@ class _Shared:
 
 
 def stream(
-    next_task: Callable[[], Task | None], work: Work, clock: Callable[[], float]
+    next_item: Callable[[], Item | None], work: Work, clock: Callable[[], float]
 ) -> Generator[Result, None, None]:
-    """Yield the result of every task, as it becomes final.
+    """Yield the result of every item, as it becomes final.
 
     Args:
-        next_task: gives the next task, None at the end; called by one thread at a time.
+        next_item: gives the next item, None at the end; called by one thread at a time.
         work: what is done to it.
         clock: seconds, for the inputs' share of their batch.
 
     Raises:
         BaseException: whatever a thread raises; the others are ended first.
     """
-    shared = _Shared(work, next_task)
+    shared = _Shared(work, next_item)
     bodies = [_read] * work.workers + [lambda s: _complete(s, clock)] + [_write] * work.workers
     threads = [threading.Thread(target=_guard, args=(body, shared), daemon=True) for body in bodies]
     for thread in threads:
@@ -109,20 +175,20 @@ def _guard(body: Callable[[_Shared], None], shared: _Shared) -> None:
 
 
 def _read(shared: _Shared) -> None:
-    with shared.work.open_reader() as load:
-        while (task := shared.next_task()) is not None:
-            loaded = load(task)
-            if isinstance(loaded, Result):
-                shared.results.put(loaded)
+    with shared.work.open_reader() as reader:
+        while (item := shared.next_item()) is not None:
+            item = reader.read(item)
+            if item.final:
+                shared.results.put(item.result)
             else:
-                shared.loaded.put(loaded, loaded.weight)
+                shared.loaded.put(item, item.weight)
     shared.loaded.producer_done()
     shared.results.producer_done()
 
 
-def _batches(shared: _Shared) -> Iterator[list[Loaded]]:
+def _batches(shared: _Shared) -> Iterator[list[Item]]:
     """Yield inputs that together have enough faces for a batch, or fill the memory of one."""
-    batch: list[Loaded] = []
+    batch: list[Item] = []
     while (item := shared.loaded.get()) is not None:
         if not item.faces:
             yield [item]  # has nothing to wait for
@@ -144,11 +210,12 @@ def _complete(shared: _Shared, clock: Callable[[], float]) -> None:
         share = (clock() - started) / max(1, len(faces))
         for item in batch:
             mine = [next(completed) for _ in item.faces]
-            shared.finished.put(Finished(item, mine, share * len(mine)), item.weight)
+            spent = replace(item.result, seconds=round(item.result.seconds + share * len(mine), 4))
+            shared.finished.put(replace(item, completed=mine, result=spent), item.weight)
     shared.finished.producer_done()
 
 
 def _write(shared: _Shared) -> None:
-    while (finished := shared.finished.get()) is not None:
-        shared.results.put(shared.work.write(finished))
+    while (item := shared.finished.get()) is not None:
+        shared.results.put(shared.work.write(item))
     shared.results.producer_done()

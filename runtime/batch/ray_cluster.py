@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,15 @@ import ray.exceptions
 
 from ..bundle import open_bundle
 from ..errors import ShowfaceError, UsageError
-from ..inpainter import Inpainter
-from .batch_runner import BatchRunner
-from .inputs import Job
+from ..inpainter import BatchRunner, Inpainter
+from .item import Item
 from .journal import Journal, discard, end_runs, recover, start_run
 from .options import Options, processors, workers
-from .read_input import Reader, Task
+from .read_input import InputReader, InputReaders
 from .results_log import Result, ResultLog
-from .run import OpenReader, complete, open_log, reader_factory, task_of
+from .run import OpenReader, complete_items, open_log, with_history
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 16  # inputs that a worker is given at once
 RETRIES = 2  # of a chunk whose worker died
@@ -63,11 +65,28 @@ class Setup:
     options: Options
 
 
+class _Messages(logging.Handler):
+    """Keeps what the library says on a worker, for the driver to say it again."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See :class:`logging.Handler`."""
+        self._texts.append(record.getMessage())
+
+    def take(self) -> list[str]:
+        """Return what was said since the last time."""
+        texts, self._texts = self._texts, []
+        return texts
+
+
 class Worker:
     """One model on one machine; Ray Data calls it with one chunk of tasks after the other.
 
     Args:
-        setup: of the run.
+        setup: settings of the run, identical on every worker.
         run: its folder, from :func:`showface.runtime.batch.journal.start_run`.
     """
 
@@ -76,35 +95,36 @@ class Worker:
             raise UsageError("the bundle on a worker differs from the driver's; install the same version everywhere")
         inpainter = Inpainter.from_bundle(setup.bundle, setup.device, setup.threads, setup.backend)
         size = setup.options.batch_size or inpainter.default_batch_size
-        self.said: list[str] = []
-        self.runner = BatchRunner(inpainter, size, self.said.append)  # a batch that was halved stays so
+        self.runner = BatchRunner(inpainter, size)  # a batch that was halved stays so
         self.options = replace(setup.options, batch_size=size, workers=workers(setup.threads or processors()))
         self.output = setup.output
-        self.readers = _kept(reader_factory(self.options))
+        self.open_reader = _kept(InputReaders(self.options).open)
         self.journal = Journal(setup.output, run)
+        self.messages = _Messages()
+        library = logging.getLogger("showface")
+        library.setLevel(logging.INFO)
+        library.addHandler(self.messages)
 
     def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Complete the tasks of a chunk, and return their results, what is to be said, and what has to end the run."""
-        tasks = [_task(json.loads(text)) for text in chunk["task"]]
-        lines: list[dict[str, Any]] = [{"result": asdict(result)} for result in self._written_by_the_dead(tasks)]
+        """Complete the items of a chunk, and return their results, what is to be said, and what has to end the run."""
+        items = [item_of(text) for text in chunk["item"]]
+        lines: list[dict[str, Any]] = [{"result": asdict(result)} for result in self._recover_from_dead_worker(items)]
         known = {line["result"]["input"] for line in lines}
-        remaining = iter([task for task in tasks if task.result.input not in known])
+        remaining = iter([item for item in items if item.result.input not in known])
+        next_item = partial(next, remaining, None)
         try:
-            for result in complete(
-                lambda: next(remaining, None), self.runner, self.options, self.readers, self.journal
-            ):
+            for result in complete_items(next_item, self.runner, self.options, self.open_reader, self.journal):
                 lines.append({"result": asdict(result)})
         except ShowfaceError as error:
             lines.append({"end": str(error)})
         except Exception as error:  # not left to Ray, which goes on after what it takes for the fault of one chunk
             lines.append({"end": f"{type(error).__name__}: {error}"})
-        lines += [{"say": text} for text in self.said]
-        self.said.clear()
+        lines += [{"say": text} for text in self.messages.take()]
         return {"line": np.asarray([json.dumps(line) for line in lines], object)}
 
-    def _written_by_the_dead(self, tasks: Sequence[Task]) -> list[Result]:
+    def _recover_from_dead_worker(self, items: Sequence[Item]) -> list[Result]:
         """Return the results of a worker that had this chunk before and died."""
-        unexplained = {task.result.input for task in tasks if not task.replace and os.path.lexists(task.job.output)}
+        unexplained = {item.result.input for item in items if not item.replace and os.path.lexists(item.output)}
         if not unexplained:
             return []
         return list(recover(self.output, lambda result: result.input in unexplained))
@@ -112,11 +132,11 @@ class Worker:
 
 def _kept(readers: OpenReader) -> OpenReader:
     """Return ``readers`` that stay open for the next chunk: a decoder takes longer to start than a chunk to read."""
-    idle: list[Reader] = []
+    idle: list[InputReader] = []
     opened = ExitStack()  # ends with the worker
 
     @contextmanager
-    def open_reader(inpainter: Inpainter) -> Iterator[Reader]:
+    def open_reader(inpainter: Inpainter) -> Iterator[InputReader]:
         try:
             reader = idle.pop()
         except IndexError:
@@ -128,34 +148,32 @@ def _kept(readers: OpenReader) -> OpenReader:
 
 
 def process_on_cluster(
-    jobs: Sequence[Job],
+    items: Sequence[Item],
     setup: Setup,
     log: Path,
     address: str,
     stopped: Callable[[], bool],
-    say: Callable[[str], None],
 ) -> Iterator[Result]:
-    """Complete all jobs on a Ray cluster, as :func:`showface.runtime.batch.run.process` does on one machine.
+    """Complete all items on a Ray cluster, as :func:`showface.runtime.batch.run.complete_folder` does on one machine.
 
     Args:
-        jobs: from :func:`showface.runtime.batch.inputs.plan_jobs`, with absolute paths.
-        setup: of the workers.
+        items: from :func:`showface.runtime.batch.inputs.plan_items`, with absolute paths.
+        setup: settings of the workers.
         log: ``results.jsonl`` in the output folder.
         address: of the cluster, or ``local`` to start one on this machine.
         stopped: asked between results; true ends the run.
-        say: takes a line about what the user should know.
 
     Raises:
         UsageError: the cluster cannot be reached, or the log cannot be opened.
         ShowfaceError: the workers cannot be kept alive, or the log cannot be written.
     """
-    reader_factory(setup.options)  # refuses what no worker could read
+    InputReaders(setup.options)  # refuses what no worker could read
     results = open_log(log)
     reported: set[str] = set()
     try:
         run = start_run(log.parent)
         with _connected(address, setup.threads):
-            for result in _distribute(jobs, setup, run, results, stopped, say):
+            for result in _distribute(items, setup, run, results, stopped):
                 results.append(result)
                 reported.add(result.input)
                 yield result
@@ -166,7 +184,7 @@ def process_on_cluster(
             reported.add(owed.input)
             yield owed
         if not stopped():
-            for lost in _lost(jobs, setup, results, reported):
+            for lost in _lost(items, setup, results, reported):
                 results.append(lost)
                 yield lost
         results.flush()
@@ -175,15 +193,15 @@ def process_on_cluster(
         results.close()
 
 
-def _lost(jobs: Sequence[Job], setup: Setup, results: ResultLog, reported: set[str]) -> Iterator[Result]:
+def _lost(items: Sequence[Item], setup: Setup, results: ResultLog, reported: set[str]) -> Iterator[Result]:
     """Yield a failure for each input of the chunks that were given up."""
-    for job in jobs:
-        if job.relative.as_posix() not in reported:
+    for item in items:
+        if item.relative.as_posix() not in reported:
             text = (
-                f"{job.source}: its worker died {RETRIES + 1} times with this and up to {CHUNK - 1} other inputs; "
+                f"{item.source}: its worker died {RETRIES + 1} times with this and up to {CHUNK - 1} other inputs; "
                 "remove the one that does it, and run the same command again"
             )
-            yield replace(task_of(job, setup.options, results).result, error=text)
+            yield replace(with_history(item, setup.options, results).result, error=text)
 
 
 @contextmanager
@@ -198,7 +216,9 @@ def _connected(address: str, threads: int | None) -> Iterator[None]:
         _knock(address)
         ray.init(**start, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        raise UsageError(f"--cluster {address}: {error}; start one with: ray start --head") from error
+        raise UsageError(
+            f"{address} cannot be reached: {error}; start a cluster with: ray start --head", "cluster"
+        ) from error
     for number, handler in handlers.items():  # Ray has put its own there, which would end the run at once
         signal.signal(number, handler)
     context = ray.data.DataContext.get_current()
@@ -220,16 +240,15 @@ def _knock(address: str) -> None:
 
 
 def _distribute(
-    jobs: Sequence[Job],
+    items: Sequence[Item],
     setup: Setup,
     run: Path,
     results: ResultLog,
     stopped: Callable[[], bool],
-    say: Callable[[str], None],
 ) -> Iterator[Result]:
-    rows = [{"task": _row(task_of(job, setup.options, results))} for job in jobs]
+    rows = [{"item": row_of(with_history(item, setup.options, results))} for item in items]
     threads, gpus, count = _share(setup)
-    say(f"{count} workers with {f'{gpus} GPU' if gpus else f'{threads} CPU threads'} each")
+    logger.info("%d workers with %s each", count, f"{gpus} GPU" if gpus else f"{threads} CPU threads")
     chunks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // CHUNK))
     done = chunks.map_batches(
         Worker,
@@ -244,16 +263,16 @@ def _distribute(
         for row in done.iter_rows():
             line = json.loads(row["line"])
             if "say" in line:
-                say(line["say"])
+                logger.info("%s", line["say"])
             elif "end" in line:
-                raise ShowfaceError(f"--cluster: a worker ended the run: {line['end']}")
+                raise ShowfaceError(f"a worker ended the run: {line['end']}")
             else:
                 yield Result(**line["result"])
             if stopped():
                 return
     except ray.exceptions.RayError as error:
         cause = str(error).strip().splitlines()[-1]
-        raise ShowfaceError(f"--cluster: the workers failed: {cause}; run the same command again") from error
+        raise ShowfaceError(f"the workers failed: {cause}; run the same command again") from error
 
 
 def _share(setup: Setup) -> tuple[int, int, int]:
@@ -266,7 +285,7 @@ def share(nodes: Sequence[tuple[int, int]], threads: int | None, device: str) ->
     """Return CPU threads and GPUs of a worker, and how many workers nodes of so many CPUs and GPUs have room for.
 
     Raises:
-        UsageError: for none.
+        UsageError: there is room for none.
     """
     gpu = int(device != "cpu" and any(gpus for _, gpus in nodes))
     threads = threads or (1 if gpu else min((cpus for cpus, _ in nodes if cpus), default=1))
@@ -274,27 +293,23 @@ def share(nodes: Sequence[tuple[int, int]], threads: int | None, device: str) ->
     if not count:
         most = max((cpus for cpus, gpus in nodes if gpus >= gpu), default=0)
         raise UsageError(
-            f"--cluster: no machine {'with a GPU ' if gpu else ''}has {threads} CPUs free for a worker; "
-            f"the largest has {most}: use a smaller --threads"
+            f"no machine {'with a GPU ' if gpu else ''}has {threads} CPUs free for a worker; "
+            f"the largest has {most}: use fewer threads a worker",
+            "cluster",
         )
     return threads, gpu, count
 
 
-def _row(task: Task) -> str:
-    """Return a task as JSON, which holds names of any bytes; the inverse of :func:`_task`."""
-    job = task.job
-    return json.dumps(
-        {
-            "job": [str(job.source), str(job.relative), str(job.output), job.error],
-            "result": asdict(task.result),
-            "before": None if task.before is None else asdict(task.before),
-            "replace": task.replace,
-        }
-    )
+def row_of(item: Item) -> str:
+    """Return an item that is not yet read as JSON, which holds names of any bytes; the inverse of :func:`item_of`."""
+    paths = [str(item.source), str(item.relative), str(item.output), item.error]
+    before = None if item.before is None else asdict(item.before)
+    return json.dumps({"paths": paths, "result": asdict(item.result), "before": before, "replace": item.replace})
 
 
-def _task(row: dict[str, Any]) -> Task:
-    source, relative, output, error = row["job"]
+def item_of(text: str) -> Item:
+    """Return the item of a row; see :func:`row_of`."""
+    row = json.loads(text)
+    source, relative, output, error = row["paths"]
     before = None if row["before"] is None else Result(**row["before"])
-    job = Job(Path(source), Path(relative), Path(output), error)
-    return Task(job, Result(**row["result"]), before, row["replace"])
+    return Item(Path(source), Path(relative), Path(output), error, Result(**row["result"]), before, row["replace"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,170 +14,156 @@ import numpy as np
 from ..errors import InputError, ShowfaceError, system_errors
 from ..faces.align import Square, cut_out, owners, square_of
 from ..faces.category_mask import add_region, category_region, region_of_square
-from ..faces.landmarks import Landmarks
-from ..faces.masks import Hole, Listing, hole_from_mask, hole_of
-from ..faces.tensors import Array, check_square, prepare
+from ..faces.landmarks import DetectedFaces, FaceFinder, FindFaces, GivenFaces, find_detector, read_landmarks
+from ..faces.masks import Hole, Listing, hole_from_mask, hole_of, list_masks
+from ..faces.tensors import check_square
 from ..files import read_file
 from ..images.codec import Photo, Pixels
+from ..images.decoder_process import IsolatedDecoder
 from ..inpainter import Inpainter
-from .inputs import Job
-from .options import Options
-from .results_log import Result, result_key
-from .saved_masks import key_of_mask, saved_mask
-
-Decode = Callable[[bytes, str], Photo]
+from .item import Item, PreparedFace
+from .options import Alignment, Options
+from .results_log import result_key
+from .write_output import key_of_mask, saved_mask
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A job with what is known of it.
+class InputReaders:
+    """Opens readers, one for each thread, that share what is read once.
 
-    Attributes:
-        job: the input.
-        result: what is to be filled in.
-        before: the last result of this input.
-        replace: an existing output may be replaced.
+    Raises:
+        UsageError: landmarks or face detector cannot be read.
     """
 
-    job: Job
-    result: Result
-    before: Result | None
-    replace: bool
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.finder = None if options.alignment is None else _finder(options.alignment)
+        self.listing = functools.lru_cache(maxsize=16)(list_masks)
+
+    @contextmanager
+    def open(self, inpainter: Inpainter) -> Iterator[InputReader]:
+        """Open a reader with a decoder process and a detector of its own."""
+        find_faces = None if self.finder is None else self.finder.open()
+        digest = _no_faces if self.finder is None else self.finder.digest
+        with IsolatedDecoder() as decoder:
+            yield InputReader(self.options, inpainter, decoder.decode, self.listing, find_faces, digest)
+
+
+def _finder(alignment: Alignment) -> FaceFinder:
+    if alignment.landmarks is not None:
+        return GivenFaces(read_landmarks(alignment.landmarks))
+    return DetectedFaces(find_detector(alignment.detector))
+
+
+def _no_faces(name: str) -> str:
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
-class Face:
-    """One face that waits for its batch: ``image`` [3, size, size], ``mask`` [1, size, size].
-
-    ``square`` tells where it goes in an unaligned picture; None where the whole picture is the face.
-    """
-
-    image: Array
-    mask: Array
-    square: Square | None
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """An input whose faces wait for the networks; without faces it is only to be encoded, or copied.
+class InputReader:
+    """Reads inputs. Its functions keep state: each thread has a reader of its own.
 
     Attributes:
-        job: the input.
-        photo: decoded.
-        hole: (H, W).
-        faces: those that complete a part of the hole.
-        result: filled in as far as it is known.
-        replace: an existing output may be replaced.
-        copy: the input's own bytes, where they are the output.
-    """
-
-    job: Job
-    photo: Photo
-    hole: Hole
-    faces: tuple[Face, ...]
-    result: Result
-    replace: bool
-    copy: bytes | None = None
-
-    @property
-    def weight(self) -> int:
-        """Bytes that it holds."""
-        faces = sum(face.image.nbytes + face.mask.nbytes for face in self.faces)
-        return self.photo.pixels.nbytes + self.hole.nbytes + faces + len(self.copy or b"")
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """What loads inputs. Its functions keep state: each thread has a reader of its own.
-
-    Attributes:
-        options: of the run.
+        options: what is done to each image.
         inpainter: whose bundle and image size count, and whose parser finds categories.
-        decode: turns the bytes of a file into a photo.
-        find_mask: maps an input's relative path to its mask file.
+        decode: turns the bytes of a file, and its name, into a photo.
+        listing: maps a folder to the mask files in it.
         find_faces: maps a decoded picture and its relative path to landmarks; None takes it as one aligned face.
         faces_digest: maps a relative path to a text that changes with what ``find_faces`` finds.
     """
 
     options: Options
     inpainter: Inpainter
-    decode: Decode
+    decode: Callable[[bytes, str], Photo]
     listing: Callable[[Path], Listing]
-    find_faces: Callable[[Pixels, str], list[Landmarks]] | None
+    find_faces: FindFaces | None
     faces_digest: Callable[[str], str]
 
-    def load(self, task: Task) -> Loaded | Result:
-        """Load one input; return a result at once where nothing is left to do."""
+    def read(self, item: Item) -> Item:
+        """Read one input; the item is final where it is done already, or fails."""
         started = time.monotonic()
         try:
-            loaded = self._load(task)
+            item = self._read(item)
         except ShowfaceError as error:
-            loaded = replace(task.result, status="failed", error=str(error))
+            item = replace(item, result=replace(item.result, status="failed", error=str(error)))
         except Exception as error:  # whatever one file brings about, the others go on
-            text = f"{task.job.source}: {type(error).__name__}: {error}"
-            loaded = replace(task.result, status="failed", error=text)
-        seconds = round(time.monotonic() - started, 4)
-        if isinstance(loaded, Result):
-            return replace(loaded, seconds=seconds)
-        return replace(loaded, result=replace(loaded.result, seconds=seconds))
+            text = f"{item.source}: {type(error).__name__}: {error}"
+            item = replace(item, result=replace(item.result, status="failed", error=text))
+        return replace(item, result=replace(item.result, seconds=round(time.monotonic() - started, 4)))
 
-    def _load(self, task: Task) -> Loaded | Result:
-        job = task.job
-        if job.error is not None:
-            raise InputError(job.error)
-        data = read_file(job.source)
-        mask_file = self.options.masks.find(job.relative, self.listing)
+    def _read(self, item: Item) -> Item:
+        if item.error is not None:
+            raise InputError(item.error)
+        data = read_file(item.source)
+        mask_file = self.options.masks.find(item.relative, self.listing)
         mask_data = None if mask_file is None else read_file(mask_file)
-        recipe = self.options.describe(self.faces_digest(job.relative.as_posix()))
-        result = replace(task.result, key=result_key(data, mask_data, self.inpainter.bundle_digest, recipe))
-        with system_errors(InputError, job.output, "cannot be looked for"):
-            exists = job.output.is_symlink() or job.output.exists()
-        if exists:
-            if task.before is not None and self._is_done(job, result, task.before):
-                return replace(result, status="skipped", hole_ratio=task.before.hole_ratio)
-            if not task.replace:
-                raise InputError(f"{job.output}: exists and is not of an earlier run; add --overwrite to replace it")
-        photo = self.decode(data, str(job.source))
+        item = replace(item, result=replace(item.result, key=self._key(item, data, mask_data)))
+        if self._is_done(item):
+            assert item.before is not None
+            return replace(item, result=replace(item.result, status="skipped", hole_ratio=item.before.hole_ratio))
+        photo, name = self.decode(data, str(item.source)), str(item.source)
         squares = None
         if mask_data is not None:
             mask = self.decode(mask_data, str(mask_file)).pixels
-            hole = hole_from_mask(mask, photo.pixels.shape[:2], f"{mask_file} for {job.source}")
+            hole = hole_from_mask(mask, photo.pixels.shape[:2], f"{mask_file} for {name}")
         elif self.options.masks.kind == "class":
-            squares = self._squares(photo, job)
+            squares = self._squares(photo, item)
             hole = self._hole_of_categories(photo, squares)
         else:
-            hole = hole_of(photo, self.options.masks, None, str(job.source))
+            hole = hole_of(photo, self.options.masks, None, name)
         if self.find_faces is None:
-            check_square(photo.pixels, str(job.source))
-        result = replace(result, hole_ratio=float(hole.mean()))
+            check_square(photo.pixels, name)
+        item = replace(item, photo=photo, hole=hole, result=replace(item.result, hole_ratio=float(hole.mean())))
         if not hole.any():
-            same = job.output.suffix.lower() == job.source.suffix.lower()
-            return Loaded(job, photo, hole, (), result, task.replace, data if same else None)
-        squares = self._squares(photo, job) if squares is None else squares
-        faces = self._prepare(photo, hole, squares, str(job.source))
-        return Loaded(job, photo, hole, faces, result, task.replace)
+            same = item.output.suffix.lower() == item.source.suffix.lower()
+            return replace(item, copy=data if same else None)
+        squares = self._squares(photo, item) if squares is None else squares
+        return replace(item, faces=self._prepare(photo, hole, squares, name))
 
-    def _is_done(self, job: Job, result: Result, before: Result) -> bool:
-        if before.status == "failed" or (before.output, before.key) != (result.output, result.key):
+    def _key(self, item: Item, data: bytes, mask_data: bytes | None) -> str:
+        recipe = self.options.describe(self.faces_digest(item.relative.as_posix()))
+        return result_key(data, mask_data, self.inpainter.bundle_digest, recipe)
+
+    def _is_done(self, item: Item) -> bool:
+        """Return whether an earlier run did the same.
+
+        Raises:
+            InputError: the output exists, is not of an earlier run, and may not be replaced.
+        """
+        with system_errors(InputError, item.output, "cannot be looked for"):
+            exists = item.output.is_symlink() or item.output.exists()
+        if not exists:
             return False
-        return self.options.save_masks is None or key_of_mask(saved_mask(self.options.save_masks, job)) == result.key
+        if self._was_made(item):
+            return True
+        if not item.replace:
+            raise InputError(
+                f"{item.output}: exists and is not of an earlier run; overwrite it, or choose another folder"
+            )
+        return False
 
-    def _squares(self, photo: Photo, job: Job) -> list[Square] | None:
+    def _was_made(self, item: Item) -> bool:
+        """Return whether the log says that an earlier run made this output from the same, and its mask is there."""
+        before, result, masks = item.before, item.result, self.options.save_masks
+        if before is None or before.status == "failed" or (before.output, before.key) != (result.output, result.key):
+            return False
+        return masks is None or key_of_mask(saved_mask(masks, item)) == result.key
+
+    def _squares(self, photo: Photo, item: Item) -> list[Square] | None:
         """Return the squares of the faces in a picture; None where it is an aligned face itself."""
         if self.find_faces is None:
-            check_square(photo.pixels, str(job.source))
+            check_square(photo.pixels, str(item.source))
             return None
-        found = self.find_faces(photo.pixels, job.relative.as_posix())
+        found = self.find_faces(photo.pixels, item.relative.as_posix())
         if not found:
-            raise InputError(f"{job.source}: no face was found; give its landmarks with --landmarks")
-        return [square_of(landmarks, photo.pixels.shape[:2], str(job.source)) for landmarks in found]
+            raise InputError(f"{item.source}: no face was found; give its landmarks")
+        return [square_of(landmarks, photo.pixels.shape[:2], str(item.source)) for landmarks in found]
 
     def _hole_of_categories(self, photo: Photo, squares: list[Square] | None) -> Hole:
         masks, size = self.options.masks, self.inpainter.image_size
         hole: Hole = np.zeros(photo.pixels.shape[:2], np.bool_)
 
         def region(pixels: Pixels) -> Hole:
-            image, _ = prepare(pixels, np.zeros(pixels.shape[:2], np.bool_), size, "face")
+            image, _ = self.inpainter.prepare(pixels, np.zeros(pixels.shape[:2], np.bool_))
             return category_region(self.inpainter.parse(image[None])[0], masks.categories, masks.margin)
 
         if squares is None:
@@ -185,26 +172,17 @@ class Reader:
             add_region(hole, region(cut_out(photo.pixels, hole, square, size)[0]), square)
         return hole
 
-    def _prepare(self, photo: Photo, hole: Hole, squares: list[Square] | None, name: str) -> tuple[Face, ...]:
-        size = self.inpainter.image_size
-
-        def face(pixels: Pixels, hidden: Hole, square: Square | None) -> Face:
-            image, mask = prepare(pixels, hidden, size, name)
-            return Face(image, mask, square)
-
+    def _prepare(self, photo: Photo, hole: Hole, squares: list[Square] | None, name: str) -> tuple[PreparedFace, ...]:
         if squares is None:
-            return (face(photo.pixels, hole, None),)
+            return (PreparedFace(*self.inpainter.prepare(photo.pixels, hole, name), None),)
         owner = owners(squares, hole)
         lost = np.count_nonzero(hole & (owner < 0))
         if lost:
             raise InputError(
                 f"{name}: {lost / np.count_nonzero(hole):.1%} of the hole lies outside the squares of the "
-                f"{len(squares)} faces found; give the landmarks of the others with --landmarks, or a smaller mask"
+                f"{len(squares)} faces found; give the landmarks of the others, or a smaller mask"
             )
         needed = [square for index, square in enumerate(squares) if (owner == index).any()]
-        return tuple(face(*cut_out(photo.pixels, hole, square, size), square) for square in needed)
-
-
-def landmarks_digest(faces: Mapping[str, list[Landmarks]], name: str) -> str:
-    """Return a digest of the landmarks given for one input."""
-    return hashlib.sha256(b"".join(np.ascontiguousarray(face).tobytes() for face in faces.get(name, []))).hexdigest()
+        cuts = [cut_out(photo.pixels, hole, square, self.inpainter.image_size) for square in needed]
+        prepared = [self.inpainter.prepare(*cut, name) for cut in cuts]
+        return tuple(PreparedFace(*tensors, square) for tensors, square in zip(prepared, needed, strict=True))

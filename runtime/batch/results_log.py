@@ -2,9 +2,8 @@
 
 A line names its input relative to INPUT and its output relative to OUTPUT, with forward slashes. So it
 holds wherever the command is run from, and goes on to hold when both folders are moved. OUTPUT mirrors
-INPUT, so that the two names of a line are equal but for the suffix, which ``--format`` may change; a line where they
-differ otherwise (paths relative to the working directory, as the first development versions wrote them) is passed over
-like a torn one.
+INPUT, so that the two names of a line are equal but for the suffix, which the format may change; a line where they
+differ otherwise is passed over like a torn one.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from ..errors import ShowfaceError, UsageError, system_errors
-from ..lock import lock_file
+from ..files import lock_file
 
 RESULTS_FILE = "results.jsonl"
 Status = Literal["done", "skipped", "failed"]

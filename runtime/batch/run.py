@@ -1,48 +1,50 @@
-"""Complete a folder of faces, or one file, and account for every input in ``results.jsonl``."""
+"""A folder run in the order of its work.
+
+Each item is read (file, hole, faces), completed by the networks in a batch with others, and written; then its result is
+final, and gets its line in ``results.jsonl``. Before an output gets its name, the journal says what it will be, so that
+a run that is killed at any moment is continued without a loss.
+"""
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..errors import UsageError, system_errors
-from ..faces.landmarks import Landmarks, file_digest, find_detector, read_landmarks, yunet
-from ..faces.masks import list_masks
-from ..images.codec import Pixels
-from ..inpainter import Inpainter
-from .batch_runner import BatchRunner
-from .decoder_process import IsolatedDecoder
-from .inputs import Job
+from ..files import Write, write_flushed
+from ..inpainter import BatchRunner, Inpainter
+from .item import Item
 from .journal import Journal, discard, end_runs, recover, start_run
 from .options import Options
 from .pipeline import Work, stream
-from .read_input import Loaded, Reader, Task, landmarks_digest
+from .read_input import InputReader, InputReaders
 from .results_log import Result, ResultLog
-from .write_output import Finished, store
+from .write_output import write_output
 
-OpenReader = Callable[[Inpainter], AbstractContextManager[Reader]]
+OpenReader = Callable[[Inpainter], AbstractContextManager[InputReader]]
 
 
-def process(
-    jobs: Sequence[Job],
+def complete_folder(
+    items: Sequence[Item],
     inpainter: Inpainter,
     options: Options,
     log: Path | None,
     stopped: Callable[[], bool] = lambda: False,
-    say: Callable[[str], None] = lambda _: None,
+    write: Write = write_flushed,
 ) -> Iterator[Result]:
-    """Complete all jobs; a job that fails does not touch the others.
+    """Complete all items; one that fails does not touch the others.
 
     Args:
-        jobs: from :func:`showface.runtime.batch.inputs.plan_jobs`.
+        items: from :func:`showface.runtime.batch.inputs.plan_items`.
         inpainter: with the bundle to use.
         options: what is done to each image.
         log: ``results.jsonl`` in the output folder, or None to write none.
-        stopped: asked before each job; true ends the run after the work in flight.
-        say: takes a line about what the user should know.
+        stopped: asked before each item; true ends the run after the work in flight.
+        write: writes a whole file of the output folder to the disk.
 
     Yields:
         Each result once it is final and in the log, in no particular order.
@@ -51,23 +53,40 @@ def process(
         UsageError: the log cannot be opened, or another run holds it.
         ShowfaceError: the log cannot be written any more; the run ends, and can be continued.
     """
-    readers = reader_factory(options)
-    runner = BatchRunner(inpainter, options.batch_size, say)
+    readers, runner = InputReaders(options), BatchRunner(inpainter, options.batch_size)
     if log is None:
-        yield from complete(_next(_tasks(jobs, options, None), stopped), runner, options, readers, None)
+        named = (replace(item, result=unknown(item), replace=options.overwrite) for item in items)
+        yield from complete_items(_next(named, stopped), runner, options, readers.open, None)
         return
     results = open_log(log)
     try:
-        with _journal(log.parent) as journal:
-            tasks = _next(_tasks(jobs, options, results), stopped)
+        with _journal(log.parent, write) as journal:
+            known = (with_history(item, options, results) for item in items)
             # Closed before the journal and the log are, also where this generator is left by an error.
-            with closing(complete(tasks, runner, options, readers, journal)) as stream_of_results:
-                for result in stream_of_results:
+            with closing(complete_items(_next(known, stopped), runner, options, readers.open, journal)) as completed:
+                for result in completed:
                     results.append(result)
                     yield result
             results.flush()
     finally:
         results.close()
+
+
+def complete_items(
+    next_item: Callable[[], Item | None],
+    runner: BatchRunner,
+    options: Options,
+    open_reader: OpenReader,
+    journal: Journal | None,
+) -> Generator[Result, None, None]:
+    """Yield the result of every item: read, completed in batches, written; see :func:`complete_folder`."""
+    work = Work(
+        open_reader=lambda: open_reader(runner.inpainter),
+        runner=runner,
+        write=partial(write_output, options=options, journal=journal),
+        workers=options.workers,
+    )
+    yield from stream(next_item, work, time.monotonic)
 
 
 def open_log(path: Path) -> ResultLog:
@@ -89,89 +108,32 @@ def open_log(path: Path) -> ResultLog:
     return results
 
 
-def task_of(job: Job, options: Options, results: ResultLog) -> Task:
-    """Return a job with what the log knows of it; the log forgets it then."""
-    output = job.output.relative_to(results.path.parent).as_posix()
-    unknown = Result(job.relative.as_posix(), output, "failed")
-    before = results.last.pop(unknown.input, None)
-    return Task(job, unknown, before, options.overwrite or output in results.written)
+def unknown(item: Item) -> Result:
+    """Return the result of an item of which nothing is known yet; its output is named alone."""
+    return Result(item.relative.as_posix(), item.output.name, "failed")
 
 
-def _tasks(jobs: Sequence[Job], options: Options, results: ResultLog | None) -> Iterator[Task]:
-    for job in jobs:
-        if results is None:
-            unknown = Result(job.relative.as_posix(), job.output.name, "failed")
-            yield Task(job, unknown, None, options.overwrite)
-        else:
-            yield task_of(job, options, results)
+def with_history(item: Item, options: Options, results: ResultLog) -> Item:
+    """Return an item with what the log knows of it; the log forgets it then."""
+    output = item.output.relative_to(results.path.parent).as_posix()
+    before = results.last.pop(item.relative.as_posix(), None)
+    explained = options.overwrite or output in results.written
+    return replace(item, result=replace(unknown(item), output=output), before=before, replace=explained)
 
 
-def _next(tasks: Iterator[Task], stopped: Callable[[], bool]) -> Callable[[], Task | None]:
-    return lambda: None if stopped() else next(tasks, None)
+def _next(items: Iterator[Item], stopped: Callable[[], bool]) -> Callable[[], Item | None]:
+    return lambda: None if stopped() else next(items, None)
 
 
 @contextmanager
-def _journal(output: Path) -> Iterator[Journal]:
+def _journal(output: Path, write: Write) -> Iterator[Journal]:
     """Open the journal of a run; it is kept where the run does not end as it should."""
     folder = start_run(output)
     with system_errors(UsageError, output, "cannot be written"):
-        journal = Journal(output, folder)
+        journal = Journal(output, folder, write)
     keep = True
     try:
         yield journal
         keep = False
     finally:
         journal.close(keep)
-
-
-def reader_factory(options: Options) -> OpenReader:
-    """Read what all readers share, and return a function that opens one with a decoder process of its own.
-
-    Raises:
-        UsageError: landmarks or face detector cannot be read.
-    """
-    listing = functools.lru_cache(maxsize=16)(list_masks)
-    given, model, digest = None, None, ""
-    if options.alignment is not None:
-        if options.alignment.landmarks is not None:
-            given = read_landmarks(options.alignment.landmarks)
-        else:
-            model = find_detector(options.alignment.detector)
-            digest = file_digest(model)
-
-    def look_up(_: Pixels, name: str) -> list[Landmarks]:
-        return (given or {}).get(name, [])
-
-    def faces_digest(name: str) -> str:
-        return digest if given is None else landmarks_digest(given, name)
-
-    @contextmanager
-    def open_reader(inpainter: Inpainter) -> Iterator[Reader]:
-        find_faces: Callable[[Pixels, str], list[Landmarks]] | None = None if given is None else look_up
-        if model is not None:
-            detect = yunet(model)
-            find_faces = lambda pixels, _: detect(pixels)  # noqa: E731
-        with IsolatedDecoder() as decoder:
-            yield Reader(options, inpainter, decoder.decode, listing, find_faces, faces_digest)
-
-    return open_reader
-
-
-def complete(
-    next_task: Callable[[], Task | None],
-    runner: BatchRunner,
-    options: Options,
-    readers: OpenReader,
-    journal: Journal | None,
-) -> Generator[Result, None, None]:
-    """Yield the result of every task; see :func:`process`, which adds the log."""
-
-    @contextmanager
-    def open_reader() -> Iterator[Callable[[Task], Loaded | Result]]:
-        with readers(runner.inpainter) as reader:
-            yield reader.load
-
-    def write(finished: Finished) -> Result:
-        return store(finished, options, journal)
-
-    yield from stream(next_task, Work(open_reader, runner, write, options.workers), time.monotonic)

@@ -31,7 +31,7 @@ class Square:
 
     Attributes:
         to_picture: [2, 3], maps fractions (u, v) of the square to pixels (x, y) of the picture: a similarity.
-        side: of the square, in pixels of the picture.
+        side: length of a side, in pixels of the picture.
     """
 
     to_picture: NDArray[np.float64]
@@ -47,8 +47,8 @@ def square_of(landmarks: Landmarks, shape: tuple[int, ...], name: str) -> Square
     """Return the square whose template fits five landmarks best (least squares over similarities).
 
     Args:
-        landmarks: of the face.
-        shape: of the picture, (H, W).
+        landmarks: five points of the face.
+        shape: height and width of the picture.
         name: stands in the error.
 
     Raises:
@@ -85,7 +85,7 @@ def cut_out(pixels: Pixels, hole: Hole, square: Square, size: int) -> tuple[Pixe
     Args:
         pixels: the picture, (H, W) or (H, W, C).
         hole: (H, W).
-        square: of the face.
+        square: where the face lies.
         size: side of the networks' input.
 
     Returns:
@@ -146,7 +146,7 @@ def blend(picture: Pixels, hole: Hole, mine: Hole, square: Square, completed: An
         picture: (H, W) or (H, W, C), uint8 or uint16, the hole's own pixels still as they were.
         hole: (H, W), all that is unknown.
         mine: (H, W), the part of it that this face completes.
-        square: of the face.
+        square: where the face lies.
         completed: [3, size, size] in [-1, 1].
         opaque: set the alpha channel to its maximum.
     """

@@ -8,8 +8,9 @@ import io
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -19,12 +20,59 @@ from ..errors import InputError, UsageError, system_errors
 from ..images.codec import Pixels
 
 Landmarks = NDArray[np.float64]  # [5, 2]: x, y in pixels of the upright picture
+FindFaces = Callable[[Pixels, str], list[Landmarks]]  # of a picture and its relative path
 
 ORDER = ("right eye", "left eye", "nose", "right corner of the mouth", "left corner of the mouth")
 DETECTOR_VARIABLE = "SHOWFACE_YUNET"
 DETECTION_SIDE = 640  # pixels; the longer side of what the detector sees
 CONFIDENCE, OVERLAP, MOST_FACES = 0.7, 0.3, 200
 _COLUMNS = 10
+
+
+class FaceFinder(Protocol):
+    """Where the faces of a run's pictures come from."""
+
+    def digest(self, name: str) -> str:
+        """Return a text that changes with what is found in the picture of this relative path."""
+
+    def open(self) -> FindFaces:
+        """Return the function that finds them; it may keep state, so that each thread needs its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenFaces:
+    """Landmarks by the relative paths of the pictures, as :func:`read_landmarks` returns them."""
+
+    faces: Mapping[str, list[Landmarks]]
+
+    def digest(self, name: str) -> str:
+        """See :class:`FaceFinder`."""
+        found = self.faces.get(name, [])
+        return hashlib.sha256(b"".join(np.ascontiguousarray(face).tobytes() for face in found)).hexdigest()
+
+    def open(self) -> FindFaces:
+        """See :class:`FaceFinder`."""
+        return lambda _, name: self.faces.get(name, [])
+
+
+class DetectedFaces:
+    """What the YuNet detector of a model file finds.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+
+    def __init__(self, model: Path) -> None:
+        self.model, self._digest = model, file_digest(model)
+
+    def digest(self, name: str) -> str:
+        """See :class:`FaceFinder`."""
+        return self._digest
+
+    def open(self) -> FindFaces:
+        """See :class:`FaceFinder`."""
+        detect = yunet(self.model)
+        return lambda pixels, _: detect(pixels)
 
 
 def find_detector(path: Path | None) -> Path:
@@ -37,8 +85,9 @@ def find_detector(path: Path | None) -> Path:
     chosen = path or (Path(named) if named else None)
     if chosen is None:
         raise UsageError(
-            f"--align needs the YuNet face detector: give --face-detector FILE, set {DETECTOR_VARIABLE}, "
-            "or give --landmarks FILE; docs/align.md tells where the model is to be had"
+            f"faces are found by the YuNet detector: name its file, set {DETECTOR_VARIABLE}, or give landmarks; "
+            "docs/align.md tells where the model is to be had",
+            "align",
         )
     if not chosen.is_file():
         raise UsageError(f"{chosen}: no such face detector file; docs/align.md tells where it is to be had")

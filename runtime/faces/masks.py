@@ -39,7 +39,7 @@ class MaskSource:
             mirrors the images' folder by stem. ``alpha`` takes what is transparent, ``color`` what
             has the key colour; in lossy files also what is nearly of it, and the pixels around.
             ``class`` takes the regions where the bundle's parser sees ``categories``.
-        path: of the mask or the masks, for ``file``.
+        path: path of the mask or the masks, for ``file``.
         color: RGB key colour in [0, 255], for ``color``.
         categories: names out of ``CATEGORIES``, for ``class``.
         margin: pixels of the networks' input by which the regions grow, for ``class``.
@@ -93,27 +93,37 @@ def list_masks(folder: Path) -> Listing:
 
 
 def mask_source(spec: str, path: Path | None, margin: int = CLASS_MARGIN) -> MaskSource:
-    """Parse the command line's ``--mask-from``, ``--masks`` and ``--mask-margin``.
+    """Return where holes come from, by a short text.
+
+    Args:
+        spec: ``file``, ``alpha``, ``color:#RRGGBB`` or ``class:NAME,…``.
+        path: path of the mask or the masks, for ``file``.
+        margin: pixels by which categories grow, for ``class``.
 
     Raises:
         UsageError: the two do not fit together, or one is unknown or missing.
+
+    >>> mask_source("color:#00FF00", None).color
+    (0, 255, 0)
     """
     if spec == "file":
         if path is None:
-            raise UsageError("no masks given: add --masks PATH, or --mask-from alpha, color:#RRGGBB or class:NAME")
+            raise UsageError(
+                "no masks are given; name them, or take the hole from alpha, color:#RRGGBB or class:NAME", "masks"
+            )
         with system_errors(UsageError, path, "cannot be read"):
             if not path.exists():
-                raise UsageError(f"--masks {path}: no such file or folder")
+                raise UsageError(f"{path}: no such file or folder", "masks")
         return MaskSource("file", path)
     if path is not None:
-        raise UsageError(f"--masks goes with --mask-from file, not with {spec}")
+        raise UsageError(f"they go with the source file, not with {spec}", "masks")
     if spec == "alpha":
         return MaskSource("alpha")
     if spec.startswith("class:"):
         return MaskSource("class", categories=_categories(spec), margin=margin)
     match = re.fullmatch(r"color:#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", spec)
     if match is None:
-        raise UsageError(f"--mask-from {spec}: use file, alpha, color:#RRGGBB or class:NAME,…")
+        raise UsageError(f"{spec} is unknown; use file, alpha, color:#RRGGBB or class:NAME,…", "mask-from")
     red, green, blue = (int(part, 16) for part in match.groups())
     return MaskSource("color", color=(red, green, blue))
 
@@ -122,7 +132,7 @@ def _categories(spec: str) -> tuple[str, ...]:
     names = sorted({name.strip() for name in spec.removeprefix("class:").split(",")})
     unknown = [name for name in names if name not in CATEGORIES]
     if unknown:
-        raise UsageError(f"--mask-from {spec}: {unknown[0]!r} is no category; known: {', '.join(CATEGORIES)}")
+        raise UsageError(f"{unknown[0]!r} is no category; known: {', '.join(CATEGORIES)}", "mask-from")
     return tuple(names)
 
 

@@ -46,13 +46,17 @@ def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[Array, Ar
         pixels: (H, H), (H, H, 3) or (H, H, 4), uint8 or uint16.
         hole: (H, H), True = hole.
         size: side of the networks' input.
-        name: of the file, for the error.
+        name: name of the file, for the error.
 
     Returns:
         ``image`` [3, size, size] in [-1, 1], zero in the hole, and ``mask`` [1, size, size], 1 = hole.
 
     Raises:
         InputError: the image is none or not square, or the hole is not bool of its height and width.
+
+    >>> image, mask = prepare(np.full((64, 64, 3), 255, np.uint8), np.eye(64, dtype=bool), 64, "face")
+    >>> float(image.max()), int(mask.sum())
+    (1.0, 64)
     """
     shape = pixels.shape[2:]
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim < 2 or shape not in ((), (3,), (4,)):
@@ -82,6 +86,10 @@ def composite(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False
 
     Returns:
         An array of the input's shape and dtype.
+
+    >>> face, hole = np.zeros((64, 64, 3), np.uint8), np.eye(64, dtype=bool)
+    >>> int(composite(face, hole, np.ones((3, 64, 64), np.float32)).sum()) == 64 * 3 * 255
+    True
     """
     top = int(np.iinfo(pixels.dtype).max)
     full = _resize(np.ascontiguousarray(completed.transpose(1, 2, 0)), pixels.shape[0])

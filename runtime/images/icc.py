@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 import zlib
 
+from .exif import png_with_chunk
+
 _COLOR_SPACE = slice(16, 20)  # of the profile's header
-_PNG_HEADER = 33  # bytes: the signature and the chunk IHDR, which every other chunk follows
 _TIFF_PROFILE, _UNDEFINED = 34675, 7  # tag and type
 _ENTRY = 12  # bytes of one tag in a TIFF directory
 
@@ -23,10 +24,7 @@ def profile_for(profile: object, gray: bool) -> bytes | None:
 
 def png_with_profile(data: bytes, profile: bytes) -> bytes:
     """Return the PNG file ``data`` with ``profile`` in it."""
-    content = b"ICC Profile\0\0" + zlib.compress(profile)
-    checksum = zlib.crc32(b"iCCP" + content)
-    chunk = struct.pack(">I", len(content)) + b"iCCP" + content + struct.pack(">I", checksum)
-    return data[:_PNG_HEADER] + chunk + data[_PNG_HEADER:]
+    return png_with_chunk(data, b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile))
 
 
 def tiff_with_profile(data: bytes, profile: bytes) -> bytes:

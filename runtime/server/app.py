@@ -26,7 +26,7 @@ T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 Work = Callable[[Form], Coroutine[Any, Any, Response]]
 
-log = logging.getLogger("showface.server")
+logger = logging.getLogger(__name__)
 
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -128,7 +128,7 @@ async def _answer(service: Service, request: Request, work: Work) -> Response:
     except InputError as error:
         response = JSONResponse({"error": str(error)}, 400)
     except Exception:
-        log.exception("a request to %s failed", path)
+        logger.exception("a request to %s failed", path)
         response = JSONResponse({"error": "the server failed on this request; its own log tells why"}, 500)
     service.metrics.request(path, response.status_code, time.monotonic() - started)
     return response

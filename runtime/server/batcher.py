@@ -12,8 +12,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..batch.batch_runner import BatchRunner, Completed
 from ..faces.tensors import Array
+from ..inpainter import BatchRunner, Completed
 
 Answer = Future[NDArray[Any]]
 

@@ -17,7 +17,7 @@ IDLE_SECONDS = 15  # that a connection may be kept without a request
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket of that address; it listens once :func:`serve` does.
+    """Return a socket of that address; it listens once :func:`listen` does.
 
     Args:
         host: name or address; ``0.0.0.0`` or ``::`` for all.
@@ -64,7 +64,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve(service: Service, listener: socket.socket) -> None:
+def listen(service: Service, listener: socket.socket) -> None:
     """Answer clients until SIGINT or SIGTERM, which is raised again once everything in flight is answered."""
     config = uvicorn.Config(
         make_app(service),

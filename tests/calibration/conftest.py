@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from showface.calibration.candidates import stage_ranges
-from showface.calibration.placement import Target, default_float, quantizable
+from showface.calibration.placement import default_float, quantizable
+from showface.calibration.planning.candidates import stage_ranges
 from showface.calibration.quantize import quantize
-from showface.calibration.ranges import Method
 from showface.calibration.recording import record
 from showface.calibration.rewrites.float_graph import float_graph
 from showface.calibration.samples import choose_samples
+from showface.calibration.settings import Method, Target
 from showface.runtime.bundle import open_bundle
 
 SIDE = 64  # of the files; they are resized to the networks' 256
@@ -58,7 +58,7 @@ def samples(folders):
 def recorded(tmp_path_factory, narrow_bundle, samples):
     """Return the recording of nine faces, of the narrow bundle."""
     folder = tmp_path_factory.mktemp("recording")
-    return record(folder, open_bundle(narrow_bundle), samples.calibration, samples.digest(), 1, print)
+    return record(folder, open_bundle(narrow_bundle), samples.calibration, samples.digest(), 1)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from showface.calibration.bundle import PLAN_FILE, write_bundle
-from showface.calibration.placement import Target
-from showface.calibration.plan import INT8, Plan
-from showface.calibration.ranges import Method
+from showface.calibration.bundle import PLAN_FILE, write_int8_bundle
+from showface.calibration.planning.plan import INT8, Plan
+from showface.calibration.settings import Method, Target
 from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError
@@ -19,7 +18,7 @@ PLAN = Plan(Target.CPU, Method.MINMAX, {"mrem": {"mining.query": INT8}})
 
 def test_every_file_is_listed_and_the_rest_copied(narrow_bundle, graphs, tmp_path):
     source = open_bundle(narrow_bundle)
-    written = write_bundle(tmp_path / "int8", source, PLAN, {"mrem": graphs["mrem"]}, {"method": "minmax"})
+    written = write_int8_bundle(tmp_path / "int8", source, PLAN, {"mrem": graphs["mrem"]}, {"method": "minmax"})
     assert written.manifest.precision == {**source.manifest.precision, "mrem": "int8"}
     assert written.manifest.calibration == {"method": "minmax"}
     assert written.read(PLAN_FILE).decode() == PLAN.to_toml()
@@ -35,13 +34,15 @@ def test_an_existing_folder_is_kept(narrow_bundle, graphs, tmp_path):
     (tmp_path / "int8").mkdir()
     (tmp_path / "int8/precious").write_text("mine")
     with pytest.raises(UsageError, match="int8: exists already; remove it or choose another folder"):
-        write_bundle(tmp_path / "int8", open_bundle(narrow_bundle), PLAN, {"mrem": graphs["mrem"]}, {})
+        write_int8_bundle(tmp_path / "int8", open_bundle(narrow_bundle), PLAN, {"mrem": graphs["mrem"]}, {})
     assert (tmp_path / "int8/precious").read_text() == "mine"
 
 
 def test_a_failure_leaves_nothing(narrow_bundle, graphs, tmp_path):
     with pytest.raises(TypeError):
-        write_bundle(tmp_path / "int8", open_bundle(narrow_bundle), PLAN, {"mrem": graphs["mrem"]}, {"x": object()})
+        write_int8_bundle(
+            tmp_path / "int8", open_bundle(narrow_bundle), PLAN, {"mrem": graphs["mrem"]}, {"x": object()}
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -10,10 +10,11 @@ from PIL import Image
 
 from showface.calibration import placement
 from showface.calibration.calibrate import Settings, calibrate
-from showface.calibration.placement import FloatRule, Target
-from showface.calibration.plan import read_plan
-from showface.calibration.plan_search import Budget
-from showface.calibration.ranges import Method, settings_of
+from showface.calibration.placement import FloatRule
+from showface.calibration.planning.plan import read_plan
+from showface.calibration.planning.search import Budget
+from showface.calibration.ranges import settings_of
+from showface.calibration.settings import Method, Target
 from showface.cli import main
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import ShowfaceError
@@ -26,13 +27,12 @@ def showface(*arguments):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(capsys):
     """Return a function that runs the command line in this process: exit code, output and error."""
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["showface", "--threads", "1", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
-            main()
+            main(["--threads", "1", *map(str, arguments)])
         captured = capsys.readouterr()
         return stopped.value.code or 0, captured.out, captured.err.replace("\n", " ")
 
@@ -95,7 +95,7 @@ def times_of(work):
 
 
 def test_ranges_and_recording_are_used_again(calibrated, narrow_bundle, folders, call, monkeypatch):
-    monkeypatch.setattr("showface.calibration.verdicts.ROUNDS", {1: 1, 8: 1})
+    monkeypatch.setattr("showface.calibration.planning.verdicts.ROUNDS", {1: 1, 8: 1})
     root, _ = calibrated
     work = root / "int8.work"
     before = times_of(work)
@@ -136,7 +136,7 @@ def test_empty_masks(narrow_bundle, folders, tmp_path, call):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_plan_is_made_and_its_settings_are_kept(calibrated, narrow_bundle, folders, tmp_path, monkeypatch):
+def test_a_plan_is_made_and_its_settings_are_kept(calibrated, narrow_bundle, folders, tmp_path, monkeypatch, caplog):
     """The whole way without ``--plan``, over two stages; of TensorRT's target, whose verdict asks for no time."""
     rest = tuple(FloatRule(stage, "*", "not of this test") for stage in ("coarse", "parser", "refiner"))
     monkeypatch.setattr(placement, "FLOAT_RULES", (*placement.FLOAT_RULES, *rest))
@@ -144,28 +144,31 @@ def test_a_plan_is_made_and_its_settings_are_kept(calibrated, narrow_bundle, fol
         narrow_bundle, tmp_path / "out", *folders, calibrated[0] / "int8.work", Method.PERCENTILE, Target.TENSORRT,
         faces=6, check_faces=3, budget=Budget(psnr_drop=10.0, hole_psnr=0.0, labels=0.0), threads=1,
     )  # fmt: skip
-    steps = []
-    outcome = calibrate(settings, lambda text: None, steps.append)
+    caplog.set_level("DEBUG", "showface")
+    outcome = calibrate(settings)
     plan = outcome.plan
     groups = {stage: plan.quantized(stage) for stage in plan.stages if plan.quantized(stage)}
     assert set(groups) == {"memory", "mrem"}
     probed = {stage: [item.group for item in outcome.sensitivities if item.stage == stage] for stage in groups}
     assert probed == {stage: [None, *names] for stage, names in groups.items()}
     assert set(plan.settings.values()) <= set(settings_of(Method.PERCENTILE))
-    assert f"memory: percentile {plan.settings['memory']}" in steps
+    assert f"memory: percentile {plan.settings['memory']}" in caplog.messages
     assert open_bundle(tmp_path / "out").manifest.calibration["settings"] == dict(plan.settings)
     available = {stage: list(names) for stage, names in plan.stages.items()}
     assert read_plan(tmp_path / "out/plan.toml", lambda target: available) == plan
 
 
-def test_nothing_left_to_quantise(calibrated, narrow_bundle, folders, tmp_path):
+def test_nothing_left_to_quantise(calibrated, narrow_bundle, folders, tmp_path, caplog):
     """A budget that asks for a gain of 1 dB: no bundle, and the stage that failed is named."""
-    work, said = calibrated[0] / "int8.work", []
+    work = calibrated[0] / "int8.work"
+    caplog.set_level("INFO", "showface")
     settings = Settings(
         narrow_bundle, tmp_path / "out", *folders, work, faces=6, check_faces=3, budget=Budget(psnr_drop=-1.0),
         plan=calibrated[0] / "edited.toml", threads=1,
     )  # fmt: skip
     with pytest.raises(ShowfaceError, match="out: not written, no stage can be quantised within the budget"):
-        calibrate(settings, said.append, lambda text: None)
-    assert any(text.startswith("stage mrem failed the budget, left in float: PSNR falls by") for text in said)
+        calibrate(settings)
+    assert any(
+        text.startswith("stage mrem failed the budget, left in float: PSNR falls by") for text in caplog.messages
+    )
     assert not list(tmp_path.iterdir())

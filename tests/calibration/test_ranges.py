@@ -7,7 +7,8 @@ import pytest
 from onnx.utils import Extractor
 
 from showface.calibration import ranges
-from showface.calibration.ranges import Method, cached_ranges, collapsed, find_ranges
+from showface.calibration.ranges import cached_ranges, collapsed, find_ranges
+from showface.calibration.settings import Method
 
 STAGE = ("image", "mask")  # the coarse stage's inputs
 
@@ -125,18 +126,19 @@ def test_collapsed_ranges_are_named():
     assert collapsed({"a": (0.0, 1.0), "b": (0.5, 0.5), "c": (0.0, 0.0)}) == ["b", "c"]
 
 
-def test_cache_is_reused_under_its_key_only(tmp_path):
-    path, said, runs = tmp_path / "ranges.json", [], []
+def test_cache_is_reused_under_its_key_only(tmp_path, caplog):
+    path, runs = tmp_path / "ranges.json", []
+    caplog.set_level("INFO", "showface")
 
     def compute():
         runs.append(1)
         return {"minmax": {"x": (-1.0, float(len(runs)))}}
 
     key = {"onnx": "1", "data": "2", "method": "minmax", "versions": {"onnxruntime": "1"}}
-    assert cached_ranges(path, key, compute, said.append) == {"minmax": {"x": (-1.0, 1.0)}}
-    assert cached_ranges(path, key, compute, said.append) == {"minmax": {"x": (-1.0, 1.0)}}
-    assert not said
-    assert cached_ranges(path, {**key, "data": "3"}, compute, said.append) == {"minmax": {"x": (-1.0, 2.0)}}
-    assert said == [f"{path}: ranges are stale (data changed); computing them anew"]
+    assert cached_ranges(path, key, compute) == {"minmax": {"x": (-1.0, 1.0)}}
+    assert cached_ranges(path, key, compute) == {"minmax": {"x": (-1.0, 1.0)}}
+    assert not caplog.messages
+    assert cached_ranges(path, {**key, "data": "3"}, compute) == {"minmax": {"x": (-1.0, 2.0)}}
+    assert caplog.messages == [f"{path}: ranges are stale (data changed); computing them anew"]
     path.write_text("{")
-    assert cached_ranges(path, key, compute, said.append) == {"minmax": {"x": (-1.0, 3.0)}}
+    assert cached_ranges(path, key, compute) == {"minmax": {"x": (-1.0, 3.0)}}

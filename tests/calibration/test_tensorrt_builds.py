@@ -2,7 +2,7 @@
 
 import pytest
 
-from showface.calibration.placement import Target
+from showface.calibration.settings import Target
 from showface.runtime.stages import STAGES, TENSORS
 
 trt = pytest.importorskip("tensorrt_rtx")

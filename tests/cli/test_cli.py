@@ -1,6 +1,7 @@
 """The command line as a user runs it: exit codes, output formats, and no torch on the device."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,35 @@ def inpaint(images, output, bundle, *options):
     return ("--threads", 2, "inpaint", images, output, "--bundle", bundle, "--device", "cpu", *options)
 
 
+WITHOUT_GRAPHICAL_LIBRARIES = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "cv2":
+            raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory", name="cv2")
+
+sys.meta_path.insert(0, Finder())
+import showface.cli
+showface.cli.main(["inpaint", "faces", "out"])
+"""
+
+
+def test_a_container_without_graphical_libraries_gets_one_sentence():
+    result = subprocess.run([sys.executable, "-c", WITHOUT_GRAPHICAL_LIBRARIES], capture_output=True, text=True)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: OpenCV cannot be loaded: libGL.so.1")
+    assert "opencv-python-headless" in line
+
+
+def test_a_shell_completes_verbs():
+    environment = {**os.environ, "_SHOWFACE_COMPLETE": "complete_bash", "COMP_WORDS": "showface cal", "COMP_CWORD": "1"}
+    command = [sys.executable, "-m", "showface.cli"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.stdout.split() == ["calibrate"]
+
+
 def test_version_is_printed():
     result = execute("--version")
     assert (result.returncode, result.stdout.strip()) == (0, __version__)
@@ -58,7 +88,7 @@ def test_inpaint_exits_with_0_when_all_is_done_and_1_when_one_input_failed(face_
 def test_inpaint_exits_with_2_when_nothing_can_be_run(face_folder, narrow_bundle, tmp_path):
     images, masks = face_folder
     for options, message in (
-        ((), "no masks given"),
+        ((), "no masks are given"),
         (("--masks", tmp_path / "nowhere"), "no such file"),
         (("--masks", masks, "--bundle", tmp_path), "no bundle here"),
     ):

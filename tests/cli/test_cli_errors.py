@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from showface import cli
-from showface.cli.inpaint import _catch_signals
+from showface.cli.signals import catch_signals
 from showface.runtime.errors import UsageError
 
 
@@ -22,10 +22,9 @@ def run(monkeypatch, capsys):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
     def start(*arguments):
-        monkeypatch.setattr(sys, "argv", ["showface", "--threads", "2", *map(str, arguments)])
         code = 0
         try:
-            cli.main()
+            cli.main(["--threads", "2", *map(str, arguments)])
         except SystemExit as end:
             code = end.code or 0
         return code, capsys.readouterr().err
@@ -172,12 +171,11 @@ def test_paths_are_printed_as_they_are(inpaint, tmp_path, name):
     assert f"failed: a.png: no mask {tmp_path}/no masks/{name}/a.* found" in message
 
 
-def test_info_shows_the_whole_path_of_a_bundle(narrow_bundle, tmp_path, run, monkeypatch, capsys):
+def test_info_shows_the_whole_path_of_a_bundle(narrow_bundle, tmp_path, capsys):
     long = tmp_path / ("x" * 100) / "faces [red]"
     shutil.copytree(narrow_bundle, long)
-    monkeypatch.setattr(sys, "argv", ["showface", "info", str(long)])
     with pytest.raises(SystemExit):
-        cli.main()
+        cli.main(["info", str(long)])
     assert f"{long}\n" in capsys.readouterr().out
 
 
@@ -192,7 +190,7 @@ def test_an_error_of_the_system_that_nobody_expected_is_one_line(inpaint, monkey
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error", "some/where")
 
-    monkeypatch.setattr("showface.runtime.batch.run.process", fail)
+    monkeypatch.setattr("showface.runtime.batch.start.complete_folder", fail)
     refused(inpaint(), "some/where: Input/output error")
 
 
@@ -203,9 +201,9 @@ def test_verbose_shows_the_traceback(run, tmp_path):
 
 def test_masks_without_images_are_refused(run, narrow_bundle, narrow_checkpoint, face_folder, tmp_path):
     masks = ("--masks", face_folder[1])
-    refused(run("validate", narrow_bundle, *masks), "--masks", "need --checkpoint")
-    refused(run("validate", narrow_bundle, "--checkpoint", narrow_checkpoint, *masks), "--masks needs --images")
-    refused(run("export", narrow_checkpoint, tmp_path / "new", *masks), "--masks needs --images")
+    refused(run("validate", narrow_bundle, *masks), "golden inputs", "need a checkpoint")
+    refused(run("validate", narrow_bundle, "--checkpoint", narrow_checkpoint, *masks), "--masks: masks need faces")
+    refused(run("export", narrow_checkpoint, tmp_path / "new", *masks), "--masks: masks need faces")
     assert not (tmp_path / "new").exists()
 
 
@@ -261,7 +259,7 @@ def test_a_sheet_that_fails_after_the_work_is_named_and_the_work_is_kept(inpaint
 def test_a_second_signal_does_not_wait():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        caught = _catch_signals()
+        caught = catch_signals()
         os.kill(os.getpid(), signal.SIGTERM)
         assert caught == [signal.SIGTERM]
         with pytest.raises(SystemExit) as ended:

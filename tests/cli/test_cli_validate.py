@@ -15,13 +15,12 @@ NAMES = [stage.name for stage in STAGES]
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(capsys):
     """Return a function that runs the command line in this process: exit code, standard output and error."""
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["showface", "--threads", "2", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
-            main()
+            main(["--threads", "2", *map(str, arguments)])
         captured = capsys.readouterr()
         return stopped.value.code or 0, captured.out, captured.err
 
@@ -115,11 +114,17 @@ def test_outputs_saved_by_one_process_are_compared_in_another(call, narrow_bundl
     ("arguments", "words"),
     [
         (("{bundle}", "--reference", "x", "--checkpoint", "y"), "name the same side"),
-        (("{bundle}", "--images", "faces"), "need --checkpoint or --reference"),
-        (("{checkpoint}",), "name what it shall equal with --reference"),
-        (("{bundle}", "--limit", "1"), "need --checkpoint or --reference"),
-        (("{checkpoint}", "--device", "cuda:0", "--reference", "{bundle}"), "--device are for a bundle"),
-        (("{bundle}", "--checkpoint", "{checkpoint}", "--reference-device", "cuda:0"), "--reference-device are for"),
+        (("{bundle}", "--images", "faces"), "need a checkpoint or another reference"),
+        (("{checkpoint}",), "name a reference that it shall equal"),
+        (("{bundle}", "--limit", "1"), "need a checkpoint or another reference"),
+        (
+            ("{checkpoint}", "--device", "cuda:0", "--reference", "{bundle}"),
+            "--backend: backend and device",
+        ),
+        (
+            ("{bundle}", "--checkpoint", "{checkpoint}", "--reference-device", "cuda:0"),
+            "--reference-backend: ",
+        ),
         (("{bundle}", "--reference", "nowhere"), "no bundle here"),
         (("{bundle}", "--tolerance", "bfloat16"), "bfloat16"),
         (("--from", "nowhere.json"), "nowhere.json"),

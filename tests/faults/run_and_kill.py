@@ -17,7 +17,7 @@ import time
 import onnxruntime  # noqa: F401 - loaded once for all runs; no thread starts before a session does
 
 from showface import cli
-from showface.cli import inpaint, progress  # noqa: F401
+from showface.cli import progress, verbs  # noqa: F401
 from showface.runtime.backends import onnxruntime as onnxruntime_backend  # noqa: F401
 
 
@@ -26,9 +26,8 @@ def start(arguments):
     child = os.fork()
     if child:
         return child
-    sys.argv = ["showface", "--threads", "1", "inpaint", *arguments]
     try:
-        cli.main()
+        cli.main(["--threads", "1", "inpaint", *arguments])
         os._exit(0)
     except SystemExit as end:
         os._exit(end.code or 0)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from showface.runtime.batch.decoder_process import IsolatedDecoder
 from showface.runtime.errors import InputError
+from showface.runtime.images.decoder_process import IsolatedDecoder
 
 from .malformed import DONE, FAILS, MASK, all_faults
 
@@ -126,7 +126,7 @@ def test_an_output_folder_that_leads_elsewhere_is_not_followed(bench, narrow_bun
 
 CRASHING = """
 import os, signal, sys, time
-from showface.runtime import decoder
+from showface.runtime.images import decoder_worker as decoder
 
 real = decoder.decode_photo
 
@@ -145,7 +145,7 @@ decoder.serve(sys.stdin.buffer, sys.stdout.buffer)
 
 
 def test_a_file_that_crashes_or_hangs_its_decoder_fails_alone(monkeypatch):
-    monkeypatch.setattr("showface.runtime.batch.decoder_process.COMMAND", (sys.executable, "-c", CRASHING))
+    monkeypatch.setattr("showface.runtime.images.decoder_process.COMMAND", (sys.executable, "-c", CRASHING))
     good = next(fault.data for fault in FAULTS if fault.name == "trailing.png")
     with IsolatedDecoder(time_limit=3.0) as decoder:
         for data, words in ((b"crash", "SIGSEGV"), (b"exit", "exit code 3"), (b"hang", "within 3 s")):

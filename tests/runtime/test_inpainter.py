@@ -1,6 +1,5 @@
 """``showface.runtime.Inpainter`` from Python: cheap to import, safe to share, and documented with what runs."""
 
-import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from showface.runtime import Inpainter
-from showface.runtime import inpainter as module
 from showface.runtime.backends.chain import Chain
 
 ROOT = Path(__file__).parents[2]
@@ -52,16 +49,3 @@ def test_threads_share_one_inpainter(inpainter, faces):
 
 def test_an_empty_batch_is_empty(inpainter):
     assert inpainter.complete_batch([]) == []
-
-
-def test_the_readme_example_runs(inpainter, faces, tmp_path, monkeypatch):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    face, hole = faces[0]
-    Image.fromarray(face).save(tmp_path / "face.png")
-    Image.fromarray(hole.astype(np.uint8) * 255).save(tmp_path / "mask.png")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module.Inpainter, "from_bundle", classmethod(lambda cls: inpainter))
-    exec(compile(example, "README.md", "exec"), {})
-    completed = np.asarray(Image.open(tmp_path / "completed.png"))
-    np.testing.assert_array_equal(completed[~hole], face[~hole])
-    assert not np.array_equal(completed[hole], face[hole])

@@ -60,7 +60,7 @@ parser = {{ width = 8 }}
 memory = {{ channels = 8, slots = 4, encoder_width = 8 }}
 refiner = {{ width = 8, dilations = [2], spade_hidden = 8 }}
 """
-TWO_RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "showface.training")
+TWO_RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "showface.cli", "train")
 # A process of a run, started as a fork: loading the libraries takes three times as long as the run.
 FORK = """
 import os, sys
@@ -68,9 +68,8 @@ os.environ.update(environment)
 log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(log, 1)
 os.dup2(log, 2)
-sys.argv = ["showface", "train", *arguments]
 from showface.cli import main
-main()
+main(["train", *arguments])
 """
 
 

@@ -109,7 +109,7 @@ def test_a_recipe_on_two_processes(recipe, data, tmp_path):
         path = tmp_path / name
         path.write_text(path.read_text().replace("checkpoint_every = 1", "checkpoint_every = 100"))
     options = ("--config", recipe, "--data", data, "--output", tmp_path / "runs", "--devices", "2")
-    command = [sys.executable, "-m", "showface.training", "all", *map(str, options)]
+    command = [sys.executable, "-m", "showface.cli", "train", "all", *map(str, options)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     outcome = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from showface.runtime.stages import VARIANTS
+from showface.runtime.stages import COARSE_IMAGE, MARGIN, TENSORS, VARIANTS, Stage
 
 from ..config import NetworkConfig
 from .mdrnets import MDRNets
@@ -60,15 +61,34 @@ def reference_outputs(
     tensors: dict[str, Tensor] = {"image": image, "mask": mask}
     modules = stage_modules(model)
     for stage in VARIANTS[variant_of(model.config)]:
-        result = modules[stage.name](*(tensors[name] for name in stage.inputs))
-        outputs = result if isinstance(result, tuple) else (result,)
-        named = zip(stage.outputs, outputs, strict=True)
-        tensors.update({name: (given or {}).get(name, value) for name, value in named})
-    best = model.parser(tensors["coarse_image"]).topk(2, dim=1).values
-    tensors["semantic_margin"] = best[:, 0] - best[:, 1]
+        outputs = run_stage(modules[stage.name], stage, tensors)
+        tensors.update({name: (given or {}).get(name, value) for name, value in outputs.items()})
+    tensors[MARGIN] = parser_margin(model, tensors[COARSE_IMAGE])
     return tensors
 
 
+@torch.no_grad()
+def run_stage(module: Callable[..., Any], stage: Stage, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the outputs of one stage by name; ``tensors`` hold its inputs, and may hold more."""
+    result = module(*(tensors[name] for name in stage.inputs))
+    return dict(zip(stage.outputs, result if isinstance(result, tuple) else (result,), strict=True))
+
+
+@torch.no_grad()
+def parser_margin(model: MDRNets, coarse_image: Tensor) -> Tensor:
+    """Return the parser's lead of the best label over the second best, [B, H, W]."""
+    best = model.parser(coarse_image).topk(2, dim=1).values
+    lead: Tensor = best[:, 0] - best[:, 1]
+    return lead
+
+
+def example_inputs(stage: Stage, config: NetworkConfig, batch: int) -> dict[str, Tensor]:
+    """Return zeros of the shapes and types that a stage takes."""
+    dtypes = {"float32": torch.float32, "int32": torch.int32}
+    shape = {name: TENSORS[name].resolve(batch, config.image_size, config.memory.channels) for name in stage.inputs}
+    return {name: torch.zeros(shape[name], dtype=dtypes[TENSORS[name].dtype]) for name in stage.inputs}
+
+
 def numpy_reference(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Convert the tensors of :func:`reference_outputs` for the runtime's parity check."""
+    """Convert the tensors of :func:`reference_outputs` for a comparison."""
     return {name: tensor.numpy() for name, tensor in tensors.items()}

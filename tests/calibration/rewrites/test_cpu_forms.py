@@ -7,11 +7,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from showface.calibration import quantize as quantization
-from showface.calibration.graphs import constant_values, producers
-from showface.calibration.placement import Target, default_float, placed_tensors, quantizable
-from showface.calibration.ranges import Method, find_ranges
+from showface.calibration.placement import default_float, placed_tensors, quantizable
+from showface.calibration.ranges import find_ranges
 from showface.calibration.rewrites import cpu_forms
 from showface.calibration.rewrites.cpu_forms import use_fast_forms
+from showface.calibration.settings import Method, Target
+from showface.export.graph import constant_values, producers
 from showface.runtime.stages import STAGES
 
 STAGE = {stage.name: stage for stage in STAGES}

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 
-from showface.calibration.graphs import constant_values, producers
-from showface.calibration.placement import RULES, Target, placed_tensors, quantizable
+from showface.calibration.placement import RULES, placed_tensors, quantizable
 from showface.calibration.quantize import quantize
-from showface.calibration.ranges import Method, find_ranges
+from showface.calibration.ranges import find_ranges
 from showface.calibration.rewrites.edits import Wiring
 from showface.calibration.rewrites.float_graph import float_graph
 from showface.calibration.rewrites.subpixel import is_plain_convolution
+from showface.calibration.settings import Method, Target
+from showface.export.graph import constant_values, producers
 from showface.runtime.stages import STAGES
 
 CHANNELS, OUT, HEIGHT, WIDTH = 8, 4, 6, 5

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from showface.evaluation.parity.cases import face_cases, generated_cases, mask_bins
+from showface.evaluation.faces import mask_bins
+from showface.evaluation.parity.cases import face_cases, generated_cases
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import CATEGORIES
 

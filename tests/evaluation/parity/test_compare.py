@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from showface.evaluation.parity import check_parity, compare_sources, golden_reference
 from showface.evaluation.parity.cases import Case, array_cases
-from showface.evaluation.parity.sources import ChainSource, Identity, golden_source
+from showface.evaluation.parity.compare import compare_sources
+from showface.evaluation.parity.sources import ChainSource, Identity, KeptSource, golden_reference, golden_source
 from showface.evaluation.parity.tolerances import TOLERANCES, plan_tolerances
 from showface.runtime.backends.chain import Chain
 from showface.runtime.bundle import open_bundle
@@ -19,6 +19,17 @@ SIDE = 256
 TIE_MARGIN = TOLERANCES["float32"].tie_margin
 PRECISION = {stage.name: "float32" for stage in STAGES}
 TABLE = plan_tolerances(PRECISION, None, {})
+
+
+def check_parity(chain, references):
+    """Return the result of comparing a chain with tensors of several cases."""
+    stages = tuple(session.stage for session in chain.sessions)
+    variant = next(name for name, table in VARIANTS.items() if table == stages)
+    identity = Identity("the chain", variant, SIDE, "", {stage.name: "float32" for stage in stages})
+    cases = [Case(f"reference-{k}", {name: r[name] for name in CHAIN_INPUTS}) for k, r in enumerate(references)]
+    kept = KeptSource(identity, {case.name: r for case, r in zip(cases, references, strict=True)})
+    tolerances = plan_tolerances(identity.precision, None, {})
+    return compare_sources(kept, ChainSource(chain, identity), cases, tolerances).result
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from showface.evaluation.parity import compare_sources
 from showface.evaluation.parity.accumulate import Picture
 from showface.evaluation.parity.cases import array_cases
+from showface.evaluation.parity.compare import compare_sources
 from showface.evaluation.parity.plots import picture_parts
 from showface.evaluation.parity.report import write_report
 from showface.evaluation.parity.sources import ChainSource, source_of_bundle

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from showface.evaluation.parity import compare_sources
 from showface.evaluation.parity.cases import Case, array_cases, generated_cases
-from showface.evaluation.parity.saved_outputs import OUTPUTS_FILE, OutputsWriter, open_outputs
+from showface.evaluation.parity.compare import compare_sources
+from showface.evaluation.parity.saved_outputs import OUTPUTS_FILE, open_outputs, save_outputs
 from showface.evaluation.parity.sources import ChainSource
 from showface.evaluation.parity.tolerances import plan_tolerances
 from showface.runtime.backends.chain import Chain
@@ -24,7 +24,7 @@ def saved(narrow_source, chain_inputs, tmp_path):
     """Return the folder of saved outputs of two faces and a case with labels that were given."""
     cases = [*array_cases(chain_inputs[0][:2], chain_inputs[1][:2], "face")]
     cases.append(next(c for c in generated_cases(*chain_inputs, 1) if c.given))
-    with OutputsWriter(tmp_path / "saved", narrow_source.identity) as writer:
+    with save_outputs(tmp_path / "saved", narrow_source.identity) as writer:
         for case in cases:
             writer.add(case, narrow_source.chain(case))
     return tmp_path / "saved"
@@ -81,8 +81,8 @@ def test_broken_or_foreign_saved_outputs_are_refused(saved, narrow_source, tmp_p
         list(opened.cases())
     with pytest.raises(UsageError, match=OUTPUTS_FILE):
         open_outputs(tmp_path)
-    with pytest.raises(UsageError, match="exists already"):
-        OutputsWriter(saved, narrow_source.identity)
+    with pytest.raises(UsageError, match="exists already"), save_outputs(saved, narrow_source.identity):
+        pass
 
 
 def test_a_saved_file_without_arrays_is_refused(saved):
@@ -126,6 +126,6 @@ def test_a_list_of_saved_outputs_that_is_wrong_is_refused(saved, edit, words):
 
 
 def test_outputs_of_a_run_that_broke_leave_nothing(narrow_source, tmp_path):
-    with pytest.raises(RuntimeError), OutputsWriter(tmp_path / "out", narrow_source.identity):
+    with pytest.raises(RuntimeError), save_outputs(tmp_path / "out", narrow_source.identity):
         raise RuntimeError("the device was unplugged")
     assert list(tmp_path.iterdir()) == []

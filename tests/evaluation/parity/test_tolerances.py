@@ -7,7 +7,6 @@ import pytest
 
 from showface.evaluation.parity.compare import read_result
 from showface.evaluation.parity.tolerances import (
-    CODES,
     TOLERANCES,
     failures_of,
     judge,
@@ -18,6 +17,7 @@ from showface.evaluation.parity.tolerances import (
     tolerance_of,
 )
 from showface.runtime.errors import UsageError
+from showface.runtime.stages import CODES
 
 FLOAT = {
     "kind": "float", "images": 2, "worst_image": "b", "mismatch": "", "nan": 0, "inf": 0, "max_abs": 5e-5,

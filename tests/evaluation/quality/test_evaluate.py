@@ -11,9 +11,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from showface.evaluation.faces import pair_files, read_pair
 from showface.evaluation.quality.contact_sheet import write_contact_sheet
-from showface.evaluation.quality.evaluate import evaluate, evaluate_parser, run_evaluation
+from showface.evaluation.quality.evaluate import EvaluationSet, evaluate, evaluate_parser, run_evaluation
 from showface.evaluation.quality.frechet import FeatureNetwork
-from showface.evaluation.quality.methods import baseline_method, results_method, torch_device
+from showface.evaluation.quality.methods import MethodChoice, baseline_method, results_method, torch_device
 from showface.evaluation.quality.scores import BucketScores, Report, markdown_table
 from showface.runtime.errors import UsageError
 from showface.training.data.labels import CELEBAMASK_TO_CATEGORY
@@ -21,9 +21,6 @@ from showface.training.data.labels import CELEBAMASK_TO_CATEGORY
 BINS = ("00-10", "10-20", "20-30", "30-40", "40-50", "50-60")
 BUCKETS = {"1-20": BINS[:2], "20-40": BINS[2:4], "40-60": BINS[4:]}
 IMAGES, MASKS = 9, 2  # one image more than a batch
-NOTHING = dict.fromkeys(
-    ("bundle", "checkpoint", "results", "baseline", "features", "json_file", "sheet", "limit", "threads")
-)
 
 
 def hole_rows(bin_index, mask):
@@ -219,8 +216,8 @@ def test_checkpoint_and_its_bundle_agree(tree, tmp_path, narrow_checkpoint, narr
     documents = []
     for option in ({"checkpoint": narrow_checkpoint}, {"bundle": narrow_bundle}):
         path = tmp_path / f"{next(iter(option))}.json"
-        given = {**NOTHING, **option, "json_file": path, "limit": 2, "device": "cpu", "threads": 1}
-        text = run_evaluation(images=tree / "images", masks=tree / "masks", **given)
+        test = EvaluationSet(tree / "images", tree / "masks", limit=2)
+        text = run_evaluation(MethodChoice(**option), test, "cpu", 1, path)
         assert table_rows(text)[0][2][0] == f"{next(iter(option))} {next(iter(option.values())).name}"
         documents.append(json.loads(path.read_text()))
     for a, b in zip(*(document["images"] for document in documents), strict=True):
@@ -285,8 +282,9 @@ def test_contact_sheet_shows_best_median_and_worst(tree, tmp_path, telea_report,
 
 
 def test_run_writes_json_and_sheet(tree, tmp_path, telea_report):
-    given = {**NOTHING, "baseline": "telea", "json_file": tmp_path / "a.json", "sheet": tmp_path / "a.jpg"}
-    text = run_evaluation(images=tree / "images", masks=tree / "masks", device="cpu", **given)
+    test = EvaluationSet(tree / "images", tree / "masks")
+    choice = MethodChoice(baseline="telea")
+    text = run_evaluation(choice, test, "cpu", json_file=tmp_path / "a.json", sheet=tmp_path / "a.jpg")
     document = json.loads((tmp_path / "a.json").read_text())
     assert document["frechet_label"] is None
     assert [row["psnr"] for row in document["images"]] == [row.psnr for row in telea_report.rows]
@@ -296,26 +294,26 @@ def test_run_writes_json_and_sheet(tree, tmp_path, telea_report):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("choice", "limit", "features", "device", "message"),
     [
-        ({}, "no method given"),
-        ({"baseline": "telea", "results": "results"}, "--results and --baseline given"),
-        ({"baseline": "magic"}, "--baseline magic: unknown; use telea or navier-stokes"),
-        ({"baseline": "telea", "limit": 0}, "--limit 0"),
-        ({"baseline": "telea", "features": "absent.pth"}, "absent.pth: cannot be read"),
-        ({"checkpoint": "absent.safetensors", "device": "gpu"}, "--device gpu: use auto, cpu or cuda:N"),
+        ({}, None, None, "cpu", "no method given"),
+        ({"baseline": "telea", "results": "results"}, None, None, "cpu", "results and baseline given"),
+        ({"baseline": "magic"}, None, None, "cpu", "magic is unknown; use telea or navier-stokes"),
+        ({"baseline": "telea"}, 0, None, "cpu", "0: at least one image"),
+        ({"baseline": "telea"}, None, "absent.pth", "cpu", "absent.pth: cannot be read"),
+        ({"checkpoint": "absent.safetensors"}, None, None, "gpu", "--device gpu: use auto, cpu or cuda:N"),
     ],
 )
-def test_wrong_calls_are_refused(tree, tmp_path, given, message):
-    paths = ("results", "checkpoint", "sheet", "json_file", "features")
-    given = {key: tmp_path / value if key in paths else value for key, value in given.items()}
+def test_wrong_calls_are_refused(tree, tmp_path, choice, limit, features, device, message):
+    given = {key: value if key == "baseline" else tmp_path / value for key, value in choice.items()}
+    test = EvaluationSet(tree / "images", tree / "masks", None if features is None else tmp_path / features, limit)
     with pytest.raises(UsageError, match=message):
-        run_evaluation(images=tree / "images", masks=tree / "masks", **{**NOTHING, "device": "cpu", **given})
+        run_evaluation(MethodChoice(**given), test, device)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(UsageError, match="--device cuda:99: PyTorch finds"):
+    with pytest.raises(UsageError, match="cuda:99: PyTorch finds"):
         torch_device("cuda:99")
 
 

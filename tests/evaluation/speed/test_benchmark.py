@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import sys
 import time
 
 import numpy as np
@@ -81,15 +80,14 @@ def test_kernels_are_named_by_stage(narrow_bundle):
 
 
 @pytest.fixture
-def call(monkeypatch):
+def call():
     """Return a function that runs the command line, which pins this process, and returns its exit code."""
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["showface", *map(str, arguments)])
         processors = os.sched_getaffinity(0)
         try:
             with pytest.raises(SystemExit) as stopped:
-                main()
+                main([*map(str, arguments)])
         finally:
             os.sched_setaffinity(0, processors)
         return stopped.value.code

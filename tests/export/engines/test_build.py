@@ -193,13 +193,12 @@ def test_targets():
     [
         (["--backend", "tensorrt-rtx"], 2, "no GPU here to build for"),
         (["--backend", "tensorrt-rtx", "--target", "sm_90"], 2, "--target sm_90"),
-        (["--backend", "openvino"], 2, "--backend openvino: use tensorrt or tensorrt-rtx"),
+        (["--backend", "openvino"], 2, "--backend: openvino builds no engines; use tensorrt or tensorrt-rtx"),
         (["--backend", "tensorrt-rtx", "--target", "sm_86", "--max-batch", "0"], 2, "need 1 ≤ min"),
         (["--backend", "tensorrt-rtx", "--target", "sm_75", "--check"], 1, "node_matmul"),
     ],
 )
 def test_the_command_line(bundle_copy, capsys, monkeypatch, arguments, code, said):
-    monkeypatch.setattr(sys, "argv", ["showface"])
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("showface.runtime.backends.cuda_devices.cuda_device", lambda index: None)
     bundle = bundle_copy()

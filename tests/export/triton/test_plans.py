@@ -75,6 +75,6 @@ def test_of_several_targets_one_is_chosen(add_engines, tmp_path):
     bundle = add_engines("sm_89")
     with pytest.raises(UsageError, match="has engines of tensorrt for sm_86, sm_89; choose one of these targets"):
         write_repository(bundle, tmp_path / "models", SERVING, VERSION)
-    write_repository(bundle, tmp_path / "models", SERVING, VERSION, "sm_89")
+    write_repository(bundle, tmp_path / "models", SERVING, VERSION, ["sm_89"])
     with pytest.raises(UsageError, match="no engines of tensorrt for sm_75"):
-        write_repository(bundle, tmp_path / "others", SERVING, VERSION, "sm_75")
+        write_repository(bundle, tmp_path / "others", SERVING, VERSION, ["sm_75"])

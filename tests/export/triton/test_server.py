@@ -65,7 +65,7 @@ def test_three_requests_go_through_a_stage_in_one_batch(triton, ask, inpainter, 
         replies = list(pool.map(lambda inputs: ask(triton, "grpc", "showface", inputs, ["completed_image"]), alone))
     assert count().get(3, 0) == before + 1
     for reply, inputs in zip(replies, alone, strict=True):
-        np.testing.assert_array_equal(reply["completed_image"], inpainter.run_networks(**inputs))
+        np.testing.assert_array_equal(reply["completed_image"], inpainter.run(**inputs))
 
 
 def test_the_photo_model_takes_and_returns_pictures(triton, ask, inpainter, faces):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from showface.runtime.batch.contact_sheet import TILE, check_sheet, write_sheet
-from showface.runtime.batch.inputs import Job
+from showface.runtime.batch.item import Item
 from showface.runtime.batch.results_log import Result
 from showface.runtime.errors import InputError, UsageError
 from showface.runtime.faces.masks import MaskSource
@@ -33,7 +33,7 @@ def run(tmp_path):
         flat(DONE).save(tmp_path / "out" / name)
         Image.fromarray(mask).save(tmp_path / "masks" / name)
         relative = (tmp_path / "in" / name).relative_to(tmp_path / "in")
-        jobs.append(Job(tmp_path / "in" / name, relative, tmp_path / "out" / name))
+        jobs.append(Item(tmp_path / "in" / name, relative, tmp_path / "out" / name))
     return jobs, MaskSource("file", tmp_path / "masks")
 
 

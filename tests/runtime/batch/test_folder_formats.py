@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from showface.runtime.batch.inputs import plan_jobs
+from showface.runtime.batch.inputs import plan_items
 from showface.runtime.batch.options import Options
-from showface.runtime.batch.run import process
+from showface.runtime.batch.run import complete_folder
 from showface.runtime.faces.masks import MaskSource
 from showface.runtime.inpainter import Inpainter
 
@@ -55,9 +55,9 @@ def inpainter(narrow_bundle):
 
 def complete(inpainter, images, output, masks, batch=8):
     output.mkdir()
-    jobs = plan_jobs(images, output, masks)
+    jobs = plan_items(images, output, masks)
     options = Options(MaskSource("file", masks), batch_size=batch)
-    results = list(process(jobs, inpainter, options, output / "results.jsonl"))
+    results = list(complete_folder(jobs, inpainter, options, output / "results.jsonl"))
     assert [result.error for result in results] == [None] * len(jobs)
     return results
 

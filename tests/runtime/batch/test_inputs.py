@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from showface.runtime.batch.inputs import Job, Listed, list_images, plan_jobs
+from showface.runtime.batch.inputs import list_images, plan_items
+from showface.runtime.batch.item import Item
 from showface.runtime.errors import UsageError
 
 
@@ -40,7 +41,7 @@ def test_an_output_that_cannot_be_is_refused(face_folder, tmp_path):
         (tmp_path / "nowhere", tmp_path / "out", "no such file"),
     ):
         with pytest.raises(UsageError, match=message):
-            plan_jobs(source, output, None)
+            plan_items(source, output, None)
     assert taken.read_text() == "mine"
 
 
@@ -48,38 +49,38 @@ def test_an_output_that_cannot_be_is_refused(face_folder, tmp_path):
 def test_a_format_that_is_not_written_is_no_folder(face_folder, tmp_path, name):
     image = face_folder[0] / "a.png"
     with pytest.raises(UsageError, match=r"showface does not write \.\w+; use one of \.jpg"):
-        plan_jobs(image, tmp_path / name, None)
+        plan_items(image, tmp_path / name, None)
     (tmp_path / name).mkdir()
-    assert plan_jobs(image, tmp_path / name, None)[0].output == tmp_path / name / "a.png"
-    assert plan_jobs(image, tmp_path / "out.v2", None)[0].output == tmp_path / "out.v2" / "a.png"
+    assert plan_items(image, tmp_path / name, None)[0].output == tmp_path / name / "a.png"
+    assert plan_items(image, tmp_path / "out.v2", None)[0].output == tmp_path / "out.v2" / "a.png"
 
 
-def test_what_is_passed_over_is_counted_and_named(face_folder, tmp_path):
+def test_what_is_passed_over_is_counted_and_named(face_folder, tmp_path, caplog):
     images, masks = face_folder
     (images / "deep").mkdir()
     for name in ("z.heic", "deep/y.AVIF", "deep/x.gif", "notes.txt"):
         (images / name).write_bytes(b"x")
     (images / "linked").symlink_to(masks)
-    said = []
-    plan_jobs(images, tmp_path / "out", None, say=said.append)
-    other, linked = sorted(said, reverse=True)
+    caplog.set_level("INFO", "showface")
+    plan_items(images, tmp_path / "out", None)
+    other, linked = sorted(caplog.messages, reverse=True)
     assert other.startswith("3 passed over, such as deep/x.gif: of the formats of images, showface reads .jpg")
     assert linked == "1 passed over, such as linked: links to folders are not followed"
-    said.clear()
-    plan_jobs(images, tmp_path / "out", images / "linked", say=said.append)  # a link to the masks is no omission
-    assert len(said) == 1
+    caplog.clear()
+    plan_items(images, tmp_path / "out", images / "linked")  # a link to the masks is no omission
+    assert len(caplog.messages) == 1
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("none")
     with pytest.raises(UsageError, match="no images found"):
-        plan_jobs(tmp_path / "in", tmp_path / "out", None)
+        plan_items(tmp_path / "in", tmp_path / "out", None)
 
 
 def test_one_image_is_listed_by_its_name(face_folder):
     image = face_folder[0] / "a.png"
-    assert list_images(image, None) == [Listed(image, Path("a.png"))]
+    assert list_images(image, None) == [Item(image, Path("a.png"), Path())]
 
 
 def test_the_working_directory_can_be_listed(face_folder, monkeypatch):
@@ -94,11 +95,11 @@ def test_loops_of_links_are_listed_like_files(face_folder, tmp_path):
     for loop in (images / "loop.png", images / "deep" / "round.jpg", images / "deep" / "folder"):
         loop.symlink_to(loop.name)
     (images / "deep" / "up").symlink_to("..")
-    jobs = plan_jobs(images, tmp_path / "out", masks)
+    jobs = plan_items(images, tmp_path / "out", masks)
     assert [job.relative.as_posix() for job in jobs] == [
         "a.png", "b.jpg", "c.png", "deep/d.png", "deep/round.jpg", "loop.png",
     ]  # fmt: skip
-    assert jobs[-1] == Job(images / "loop.png", Path("loop.png"), tmp_path / "out" / "loop.png")
+    assert jobs[-1] == Item(images / "loop.png", Path("loop.png"), tmp_path / "out" / "loop.png")
 
 
 def test_an_input_below_a_closed_folder_is_refused_by_name(face_folder, tmp_path, monkeypatch):
@@ -107,6 +108,6 @@ def test_an_input_below_a_closed_folder_is_refused_by_name(face_folder, tmp_path
     shutil.copy(face_folder[0] / "a.png", closed / "a.png")
     refuse(monkeypatch, "stat", closed)
     with pytest.raises(UsageError, match=r"closed/a\.png: (cannot be read: Permission denied|no such file)"):
-        plan_jobs(closed / "a.png", tmp_path / "out", None)
+        plan_items(closed / "a.png", tmp_path / "out", None)
     with pytest.raises(UsageError, match=r"closed/out: cannot be read: Permission denied"):
-        plan_jobs(face_folder[0], closed / "out", None)
+        plan_items(face_folder[0], closed / "out", None)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from showface.runtime.batch.inputs import plan_jobs
+from showface.runtime.batch.inputs import plan_items
 from showface.runtime.batch.journal import Journal, discard, end_runs, recover, start_run
 from showface.runtime.batch.options import Options
 from showface.runtime.batch.results_log import RESULTS_FILE, Result
-from showface.runtime.batch.run import open_log, process
+from showface.runtime.batch.run import complete_folder, open_log
 from showface.runtime.errors import DiskFullError, InputError, UsageError
 from showface.runtime.faces.masks import MaskSource
 from showface.runtime.inpainter import Inpainter
@@ -48,8 +48,8 @@ def test_what_a_killed_run_owed_is_on_the_disk_before_its_journal_goes(tmp_path,
 def test_the_lines_of_a_run_are_on_the_disk_before_its_journal_goes(tmp_path, face_folder, narrow_bundle, removals):
     images, masks = face_folder
     options = Options(MaskSource("file", masks))
-    jobs = plan_jobs(images / "a.png", tmp_path, masks)
-    list(process(jobs, Inpainter.from_bundle(narrow_bundle, "cpu", 1), options, tmp_path / RESULTS_FILE))
+    jobs = plan_items(images / "a.png", tmp_path, masks)
+    list(complete_folder(jobs, Inpainter.from_bundle(narrow_bundle, "cpu", 1), options, tmp_path / RESULTS_FILE))
     assert removals == [True]
 
 
@@ -79,7 +79,7 @@ def test_a_rename_that_comes_too_late_fails(tmp_path, monkeypatch):
 
 
 def test_a_file_that_appears_while_the_journal_is_written_is_kept(tmp_path, monkeypatch):
-    journal = Journal(tmp_path, start_run(tmp_path))
+    journal = Journal(tmp_path, start_run(tmp_path), Path.write_bytes)
     real = os.fsync
 
     def appear(number):
@@ -87,7 +87,6 @@ def test_a_file_that_appears_while_the_journal_is_written_is_kept(tmp_path, monk
         (tmp_path / "a.png").write_bytes(b"precious")
 
     monkeypatch.setattr(os, "fsync", appear)
-    monkeypatch.setattr("showface.runtime.batch.journal.write_flushed", Path.write_bytes)
     with pytest.raises(InputError, match="appeared while the run went on"):
         journal.publish(tmp_path / "a.png", b"bytes", DONE, replace=False)
     assert (tmp_path / "a.png").read_bytes() == b"precious"

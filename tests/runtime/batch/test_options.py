@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from showface.runtime.batch.inputs import plan_jobs
+from showface.runtime.batch.inputs import plan_items
 from showface.runtime.batch.options import Options, suffix_of_format
-from showface.runtime.batch.run import process
+from showface.runtime.batch.run import complete_folder
 from showface.runtime.errors import DiskFullError, UsageError
 from showface.runtime.faces.category_mask import category_region
 from showface.runtime.faces.masks import MaskSource, mask_source
 from showface.runtime.faces.tensors import prepare
+from showface.runtime.files import write_flushed
 from showface.runtime.images.codec import decode_photo
 from showface.runtime.inpainter import Inpainter
 from showface.runtime.stages import CATEGORIES
@@ -34,10 +35,11 @@ def run(inpainter, face_folder, tmp_path):
     """Return a function that completes the folder and returns the results by name; keywords go to the options."""
     images, masks = face_folder
 
-    def start(suffix=None, masks_from=None, stopped=lambda: False, **options):
+    def start(suffix=None, masks_from=None, stopped=lambda: False, write=write_flushed, **options):
         source = masks_from or MaskSource("file", masks)
-        jobs = plan_jobs(images, tmp_path / "out", masks, suffix, "save_masks" in options)
-        results = process(jobs, inpainter, Options(source, **options), tmp_path / "out" / "results.jsonl", stopped)
+        jobs = plan_items(images, tmp_path / "out", masks, suffix, "save_masks" in options)
+        log = tmp_path / "out" / "results.jsonl"
+        results = complete_folder(jobs, inpainter, Options(source, **options), log, stopped, write)
         return {result.input: result for result in results}
 
     return start
@@ -66,7 +68,7 @@ def test_two_inputs_of_one_output_name_do_not_replace_each_other(run, face_folde
 
 def test_an_unknown_format_is_refused():
     assert suffix_of_format("same") is None
-    with pytest.raises(UsageError, match="--format gif"):
+    with pytest.raises(UsageError, match="gif is not written"):
         suffix_of_format("gif")
 
 
@@ -178,7 +180,7 @@ def test_a_foreign_mask_is_not_overwritten(run, tmp_path):
     before = (tmp_path / "saved" / "c.png").read_bytes()
     results = run(save_masks=tmp_path / "saved")
     assert results["c.png"].status == "failed"
-    assert "add --overwrite" in results["c.png"].error
+    assert "overwrite it" in results["c.png"].error
     assert (tmp_path / "saved" / "c.png").read_bytes() == before
     run()  # explains the output, and not the mask
     assert statuses(run(save_masks=tmp_path / "saved"))["c.png"] == "failed"
@@ -199,21 +201,22 @@ def test_a_mask_that_a_run_saved_is_known_again_and_follows_the_hole(run, face_f
     assert "was not saved by a run" in results["b.jpg"].error
 
 
-def test_a_disk_that_is_full_of_masks_ends_the_run(run, tmp_path, monkeypatch):
+def test_a_disk_that_is_full_of_masks_ends_the_run(run, tmp_path):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("showface.runtime.batch.saved_masks.write_file", full)
     with pytest.raises(DiskFullError, match="saved: No space left on device; make room"):
-        run(save_masks=tmp_path / "saved")
+        run(save_masks=tmp_path / "saved", write=full)
     assert (tmp_path / "out" / "results.jsonl").read_text() == ""
 
 
 def test_saved_masks_give_the_same_result_again(run, inpainter, face_folder, tmp_path):
     run(save_masks=tmp_path / "saved")
-    jobs = plan_jobs(face_folder[0], tmp_path / "again", tmp_path / "saved")
+    jobs = plan_items(face_folder[0], tmp_path / "again", tmp_path / "saved")
     options = Options(MaskSource("file", tmp_path / "saved"))
-    assert {r.status for r in process(jobs, inpainter, options, tmp_path / "again" / "results.jsonl")} == {"done"}
+    assert {r.status for r in complete_folder(jobs, inpainter, options, tmp_path / "again" / "results.jsonl")} == {
+        "done"
+    }
     for name in ("a.png", "b.jpg", "c.png"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 

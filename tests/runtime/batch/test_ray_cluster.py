@@ -17,24 +17,23 @@ from PIL import Image
 
 pytest.importorskip("ray", reason="needs showface[cluster]")
 
-from showface.runtime.batch.decoder_process import IsolatedDecoder
-from showface.runtime.batch.inputs import Job
+from showface.runtime.batch.item import Item
 from showface.runtime.batch.journal import start_run
 from showface.runtime.batch.options import Options
-from showface.runtime.batch.ray_cluster import Setup, Worker, _row, share
-from showface.runtime.batch.read_input import Task
+from showface.runtime.batch.ray_cluster import Setup, Worker, row_of, share
 from showface.runtime.batch.results_log import Result
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError
 from showface.runtime.faces.masks import MaskSource
+from showface.runtime.images.decoder_process import IsolatedDecoder
 
 FACES = 33  # three chunks for two workers
 # Of any number, so that a local cluster has two workers of one thread.
 TWO_PROCESSORS = """
-from showface.runtime import cluster
+from showface.runtime.batch import ray_cluster
 from showface.cli import main
 
-cluster.processors = lambda: 2
+ray_cluster.processors = lambda: 2
 main()
 """
 POISON = """
@@ -143,16 +142,16 @@ def work(folders, narrow_bundle, tmp_path):
     worker = Worker(setup, start_run(tmp_path))
 
     def start(*numbers):
-        jobs = [Job(images / f"{n}.png", Path(f"{n}.png"), tmp_path / f"{n}.png") for n in numbers]
-        tasks = [Task(job, Result(job.relative.name, job.relative.name, "failed"), None, False) for job in jobs]
-        return [json.loads(line) for line in worker({"task": [_row(task) for task in tasks]})["line"]]
+        paths = [(images / f"{n}.png", Path(f"{n}.png"), tmp_path / f"{n}.png") for n in numbers]
+        items = [Item(*path, result=Result(path[1].name, path[1].name, "failed")) for path in paths]
+        return [json.loads(line) for line in worker({"item": [row_of(item) for item in items]})["line"]]
 
     return worker, start
 
 
 def test_a_worker_keeps_its_decoders_and_its_halved_batch(work, monkeypatch):
     worker, start = work
-    real, opened = worker.runner.inpainter.run_networks, []
+    real, opened = worker.runner.inpainter.run, []
 
     def run_networks(image, mask):
         if len(image) > 1:
@@ -161,7 +160,7 @@ def test_a_worker_keeps_its_decoders_and_its_halved_batch(work, monkeypatch):
 
     enter = IsolatedDecoder.__enter__
     monkeypatch.setattr(IsolatedDecoder, "__enter__", lambda decoder: opened.append(decoder) or enter(decoder))
-    monkeypatch.setattr(worker.runner.inpainter, "run_networks", run_networks)
+    monkeypatch.setattr(worker.runner.inpainter, "run", run_networks)
     first, second = start(0, 1), start(2, 3)
     assert [line["say"] for line in first + second if "say" in line] == [
         "out of memory with 2 faces a batch; going on with 1"
@@ -174,7 +173,7 @@ def test_what_no_other_chunk_will_fare_better_with_ends_the_run(work, monkeypatc
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("showface.runtime.batch.journal.write_flushed", full)
+    work[0].journal.write = full
     assert [line for line in work[1](0) if "No space left on device; make room" in line.get("end", "")]
 
 
@@ -203,7 +202,7 @@ def test_workers_fit_into_the_machines(nodes, threads, device, expected):
     ],
 )
 def test_a_worker_that_fits_nowhere_is_refused(nodes, threads, words):
-    with pytest.raises(UsageError, match=f"{words}.*smaller --threads"):
+    with pytest.raises(UsageError, match=f"{words}.*fewer threads a worker"):
         share(nodes, threads, "auto")
 
 
@@ -211,5 +210,5 @@ def test_a_cluster_that_is_not_there_is_refused(folders, narrow_bundle, tmp_path
     run = command(folders, narrow_bundle, tmp_path / "out", "--cluster", "127.0.0.1:1")
     result = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 2, result.stderr
-    assert "--cluster 127.0.0.1:1" in result.stderr.splitlines()[-1]
+    assert "--cluster: 127.0.0.1:1" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr

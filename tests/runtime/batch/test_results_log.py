@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from showface.runtime.batch.inputs import plan_jobs, renamed
+from showface.runtime.batch.inputs import plan_items, renamed
 from showface.runtime.batch.options import Options
 from showface.runtime.batch.results_log import Result, ResultLog, read_results
-from showface.runtime.batch.run import process
+from showface.runtime.batch.run import complete_folder
 from showface.runtime.errors import ShowfaceError, UsageError
 from showface.runtime.faces.masks import MaskSource
 from showface.runtime.inpainter import Inpainter
@@ -23,7 +23,7 @@ def inpainter(narrow_bundle):
 def complete(inpainter, images, output, masks):
     output.mkdir(exist_ok=True)
     options = Options(MaskSource("file", masks), batch_size=4)
-    results = process(plan_jobs(images, output, masks), inpainter, options, output / "results.jsonl")
+    results = complete_folder(plan_items(images, output, masks), inpainter, options, output / "results.jsonl")
     return {result.input: (result.status, result.error) for result in results}
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from showface.runtime.batch import journal
-from showface.runtime.batch.inputs import plan_jobs
+from showface.runtime.batch.inputs import plan_items
 from showface.runtime.batch.options import Options
-from showface.runtime.batch.run import process
+from showface.runtime.batch.run import complete_folder
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.faces.masks import MaskSource
+from showface.runtime.files import write_flushed
 from showface.runtime.inpainter import Inpainter
 
 
@@ -28,11 +28,13 @@ def run(inpainter, face_folder, tmp_path):
     """Return a function that completes the folder to ``out`` and returns the results by input name."""
     images, masks = face_folder
 
-    def start(overwrite=False, masks=masks, stopped=lambda: False, source=images, output=tmp_path / "out"):
+    def start(
+        overwrite=False, masks=masks, stopped=lambda: False, source=images, output=tmp_path / "out", write=write_flushed
+    ):
         output.mkdir(exist_ok=True)
-        jobs = plan_jobs(source, output, masks)
+        jobs = plan_items(source, output, masks)
         options = Options(MaskSource("file", masks), batch_size=2, overwrite=overwrite)
-        results = list(process(jobs, inpainter, options, output / "results.jsonl", stopped))
+        results = list(complete_folder(jobs, inpainter, options, output / "results.jsonl", stopped, write))
         return {os.path.basename(result.input): result for result in results}
 
     return start
@@ -89,7 +91,7 @@ def test_an_output_that_no_run_explains_is_kept_unless_told(run, tmp_path):
     (out / "a.png").write_bytes(b"precious")
     first = run()
     assert statuses(first) == {**ALL_DONE, "a.png": "failed"}
-    assert "--overwrite" in first["a.png"].error
+    assert "overwrite it" in first["a.png"].error
     assert statuses(run()) == {**ALL_SKIPPED, "a.png": "failed"}
     assert (out / "a.png").read_bytes() == b"precious"
     assert statuses(run(overwrite=True)) == {**ALL_SKIPPED, "a.png": "done"}
@@ -125,94 +127,82 @@ def test_an_all_black_mask_copies_the_file_byte_by_byte(run, face_folder, tmp_pa
 
 def test_an_input_without_a_hole_does_not_split_a_batch(run, inpainter, face_folder, monkeypatch):
     write_mask(face_folder[1] / "b.png", 0)
-    sizes, real = [], inpainter.run_networks
+    sizes, real = [], inpainter.run
 
     def record(image, mask):
         sizes.append(len(image))
         return real(image, mask)
 
-    monkeypatch.setattr(inpainter, "run_networks", record)
+    monkeypatch.setattr(inpainter, "run", record)
     assert statuses(run()) == ALL_DONE
     assert sizes == [2]
 
 
-def test_an_output_that_cannot_be_written_is_named(run, face_folder, tmp_path, monkeypatch):
+def test_an_output_that_cannot_be_written_is_named(run, face_folder, tmp_path):
     write_mask(face_folder[1] / "a.png", 0)  # is copied, the others are encoded
 
     def full(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("showface.runtime.batch.journal.write_flushed", full)
-    results = run()
+    results = run(write=full)
     for name in ALL_DONE:
         assert results[name].status == "failed"
         assert results[name].error == f"{tmp_path / 'out' / name}: cannot be written: Input/output error"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-def test_a_full_disk_ends_the_run_which_then_goes_on(run, tmp_path, monkeypatch, number):
+def test_a_full_disk_ends_the_run_which_then_goes_on(run, tmp_path, number):
     left = [True]
-    real = journal.write_flushed
 
     def full(path, data):
         if not left:
             raise OSError(number, os.strerror(number))
         left.pop()
-        real(path, data)
+        write_flushed(path, data)
 
-    monkeypatch.setattr(journal, "write_flushed", full)
     with pytest.raises(ShowfaceError, match=rf"out: {os.strerror(number)}; make room"):
-        run()
+        run(write=full)
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert all(json.loads(line)["status"] == "done" for line in lines)
     assert not [path for path in (tmp_path / "out").rglob("*.tmp")]
-    monkeypatch.undo()
     again = statuses(run())
     assert set(again.values()) <= {"done", "skipped"}
     assert sorted(again) == sorted(ALL_DONE)
 
 
-def test_an_output_that_appears_during_the_run_is_kept(run, tmp_path, monkeypatch):
-    real = journal.write_flushed
+def test_an_output_that_appears_during_the_run_is_kept(run, tmp_path):
 
     def appear(path, data):
-        real(path, data)
+        write_flushed(path, data)
         (tmp_path / "out" / "b.jpg").write_bytes(b"precious")
 
-    monkeypatch.setattr(journal, "write_flushed", appear)
-    results = run()
+    results = run(write=appear)
     assert results["b.jpg"].status == "failed"
     assert "appeared while the run went on" in results["b.jpg"].error
     assert (tmp_path / "out" / "b.jpg").read_bytes() == b"precious"
 
 
-def test_an_input_that_is_replaced_during_the_run_is_done_again(run, face_folder, tmp_path, monkeypatch):
-    real = journal.write_flushed
+def test_an_input_that_is_replaced_during_the_run_is_done_again(run, face_folder, tmp_path):
 
     def swap(path, data):
-        real(path, data)
+        write_flushed(path, data)
         shutil.copy(face_folder[0] / "c.png", face_folder[0] / "a.png")
 
-    monkeypatch.setattr(journal, "write_flushed", swap)
-    assert statuses(run()) == ALL_DONE
+    assert statuses(run(write=swap)) == ALL_DONE
     before = (tmp_path / "out" / "a.png").read_bytes()
-    monkeypatch.undo()
     assert statuses(run()) == {**ALL_SKIPPED, "a.png": "done"}
     assert (tmp_path / "out" / "a.png").read_bytes() != before
 
 
-def test_an_output_folder_that_vanishes_ends_the_run(run, tmp_path, monkeypatch):
-    real = journal.write_flushed
+def test_an_output_folder_that_vanishes_ends_the_run(run, tmp_path):
 
     def vanish(path, data):
-        real(path, data)
+        write_flushed(path, data)
         shutil.move(tmp_path / "out", tmp_path / "moved")
 
-    monkeypatch.setattr(journal, "write_flushed", vanish)
     with pytest.raises(ShowfaceError, match="is gone or was replaced"):
-        run()
+        run(write=vanish)
     assert not (tmp_path / "out").exists()
-    monkeypatch.undo()
     shutil.move(tmp_path / "moved", tmp_path / "out")
     assert set(statuses(run()).values()) <= {"done", "skipped"}
 
@@ -271,7 +261,7 @@ def test_broken_files_fail_alone(run, face_folder, tmp_path):
 def test_masks_inside_the_input_folder_are_no_inputs(run, face_folder):
     images, masks = face_folder
     inside = shutil.copytree(masks, images / "masks")
-    jobs = plan_jobs(images, images.parent / "out", inside)
+    jobs = plan_items(images, images.parent / "out", inside)
     assert [str(job.relative) for job in jobs] == ["a.png", "b.jpg", "c.png"]
     assert statuses(run(masks=inside)) == ALL_DONE
 

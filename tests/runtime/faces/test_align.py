@@ -13,10 +13,9 @@ import skimage.data
 from PIL import Image
 from skimage.transform import SimilarityTransform
 
-from showface.runtime.batch.inputs import Job
+from showface.runtime.batch.item import Item
 from showface.runtime.batch.options import Alignment, Options
-from showface.runtime.batch.read_input import Reader, Task
-from showface.runtime.batch.results_log import Result
+from showface.runtime.batch.read_input import InputReader
 from showface.runtime.errors import InputError, UsageError
 from showface.runtime.faces.align import TEMPLATE, blend, cut_out, owners, picture_map, square_of
 from showface.runtime.faces.category_mask import add_region
@@ -191,9 +190,9 @@ def test_what_the_parser_sees_in_a_face_is_hole_where_the_face_is(narrow_bundle,
     index = np.bincount(seen.ravel()).argmax()
     Image.fromarray(pixels).save(tmp_path / "one.png")
     options = Options(MaskSource("class", categories=(CATEGORIES[index],), margin=0), alignment=Alignment())
-    reader = Reader(options, inpainter, decode_photo, list_masks, lambda *_: [ASTRONAUT], lambda _: "")
-    job = Job(tmp_path / "one.png", Path("one.png"), tmp_path / "out" / "one.png")
-    loaded = reader.load(Task(job, Result("one.png", "one.png", "failed"), None, False))
+    reader = InputReader(options, inpainter, decode_photo, list_masks, lambda *_: [ASTRONAUT], lambda _: "")
+    job = Item(tmp_path / "one.png", Path("one.png"), tmp_path / "out" / "one.png")
+    loaded = reader.read(job)
 
     to_square = SimilarityTransform.from_estimate(TEMPLATE * 256, ASTRONAUT).inverse
     y, x = np.mgrid[:512, :512]

@@ -200,9 +200,8 @@ def test_validate_names_the_module_of_an_engine(
         "validate", rig.bundle.folder, "--checkpoint", narrow_checkpoint, "--backend", "tensorrt-rtx",
         "--images", images, "--masks", masks, "--limit", 1, "--no-generated", "--json", tmp_path / "result.json",
     ]  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["showface", "--threads", "1", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
-        main()
+        main(["--threads", "1", *map(str, arguments)])
     assert stopped.value.code == 1
     captured = capsys.readouterr()
     assert "refiner: the error jumps in refiner.spade1.shared" in captured.out

@@ -1,0 +1,153 @@
+"""What every candidate is made of: float graphs, ranges and sessions of one bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import onnxruntime
+from onnx import ModelProto
+
+from showface.runtime.backends.chain import Session
+from showface.runtime.backends.onnxruntime import open_session
+from showface.runtime.bundle import Bundle
+from showface.runtime.stages import Stage
+from showface.runtime.version import __version__
+
+from ..placement import RULES, placed_tensors, quantizable
+from ..quantize import quantize
+from ..ranges import PERCENTILES, SAMPLE, RangeOptions, cached_ranges, collapsed, find_ranges
+from ..recording import Recording
+from ..settings import Method, Target
+from .plan import Plan
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What every candidate is made of.
+
+    Attributes:
+        stages: stages of the bundle's variant, in order.
+        graphs: float graph of each stage.
+        ranges: of each stage's tensors, under each setting of the method; the first stands.
+        target: who will run the result.
+        sessions: sessions of the float bundle, in order.
+        threads: number of CPU threads of ONNX Runtime.
+    """
+
+    stages: tuple[Stage, ...]
+    graphs: Mapping[str, ModelProto]
+    ranges: Mapping[str, RangeOptions]
+    target: Target
+    sessions: Mapping[str, Session]
+    threads: int | None
+
+    def groups(self) -> dict[str, list[str]]:
+        """Return the layer groups of each stage."""
+        return {
+            stage.name: list(quantizable(self.graphs[stage.name], stage.name, self.target)) for stage in self.stages
+        }
+
+    def weights(self, stage: str, groups: Collection[str]) -> int:
+        """Return how many weights the layers ``groups`` of ``stage`` have, products of two tensors none."""
+        sizes = {tensor.name: math.prod(tensor.dims) for tensor in self.graphs[stage].graph.initializer}
+        nodes = quantizable(self.graphs[stage], stage, self.target)
+        return sum(sizes.get(node.input[1], 0) for group in groups for node in nodes[group])
+
+    def graph(self, stage: str, groups: Collection[str]) -> ModelProto:
+        """Return the graph of ``stage`` with ``groups`` in 8 bits."""
+        return quantize(self.graphs[stage], stage, self.target, groups, self.ranges[stage][self.settings()[stage]])
+
+    def settings(self) -> dict[str, str]:
+        """Return the setting of the method that each stage's ranges were found with."""
+        return {stage: next(iter(options)) for stage, options in self.ranges.items()}
+
+    def chosen(self, method: Method) -> dict[str, str]:
+        """Return the settings of those stages for which ``method`` has more than one."""
+        return {stage: setting for stage, setting in self.settings().items() if setting != method}
+
+    def with_setting(self, stage: str, setting: str) -> Workshop:
+        """Return the workshop with the ranges of ``stage`` under ``setting``."""
+        options = self.ranges[stage]
+        return replace(self, ranges={**self.ranges, stage: {setting: options[setting], **options}})
+
+    def open(self, plan: Plan) -> dict[str, Session]:
+        """Return the sessions of a plan; the stages that it leaves in float are those of the float bundle."""
+        return {stage.name: self.open_stage(stage.name, plan.quantized(stage.name)) for stage in self.stages}
+
+    def open_stage(self, name: str, groups: Collection[str]) -> Session:
+        """Return a session of one stage with ``groups`` in 8 bits; the float bundle's own if there are none."""
+        if not groups:
+            return self.sessions[name]
+        session = self.sessions[name]
+        return open_session(self.graph(name, groups).SerializeToString(), session.stage, None, self.threads)
+
+
+def open_workshop(
+    bundle: Bundle,
+    graphs: Mapping[str, ModelProto],
+    recording: Recording,
+    digest: str,
+    target: Target,
+    method: Method,
+    work: Path,
+    threads: int | None,
+) -> Workshop:
+    """Find the ranges of all stages, or take those that ``work`` holds for the same data, graphs and versions.
+
+    Args:
+        bundle: the float bundle.
+        graphs: of its stages, from :func:`showface.calibration.rewrites.float_graph.float_graph`.
+        recording: recorded faces that set the ranges.
+        digest: digest of their files.
+        target: who will run the result.
+        method: how the ranges are found.
+        work: folder of the kept ranges.
+        threads: number of CPU threads of ONNX Runtime.
+    """
+    ranges = {}
+    for stage in bundle.manifest.stages:
+        graph = graphs[stage.name]
+        key = {
+            "onnx": hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest(),
+            "data": digest,
+            "faces": len(recording.pairs),
+            "method": str(method),
+            "target": str(target),
+            "tensors": placed_tensors(graph, stage.name, target),
+            "versions": library_versions(),
+        }
+        path = work / f"ranges-{target}-{method}-{stage.name}.json"
+        compute = partial(stage_ranges, graph, stage, recording, target, method, threads)
+        ranges[stage.name] = cached_ranges(path, key, compute)
+        for tensor in collapsed(next(iter(ranges[stage.name].values()))):
+            logger.warning(f"stage {stage.name}: {tensor} is constant over all faces; its range has collapsed")
+    sessions = {s.name: open_session(bundle.model(s), s, None, threads) for s in bundle.manifest.stages}
+    return Workshop(bundle.manifest.stages, graphs, ranges, target, sessions, threads)
+
+
+def stage_ranges(
+    graph: ModelProto, stage: Stage, recording: Recording, target: Target, method: Method, threads: int | None
+) -> RangeOptions:
+    """Return the ranges of all tensors of ``stage`` that could get Q and DQ, over the recorded inputs."""
+    inputs = ({name: recorded.tensors[name] for name in stage.inputs} for recorded in recording)
+    tensors = placed_tensors(graph, stage.name, target)
+    return find_ranges(graph, tensors, inputs, method, RULES[target].symmetric, threads)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that decide what the calibrators and the quantiser give."""
+    return {
+        "showface": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "onnx": version("onnx"),
+        "counting": f"{PERCENTILES} {SAMPLE}",
+    }

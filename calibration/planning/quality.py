@@ -1,0 +1,146 @@
+"""How good a chain is: against the ground truth in each bucket, and against the float chain in the hole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from showface.evaluation.faces import BUCKETS
+from showface.evaluation.metrics import Rgb, decibel, l1_percent, psnr, ssim
+from showface.runtime.backends.chain import Session
+from showface.runtime.faces.tensors import composite
+from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, LABELS
+
+from ..recording import Recorded
+
+PEAK = 2.0  # of values in [-1, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class FaceScores:
+    """One face, completed by the float chain and by the candidate.
+
+    Attributes:
+        name: name of the image file.
+        bucket: range of hole ratios.
+        truth: (L1 %, PSNR dB, SSIM) of the candidate's composed image against the ground truth.
+        float_truth: the same of the float chain.
+        hole_error: mean squared difference of both results inside the hole, values in [-1, 1]; 0 without a hole.
+        labels: share of pixels that the parser gives the same category; 1 without a parser.
+    """
+
+    name: str
+    bucket: str
+    truth: tuple[float, float, float]
+    float_truth: tuple[float, float, float]
+    hole_error: float
+    labels: float
+
+    @property
+    def hole_psnr(self) -> float:
+        """PSNR of the candidate against the float chain inside the hole, dB."""
+        return to_psnr(self.hole_error)
+
+
+def to_psnr(error: float) -> float:
+    """Return the PSNR in dB of a mean squared error of values in [-1, 1]; infinite for 0."""
+    return decibel(error, PEAK)
+
+
+def from_psnr(decibel: float) -> float:
+    """Return the mean squared error of values in [-1, 1] that has this PSNR in dB."""
+    return float(PEAK**2 / 10 ** (decibel / 10))
+
+
+def run_from(sessions: Mapping[str, Session], recorded: Recorded, start: str | None = None) -> dict[str, NDArray[Any]]:
+    """Return all tensors of the chain; stages before ``start`` are not run, their recorded outputs stand."""
+    names = list(sessions)
+    first = 0 if start is None else names.index(start)
+    tensors = dict(recorded.tensors) if first else {name: recorded.tensors[name] for name in CHAIN_INPUTS}
+    for name in names[first:]:
+        stage = sessions[name].stage
+        tensors.update(sessions[name].run({tensor: tensors[tensor] for tensor in stage.inputs}))
+    return tensors
+
+
+def compose(recorded: Recorded, completed: NDArray[Any]) -> Rgb:
+    """Write ``completed`` [1, 3, H, W] into the face's hole."""
+    return np.asarray(composite(recorded.face.rgb, recorded.face.hole, completed[0]), np.uint8)
+
+
+def score_face(recorded: Recorded, tensors: Mapping[str, NDArray[Any]]) -> FaceScores:
+    """Compare a candidate's tensors of one face with the ground truth and with the recorded float chain."""
+    face, reference = recorded.face, recorded.tensors
+    hole = np.broadcast_to(reference["mask"] > 0, reference[CHAIN_OUTPUT].shape)
+    difference = (tensors[CHAIN_OUTPUT].astype(np.float64) - reference[CHAIN_OUTPUT])[hole]
+    results = (compose(recorded, values[CHAIN_OUTPUT]) for values in (tensors, reference))
+    truth, float_truth = ((l1_percent(r, face.rgb), psnr(r, face.rgb), ssim(r, face.rgb)) for r in results)
+    labels = float((tensors[LABELS] == reference[LABELS]).mean()) if LABELS in reference else 1.0
+    return FaceScores(
+        face.name,
+        face.bucket,
+        truth,
+        float_truth,
+        float((difference**2).mean()) if difference.size else 0.0,
+        labels,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Means over faces.
+
+    Attributes:
+        buckets: bucket → ``{"l1_percent", "psnr", "ssim", "float_l1_percent", "float_psnr", "float_ssim", "faces"}``.
+        hole_psnr: mean over the faces of the candidate's PSNR against the float chain in the hole, dB.
+        worst_hole_psnr: the same of the worst face.
+        labels: mean share of equal categories.
+        hole_error: mean squared difference in the hole; finite, so that it ranks.
+    """
+
+    buckets: dict[str, dict[str, float]]
+    hole_psnr: float
+    worst_hole_psnr: float
+    labels: float
+    hole_error: float
+
+    @property
+    def psnr_drop(self) -> float:
+        """By how many dB the worst bucket's PSNR against the ground truth fell; negative for a gain."""
+        return max(bucket["float_psnr"] - bucket["psnr"] for bucket in self.buckets.values())
+
+
+def summarise(scores: Sequence[FaceScores]) -> Quality:
+    """Average the faces, at least one; faces that equal the ground truth (empty holes) are left out of PSNR."""
+    buckets = {}
+    for name in BUCKETS:
+        rows = [score for score in scores if score.bucket == name]
+        if not rows:
+            continue
+        figures: dict[str, float] = {"faces": len(rows)}
+        for k, metric in enumerate(("l1_percent", "psnr", "ssim")):
+            pairs = [(row.truth[k], row.float_truth[k]) for row in rows]
+            finite = [pair for pair in pairs if all(map(math.isfinite, pair))]
+            figures[metric] = _mean(pair[0] for pair in finite)
+            figures[f"float_{metric}"] = _mean(pair[1] for pair in finite)
+        buckets[name] = figures
+    # A face without a difference would make the mean infinite: it counts as the best that 8-bit files can show.
+    holes = [min(score.hole_psnr, 100.0) for score in scores]
+    return Quality(
+        buckets, _mean(holes), min(holes), _mean(s.labels for s in scores), _mean(s.hole_error for s in scores)
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return math.fsum(listed) / len(listed) if listed else 0.0
+
+
+def measure(sessions: Mapping[str, Session], faces: Iterable[Recorded], start: str | None = None) -> Quality:
+    """Run ``sessions`` from the stage ``start`` on over ``faces`` and summarise."""
+    return summarise([score_face(face, run_from(sessions, face, start)) for face in faces])

@@ -1,0 +1,245 @@
+"""Make a plan within the quality budget: leave in float what costs too much, or saves nothing."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from showface.evaluation.faces import BUCKETS
+from showface.runtime.backends.chain import Session
+from showface.runtime.errors import ShowfaceError
+
+from ..placement import default_float
+from ..recording import Recorded, Recording
+from ..settings import Method
+from .candidates import Workshop
+from .plan import INT8, Plan
+from .quality import Quality, from_psnr, measure, to_psnr
+from .sensitivity import Sensitivity, probe_all
+
+logger = logging.getLogger(__name__)
+
+PLAN_FACES = 30  # that settle settings and plan; one in ten goes far out of the usual ranges
+PROBE_FACES = 3  # one a bucket: every layer group runs the chain over them, only to be ranked
+BUDGET_MARGIN = 0.9  # of the budget: what a plan may use on its own faces
+ATTEMPTS = 3  # plans, until one holds on other faces
+RETURNS = 12  # groups that may go back to 8 bits, by what they save
+LEAST_MS = 1.0  # less is noise, and not worth keeping a costly group for
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What INT8 may cost.
+
+    Attributes:
+        psnr_drop: dB against the ground truth, in the worst bucket.
+        hole_psnr: least mean PSNR against the float chain in the hole, dB.
+        labels: least share of equal categories.
+    """
+
+    psnr_drop: float = 0.1
+    hole_psnr: float = 34.0
+    labels: float = 0.985
+
+    def tightened(self, share: float) -> Budget:
+        """Return the budget of which a plan may use ``share``, so that it holds on faces which it has not seen."""
+        return Budget(
+            self.psnr_drop * (share if self.psnr_drop > 0 else 1 / share),
+            to_psnr(from_psnr(self.hole_psnr) * share),
+            1.0 - (1.0 - self.labels) * share,
+        )
+
+    def lowered(self, allowed: Budget, own: Quality, judged: Quality) -> Budget:
+        """Return what the next plan may use on its own faces, so that it keeps this budget on those that judge.
+
+        Args:
+            allowed: what the last plan was allowed on its own faces.
+            own: what it cost there.
+            judged: what it cost on the faces that judge; each bound that it broke is lowered in proportion.
+        """
+
+        def bound(limit: float, allowed: float, own: float, judged: float) -> float:
+            return min(allowed, BUDGET_MARGIN * limit * max(own, 0.0) / judged) if judged > max(limit, 0.0) else allowed
+
+        errors = (from_psnr(figure) for figure in (self.hole_psnr, allowed.hole_psnr, own.hole_psnr, judged.hole_psnr))
+        losses = (1.0 - figure for figure in (self.labels, allowed.labels, own.labels, judged.labels))
+        return Budget(
+            bound(self.psnr_drop, allowed.psnr_drop, own.psnr_drop, judged.psnr_drop),
+            to_psnr(bound(*errors)),
+            1.0 - bound(*losses),
+        )
+
+    def used(self, psnr_drop: float, hole_error: float, label_loss: float) -> float:
+        """Return how much of the budget is used, the shares of the three bounds added up; 0 to 3 within the budget."""
+        shares = (
+            max(psnr_drop, 0.0) / max(self.psnr_drop, 1e-6),
+            hole_error / from_psnr(self.hole_psnr),
+            label_loss / max(1.0 - self.labels, 1e-6),
+        )
+        return sum(shares)
+
+    def violated(self, quality: Quality) -> list[str]:
+        """Return what ``quality`` exceeds, as texts; nothing if it is within the budget."""
+        bounds = (
+            (
+                quality.psnr_drop <= self.psnr_drop,
+                f"PSNR falls by {quality.psnr_drop:.3f} dB (at most {self.psnr_drop:.3g})",
+            ),
+            (
+                quality.hole_psnr >= self.hole_psnr,
+                f"{quality.hole_psnr:.1f} dB in the hole (at least {self.hole_psnr:.1f})",
+            ),
+            (quality.labels >= self.labels, f"{quality.labels:.2%} equal labels (at least {self.labels:.2%})"),
+        )
+        return [text for kept, text in bounds if not kept]
+
+
+def make_plan(
+    shop: Workshop,
+    plan: Plan,
+    found: Sequence[Sensitivity],
+    faces: Sequence[Recorded],
+    budget: Budget,
+) -> Plan:
+    """Leave in float the fewest groups, the costliest for what they save first, that bring the chain in ``budget``.
+
+    Their number is found by halving; those that were left in float for nothing then go back to 8 bits.
+
+    Raises:
+        ShowfaceError: even the float chain is outside the budget, which then cannot be met.
+    """
+    single = {(item.stage, item.group): item for item in found}
+    every = [(stage, group) for stage in plan.stages for group in plan.quantized(stage)]
+    gains = gains_of(found)
+    ranked = sorted(every, key=lambda key: -cost_of(single[key], gains[key], budget) if key in single else -math.inf)
+
+    opened: dict[str, tuple[list[str], Session]] = {}
+
+    def session(stage: str, groups: list[str]) -> Session:
+        if stage not in opened or opened[stage][0] != groups:  # most variants differ from the last in one stage
+            opened[stage] = groups, shop.open_stage(stage, groups)
+        return opened[stage][1]
+
+    def leave(groups: Sequence[tuple[str, str]], reasons: Sequence[str] = ("",)) -> tuple[Plan, list[str]]:
+        left = plan
+        for stage, group in groups:
+            item = single.get((stage, group))
+            alone = "" if item is None else f"; alone {item.psnr_drop:+.3f} dB, {item.hole_psnr:.1f} dB in the hole"
+            left = left.without(stage, f"{reasons[0]}{alone}", group)
+        sessions = {stage.name: session(stage.name, left.quantized(stage.name)) for stage in shop.stages}
+        return left, budget.violated(measure(sessions, faces))
+
+    least, violated = leave([])
+    if not violated:
+        return least
+    logger.debug(f"plan: {violated[0]}")
+    if float_fails := leave(ranked)[1]:
+        raise ShowfaceError(f"the budget cannot be met, not even in float: {'; '.join(float_fails)}")
+    low, high = 0, len(ranked)  # the first are too few, the others enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if leave(ranked[:middle])[1] else (low, middle)
+    chosen = ranked[:high]
+    logger.debug(f"plan: {high} of {len(ranked)} groups in float keep the budget")
+    for key in sorted(reversed(chosen), key=lambda key: -gains.get(key, 0.0))[:RETURNS]:
+        fewer = [other for other in chosen if other != key]
+        if not leave(fewer)[1]:
+            chosen = fewer
+    return leave(chosen, violated)[0]
+
+
+def gains_of(found: Iterable[Sensitivity]) -> dict[tuple[str, str], float]:
+    """Return what each group saves: its share of the time and its share of the weights that all groups save, added."""
+    groups = {(item.stage, item.group): item for item in found if item.group is not None}
+    times = {key: max(item.saved_ms, LEAST_MS) for key, item in groups.items()}
+    time, weights = sum(times.values()), max(1, sum(item.weights for item in groups.values()))
+    return {key: times[key] / time + item.weights / weights for key, item in groups.items()}
+
+
+def cost_of(item: Sensitivity, gain: float, budget: Budget) -> float:
+    """Return how much of the budget a group uses for what it saves."""
+    return budget.used(item.psnr_drop, item.hole_error, item.label_loss) / gain
+
+
+def full_plan(shop: Workshop, method: Method) -> Plan:
+    """Return the plan that quantises all that the rules allow."""
+    stages = {}
+    for stage, groups in shop.groups().items():
+        kept = default_float(shop.graphs[stage], stage, shop.target)
+        stages[stage] = {group: f"float: {kept[group]}" if group in kept else INT8 for group in groups}
+    return Plan(shop.target, method, stages)
+
+
+def choose_settings(shop: Workshop, plan: Plan, faces: Sequence[Recorded], budget: Budget) -> Workshop:
+    """Return the workshop in which each stage has its setting of the plan's method.
+
+    It is the one that ``plan`` names, else the one that uses the least of ``budget`` when what ``plan`` quantises is.
+    """
+    given = plan.settings
+    for stage, options in shop.ranges.items():
+        if stage in given:
+            shop = shop.with_setting(stage, given[stage])
+            continue
+        if len(options) < 2 or not plan.quantized(stage):
+            continue
+        costs = {}
+        for setting in options:
+            session = shop.with_setting(stage, setting).open_stage(stage, plan.quantized(stage))
+            quality = measure({**shop.sessions, stage: session}, faces, stage)
+            costs[setting] = budget.used(quality.psnr_drop, quality.hole_error, 1.0 - quality.labels)
+        best = min(costs, key=lambda setting: costs[setting])
+        logger.debug(f"{stage}: {plan.method} {best}")
+        shop = shop.with_setting(stage, best)
+    return shop
+
+
+def new_plan(
+    shop: Workshop,
+    method: Method,
+    faces: Sequence[Recorded],
+    checked: Sequence[Recorded],
+    budget: Budget,
+) -> tuple[Plan, list[Sensitivity]]:
+    """Probe all that the rules allow on a few of ``faces``, and leave groups in float until ``budget`` is kept.
+
+    The plan is made on ``faces``, of most of the budget, and anew of less while it fails on ``checked``.
+    """
+    full = replace(full_plan(shop, method), settings=shop.chosen(method))
+    found = probe_all(shop, full, spread_over_buckets(faces, PROBE_FACES))
+    allowed = budget.tightened(BUDGET_MARGIN)
+    plans: list[Plan] = []
+    while True:
+        plan = make_plan(shop, full, found, faces, allowed)
+        if plan in plans:
+            break  # nothing is left that would cost less
+        plans.append(plan)
+        sessions = shop.open(plan)
+        judged = measure(sessions, checked)
+        violated = budget.violated(judged)
+        if not violated:
+            break
+        logger.debug(f"plan: on faces that it was not made on, {violated[0]}")
+        if len(plans) == ATTEMPTS:
+            break
+        allowed = budget.lowered(allowed, measure(sessions, faces), judged)
+    return plans[-1], found
+
+
+def plan_faces(recording: Recording) -> list[Recorded]:
+    """Return the first faces of each bucket that has a hole; few, for they stay in memory."""
+    return spread_over_buckets((recorded for recorded in recording if recorded.face.hole.any()), PLAN_FACES)
+
+
+def spread_over_buckets(faces: Iterable[Recorded], count: int) -> list[Recorded]:
+    """Return the first of ``faces``, ``count`` in all, as many of each bucket."""
+    chosen: list[Recorded] = []
+    taken = dict.fromkeys(BUCKETS, 0)
+    for recorded in faces:
+        if len(chosen) == count:
+            break
+        if taken[recorded.face.bucket] < count // len(BUCKETS):
+            taken[recorded.face.bucket] += 1
+            chosen.append(recorded)
+    return chosen

@@ -1,0 +1,81 @@
+"""What each stage and each layer group costs when only it is quantised, and the time that it saves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from ..recording import Recorded
+from ..settings import Target
+from .candidates import Workshop
+from .plan import Plan
+from .quality import measure
+from .speed import compare_sessions
+
+logger = logging.getLogger(__name__)
+
+TIMED_ROUNDS = 3  # of one layer group; the verdict on the whole is timed longer
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """What quantising one thing alone does to the chain.
+
+    Attributes:
+        stage: its name in the stage table.
+        group: of layers; None for all that the plan quantises in the stage.
+        psnr_drop: dB against the ground truth, in the worst bucket.
+        hole_psnr: dB against the float chain in the hole, mean.
+        hole_error: mean squared difference in the hole, which adds up over groups to a first approximation.
+        label_loss: share of pixels whose category changes.
+        saved_ms: of a batch of 1 on this machine's CPU, negative where it got slower; 0 for another target.
+        weights: how many it brings into 8 bits.
+    """
+
+    stage: str
+    group: str | None
+    psnr_drop: float
+    hole_psnr: float
+    hole_error: float
+    label_loss: float
+    saved_ms: float
+    weights: int
+
+
+def probe(
+    shop: Workshop, faces: Sequence[Recorded], stage: str, group: str | None, groups: Collection[str]
+) -> Sensitivity:
+    """Quantise ``groups`` of ``stage`` alone, run the chain from there on, and compare."""
+    session = shop.open_stage(stage, groups)
+    candidate = {**shop.sessions, stage: session}
+    quality = measure(candidate, faces, stage)
+    saved = 0.0
+    if shop.target is Target.CPU:  # elsewhere the time of this CPU says nothing
+        timing = compare_sessions(shop.sessions[stage], session, faces[0].tensors, TIMED_ROUNDS)
+        saved = timing.float_ms * (1.0 - 1.0 / timing.ratio)
+    return Sensitivity(
+        stage,
+        group,
+        quality.psnr_drop,
+        quality.hole_psnr,
+        quality.hole_error,
+        1.0 - quality.labels,
+        saved,
+        shop.weights(stage, groups),
+    )
+
+
+def probe_all(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> list[Sensitivity]:
+    """Probe every stage of ``plan`` as a whole, then each group that it quantises alone."""
+    found = []
+    for stage in shop.groups():
+        groups = plan.quantized(stage)
+        if not groups:
+            continue
+        logger.debug(f"probing {stage}")
+        found.append(probe(shop, faces, stage, None, groups))
+        for group in groups:
+            logger.debug(f"probing {stage} {group}")
+            found.append(probe(shop, faces, stage, group, [group]))
+    return found

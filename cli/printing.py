@@ -1,0 +1,87 @@
+"""What the verbs print: the consoles, and the table that several of them share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+MIB = 2**20
+# No markup: a path such as "faces [red]" is printed as it is.
+errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def printable(text: str) -> str:
+    """Return ``text`` in one line: control characters and bytes that are no UTF-8 are written as escapes."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown.encode("utf-8", "backslashreplace").decode()
+
+
+class MessageHandler(logging.Handler):
+    """Prints what the library says as plain lines; names of files in it may hold any bytes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See :class:`logging.Handler`."""
+        kind = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        errors.print(f"{kind}{printable(record.getMessage())}")
+
+
+def print_messages(verbose: bool) -> None:
+    """Print the library's messages and, where they are of some weight, those of other packages."""
+    level = logging.DEBUG if verbose else logging.INFO
+    library, others = logging.getLogger("showface"), logging.StreamHandler()
+    if not any(isinstance(handler, MessageHandler) for handler in library.handlers):
+        library.addHandler(MessageHandler(level))
+        others.addFilter(lambda record: not record.name.startswith("showface"))
+        logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[others])
+    library.setLevel(level)
+
+
+@contextmanager
+def status_of(package: str) -> Iterator[Status]:
+    """Show what a package of the library is at, down to its smallest steps, until the block ends."""
+    logger = logging.getLogger(package)
+    level = logger.level
+    with errors.status(package.rpartition(".")[2]) as status:
+        handler = _StatusHandler(status)
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        try:
+            yield status
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+class _StatusHandler(logging.Handler):
+    def __init__(self, status: Status) -> None:
+        super().__init__()
+        self._status = status
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._status.update(printable(record.getMessage()))
+
+
+def print_parity(report: Mapping[str, Any]) -> None:
+    """Print the figures of each stage and of the chain, what failed, and the verdict."""
+    console = Console(markup=False, highlight=False)
+    table = Table("stage", "max abs", "mean abs", "equal labels", "verdict")
+    views = (*report["stages"].items(), ("chain", report["chain"]))
+    for name, figures in views:
+        verdict = "passed" if figures["passed"] else "FAILED"
+        row = (f"{figures['max_abs']:.2e}", f"{figures['mean_abs']:.2e}", f"{figures['agreement']:.4%}")
+        table.add_row(name, *row, verdict)
+    console.print(table)
+    for name, figures in views:
+        for failure in figures["failures"]:
+            console.print(f"{name}: {failure}", soft_wrap=True)
+    if not report["stages"]:
+        console.print("the stages were not compared alone: neither side can run them")
+    for found in report.get("attribution", []):
+        console.print(f"{found['stage']}: {found['sentence']}", soft_wrap=True)
+    console.print("passed" if report["passed"] else "FAILED")

@@ -1,0 +1,133 @@
+"""``showface build``: the engines of a bundle."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from showface.runtime.bundle import Bundle, open_bundle
+from showface.runtime.errors import ShowfaceError, UsageError, extra
+
+from ..options import BundleFolder, EngineBackendOption, TargetOption
+from ..printing import MIB, errors
+
+if TYPE_CHECKING:
+    from showface.export.engines.build import Built
+    from showface.export.engines.request import BuildOptions
+
+BatchOption = Annotated[int, typer.Option(help="Batch of the profile.")]
+HardwareOption = Annotated[bool, typer.Option("--hardware-compatible", help="TensorRT: for any GPU from sm_80 on.")]
+VersionOption = Annotated[
+    bool, typer.Option("--version-compatible", help="TensorRT: for newer versions of the same major.")
+]
+
+
+def build(
+    bundle: BundleFolder,
+    backend: EngineBackendOption,
+    target: TargetOption = None,
+    min_batch: BatchOption = 1,
+    opt_batch: BatchOption = 1,
+    max_batch: BatchOption = 8,
+    check: Annotated[bool, typer.Option("--check", help="Parse only, and show what would not build.")] = False,
+    tf32: Annotated[bool, typer.Option("--tf32", help="Let float32 products use TensorFloat-32.")] = False,
+    workspace: Annotated[int | None, typer.Option(min=1, help="Limit of scratch memory on the device, MiB.")] = None,
+    optimization_level: Annotated[int, typer.Option(help="0 to 5.")] = 3,
+    hardware_compatible: HardwareOption = False,
+    version_compatible: VersionOption = False,
+    host_memory: Annotated[int | None, typer.Option(min=64, help="Limit of the builder's process, MiB.")] = None,
+) -> None:
+    """Build the engines of a bundle, here or ahead of time for another GPU."""
+    from showface.runtime.backends import cuda_devices
+    from showface.runtime.backends.tensorrt.library import LIBRARIES, load_library
+
+    if backend not in LIBRARIES:
+        raise UsageError(f"{backend} builds no engines; use {' or '.join(LIBRARIES)}", "backend")
+    opened, trt = open_bundle(bundle), load_library(backend)
+    with extra(LIBRARIES[backend].extra):
+        import polygraphy  # noqa: F401 - the builder's process needs it
+
+        from showface.export.engines.request import BuildOptions
+        from showface.export.engines.targets import choose_targets
+    device = cuda_devices.cuda_device(0)
+    targets = choose_targets(trt, backend, target or [], hardware_compatible, device)
+    gpu = device.name if device is not None and backend == "tensorrt" else ""
+    cache = _timing_cache(opened, trt.__version__, gpu) if backend == "tensorrt" else None
+    batches = (min_batch, opt_batch, max_batch)
+    shared = (tf32, optimization_level, workspace, version_compatible, cache, host_memory)
+    wanted = [BuildOptions(backend, chosen, batches, *shared) for chosen in targets]
+    for options in wanted:
+        options.check()
+    if check:
+        _check(opened, wanted)
+    else:
+        _build(opened, wanted, trt.__version__, gpu)
+
+
+def _timing_cache(bundle: Bundle, version: str, gpu: str) -> str:
+    name = f"{version}-{re.sub(r'[^A-Za-z0-9]+', '_', gpu)}"
+    return str(bundle.folder / "engines" / f"timing-{name}.cache")
+
+
+def _build(bundle: Bundle, wanted: Sequence[BuildOptions], version: str, gpu: str) -> None:
+    from showface.export.engines.build import build_engines
+
+    rows: list[Built] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[phase]}"), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True) as bars:
+        for options in wanted:
+            rows += build_engines(bundle, options, version, gpu, _progress(bars, options.target))
+    _report(bundle, rows)
+
+
+def _progress(bars: Progress, target: str) -> Callable[[str], Callable[[str, int, int], None]]:
+    """Return, for a stage, what moves its bar."""
+
+    def start(stage: str) -> Callable[[str, int, int], None]:
+        bar = bars.add_task(f"{target} {stage}", total=None, phase="")
+
+        def advance(phase: str, done: int, steps: int) -> None:
+            bars.update(bar, completed=done, total=steps, phase=phase)
+
+        return advance
+
+    return start
+
+
+def _report(bundle: Bundle, rows: Sequence[Built]) -> None:
+    """Print what was built, and fail where a stage failed.
+
+    Raises:
+        ShowfaceError: naming each stage that failed.
+    """
+    table = Table("target", "stage", "precision", "status", "MiB", "seconds")
+    for row in rows:
+        size = f"{row.engine_bytes / MIB:.1f}" if row.engine_bytes else ""
+        seconds = f"{row.seconds:.1f}" if row.engine_bytes else ""
+        table.add_row(row.target, row.stage, bundle.manifest.precision[row.stage], row.status, size, seconds)
+    Console().print(table)
+    failed = [row for row in rows if row.status == "failed"]
+    if failed:
+        raise ShowfaceError("\n".join(f"{row.target}: {row.error}" for row in failed))
+    if all(row.status == "current" for row in rows):
+        errors.print("nothing to do: all engines are current")
+
+
+def _check(bundle: Bundle, wanted: Sequence[BuildOptions]) -> None:
+    """Print the pre-flight table, and fail where a stage would not build."""
+    from showface.export.engines.preflight import check_stages
+
+    rows = [row for options in wanted for row in check_stages(bundle, options)]
+    table = Table("target", "stage", "supported", "products", "offending nodes", "remedy")
+    for row in rows:
+        verdict = "yes" if row.supported else "NO"
+        table.add_row(row.target, row.stage, verdict, row.dtypes, "\n".join(row.offending), row.remedy)
+    Console().print(table)
+    if not all(row.supported for row in rows):
+        raise typer.Exit(1)

@@ -1,0 +1,144 @@
+"""``showface inpaint``: the main job."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from showface.runtime.backends import Backend
+from showface.runtime.errors import ShowfaceError, UsageError, system_errors
+
+from ..app import threads_of
+from ..options import BackendOption, BundleOption, DeviceOption, MasksOption, check_picture
+from ..printing import errors, printable
+from ..signals import catch_signals
+
+if TYPE_CHECKING:
+    from showface.runtime.batch.results_log import Result
+    from showface.runtime.batch.start import FolderRun
+
+    from ..progress import Tally
+
+
+def inpaint(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder (recursive).")],
+    output: Annotated[Path, typer.Argument(help="A folder; for one image also an image name.")],
+    masks: MasksOption = None,
+    mask_from: Annotated[
+        str, typer.Option(help="file, alpha, color:#RRGGBB, or class:NAME,… (what the parser finds).")
+    ] = "file",
+    mask_margin: Annotated[int, typer.Option(min=0, max=64, help="By how many of 256 pixels class: grows.")] = 6,
+    save_masks: Annotated[Path | None, typer.Option(help="Folder that gets the mask used for each image.")] = None,
+    align: Annotated[bool, typer.Option("--align", help="Find the faces of any picture, and complete each.")] = False,
+    face_detector: Annotated[
+        Path | None, typer.Option(help="YuNet model for --align; default: $SHOWFACE_YUNET.")
+    ] = None,
+    landmarks: Annotated[
+        Path | None, typer.Option(help="CSV or JSON of landmarks for --align, instead of a detector.")
+    ] = None,
+    output_format: Annotated[str, typer.Option("--format", help="same, jpeg, png, webp, tiff or bmp.")] = "same",
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and lossy WebP outputs.")] = 95,
+    bundle: BundleOption = None,
+    backend: BackendOption = Backend.AUTO,
+    device: DeviceOption = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Faces a batch; default: 8, on a CPU 1.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End the run at the first failure.")] = False,
+    max_failures: Annotated[int | None, typer.Option(min=1, help="End the run after this many failures.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="Run on Ray: its address, or local.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a picture of input, mask and result of each face.")] = None,
+) -> None:
+    """Complete the holes of faces: aligned squares, or with --align pictures of any kind."""
+    caught = catch_signals()  # before the slow imports
+    from showface.runtime.batch.contact_sheet import check_sheet
+    from showface.runtime.batch.options import Alignment, Options, processors, suffix_of_format, workers
+    from showface.runtime.batch.results_log import Result
+    from showface.runtime.batch.start import Model, plan_run
+    from showface.runtime.faces.landmarks import find_detector
+    from showface.runtime.faces.masks import mask_source
+
+    from ..progress import Tally, show_progress
+
+    check_picture("--sheet", sheet)
+    origin = mask_source(mask_from, masks, mask_margin)
+    if not align and (face_detector is not None or landmarks is not None):
+        raise UsageError("--face-detector and --landmarks go with --align")
+    if sheet is not None and origin.kind == "class" and save_masks is None:
+        raise UsageError("--sheet of class: masks needs --save-masks DIR, from which it takes them")
+    _check_folders(save_masks, masks, source, output)
+    suffix = suffix_of_format(output_format)
+    detector = find_detector(face_detector) if align and landmarks is None else None
+    faces = Alignment(detector, landmarks) if align else None
+    options = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, workers=workers(processors()))
+    run = plan_run(source, output, options, suffix, cluster)
+    if sheet is not None:
+        check_sheet(sheet, len(run.items))
+    tally, kept = Tally(len(run.items)), list[Result]()
+    limit = 1 if fail_fast else max_failures
+    model = Model(bundle, backend, device, threads_of(context))
+    results = run.start(model, lambda: bool(caught) or (limit is not None and tally.count["failed"] >= limit))
+    with show_progress(tally) as display:
+        for result in results:
+            display(result)
+            if sheet is not None:
+                kept.append(result)
+    where = run.output if run.log is None else run.log
+    errors.print(", ".join(f"{n} {status}" for status, n in tally.count.items()) + f"; see {printable(str(where))}")
+    written = sheet is None or _write_sheet(sheet, run, kept)
+    _end(caught, tally, limit)
+    if not written:
+        raise typer.Exit(1)
+
+
+def _write_sheet(sheet: Path, run: FolderRun, results: list[Result]) -> bool:
+    """Write the contact sheet; where that fails, say so: the work is done all the same."""
+    from showface.runtime.batch import contact_sheet
+
+    ordered = sorted(results, key=lambda result: result.input.split("/"))
+    try:
+        contact_sheet.write_sheet(sheet, run.items, ordered, run.options.masks, run.options.save_masks)
+    except ShowfaceError as error:
+        errors.print(printable(f"error: {error}"))
+        return False
+    return True
+
+
+def _end(caught: list[int], tally: Tally, limit: int | None) -> None:
+    """Leave with the exit code of a run, and say why it ended early."""
+    progress = f"after {tally.finished} of {tally.total}; run the same command again to continue"
+    if caught:
+        errors.print(f"stopped by {signal.Signals(caught[0]).name} {progress}")
+        raise typer.Exit(128 + caught[0])
+    if tally.count["failed"]:
+        if limit is not None and tally.finished < tally.total:
+            failures = "1 failure" if tally.count["failed"] == 1 else f"{tally.count['failed']} failures"
+            errors.print(f"stopped by {failures} {progress}")
+        raise typer.Exit(1)
+
+
+def _check_folders(folder: Path | None, masks: Path | None, source: Path, output: Path) -> None:
+    """Refuse folders where what is written would become an input or a mask, or stand in the way of something else.
+
+    Raises:
+        UsageError: ``folder``, for the masks that are saved, is the folder of inputs, masks or outputs, or lies inside
+            the inputs; the outputs would lie among the masks; or the masks are the inputs.
+    """
+    if masks is not None and os.path.realpath(masks) == os.path.realpath(output):
+        raise UsageError(f"{output}: is also what --masks names; choose another output")
+    if masks is not None and os.path.realpath(masks) == os.path.realpath(source):
+        raise UsageError(f"--masks {masks}: is the input itself; name the masks, or see --mask-from")
+    if folder is None:
+        return
+    with system_errors(UsageError, folder, "cannot be read"):
+        if masks is not None and os.path.realpath(folder) == os.path.realpath(masks):
+            raise UsageError(f"--save-masks {folder}: is the folder of --masks; choose another")
+        if os.path.realpath(folder) == os.path.realpath(output):
+            raise UsageError(f"--save-masks {folder}: is the output folder; choose another")
+        if source.is_dir() and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(source)):
+            raise UsageError(f"--save-masks {folder}: lies inside the input folder {source}; choose another")
+        folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,105 @@
+"""Start a run: list the inputs, load the networks here or on a cluster, and hand out the results."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..backends import Backend
+from ..bundle import open_bundle
+from ..errors import UsageError, extra
+from ..inpainter import Inpainter
+from .inputs import plan_items
+from .item import Item
+from .options import Options, absolute
+from .results_log import RESULTS_FILE, Result
+from .run import complete_folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Which networks complete the faces, and on what.
+
+    Attributes:
+        bundle: folder; None takes the one that ships with the package.
+        backend: a value of ``Backend``.
+        device: ``auto``, ``cpu`` or ``cuda:N``.
+        threads: number of CPU threads; None takes all.
+    """
+
+    bundle: Path | None = None
+    backend: str = Backend.AUTO
+    device: str = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRun:
+    """A run that can start.
+
+    Attributes:
+        items: its inputs in the order of their names, each with its output.
+        options: what is done to each image; a ``batch_size`` of 0 leaves it to the device.
+        output: the folder of the outputs, or the one named output.
+        log: ``results.jsonl`` in the output folder; None for one named output.
+        cluster: address of a Ray cluster; None runs here.
+    """
+
+    items: Sequence[Item]
+    options: Options
+    output: Path
+    log: Path | None
+    cluster: str | None
+
+    def start(self, model: Model, stopped: Callable[[], bool]) -> Iterator[Result]:
+        """Load the networks and return the results, which come as they are finished.
+
+        Args:
+            model: the networks.
+            stopped: asked between inputs; true ends the run after the work in flight.
+
+        Raises:
+            UsageError: the networks cannot be loaded, the cluster cannot be reached, or the log cannot be opened.
+            ShowfaceError: the log cannot be written any more; the run ends, and can be continued.
+        """
+        if self.cluster is not None:
+            return self._start_on_cluster(self.cluster, model, stopped)
+        inpainter = Inpainter.from_bundle(model.bundle, model.device, model.threads, model.backend)
+        logger.info("using %s", inpainter.chain.description)
+        options = replace(self.options, batch_size=self.options.batch_size or inpainter.default_batch_size)
+        return complete_folder(self.items, inpainter, options, self.log, stopped)
+
+    def _start_on_cluster(self, address: str, model: Model, stopped: Callable[[], bool]) -> Iterator[Result]:
+        if self.log is None:
+            raise UsageError("a cluster completes folders; give a folder as OUTPUT", "cluster")
+        with extra("cluster"):
+            from .ray_cluster import Setup, process_on_cluster
+        folder = None if model.bundle is None else Path(os.path.abspath(model.bundle))
+        digest = open_bundle(model.bundle).digest
+        setup = Setup(folder, digest, model.backend, model.device, model.threads, self.output, self.options)
+        return process_on_cluster(self.items, setup, self.log, address, stopped)
+
+
+def plan_run(source: Path, output: Path, options: Options, suffix: str | None, cluster: str | None) -> FolderRun:
+    """List the inputs of a run and check that they fit the output.
+
+    Args:
+        source: an image, or a folder that is searched recursively.
+        output: a folder; for one image also an image name.
+        options: what is done to each image.
+        suffix: of all outputs, such as ``.png``; None keeps the suffix of the input.
+        cluster: address of a Ray cluster, or ``local``; None runs here.
+
+    Raises:
+        UsageError: there is nothing to do, or input and output do not fit together.
+    """
+    if cluster is not None:
+        source, output, options = Path(os.path.abspath(source)), Path(os.path.abspath(output)), absolute(options)
+    items = plan_items(source, output, options.masks.path, suffix, options.save_masks is not None)
+    single = source.is_file() and items[0].output == output
+    return FolderRun(items, options, output, None if single else output / RESULTS_FILE, cluster)

@@ -1,0 +1,224 @@
+"""Sensitivity, plan and gate on models that are made bad on purpose."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, load_from_string, numpy_helper
+
+from showface.calibration.planning import search as planning
+from showface.calibration.planning.candidates import Workshop, stage_ranges
+from showface.calibration.planning.plan import INT8, Plan
+from showface.calibration.planning.quality import Quality
+from showface.calibration.planning.search import (
+    BUDGET_MARGIN,
+    Budget,
+    choose_settings,
+    cost_of,
+    gains_of,
+    make_plan,
+    new_plan,
+    spread_over_buckets,
+)
+from showface.calibration.planning.sensitivity import Sensitivity, probe_all
+from showface.calibration.planning.speed import Timing
+from showface.calibration.planning.verdicts import gate_quality, judge_quality, judge_speed, speed_text
+from showface.calibration.settings import Method, Target
+from showface.evaluation.faces import BUCKETS
+from showface.runtime.backends.onnxruntime import open_session
+from showface.runtime.bundle import open_bundle
+from showface.runtime.errors import ShowfaceError
+
+OUTLIER = ("encoder.conv1", "encoder.conv2")  # of the stage memory; the first writes it, the second reads it
+
+
+def shop_of(graphs, stages, ranges):
+    sessions = {s.name: open_session(graphs[s.name].SerializeToString(), s, None, 1) for s in stages}
+    return Workshop(tuple(stages), graphs, ranges, Target.CPU, sessions, 1)
+
+
+@pytest.fixture(scope="module")
+def shop(graphs, made, narrow_bundle):
+    stages = open_bundle(narrow_bundle).manifest.stages
+    return shop_of(graphs, stages, {s.name: {"minmax": made(s, Target.CPU)[1]} for s in stages})
+
+
+def plan_of(shop, *stages):
+    return Plan(
+        Target.CPU,
+        Method.MINMAX,
+        {s: dict.fromkeys(g, INT8 if s in stages else "float: no") for s, g in shop.groups().items()},
+    )
+
+
+def scaled(graph, name, index, factor):
+    tensor = next(t for t in graph.graph.initializer if t.name == name)
+    values = numpy_helper.to_array(tensor).copy()
+    values[index] *= factor
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+@pytest.fixture(scope="module")
+def planted(graphs, three, shop, narrow_bundle):
+    """Return a workshop whose style encoder has one huge channel between two layers; the second scales it back.
+
+    The float function is the same (a leaky rectifier lets a positive factor through), the range is not.
+    """
+    graph = onnx.ModelProto()
+    graph.CopyFrom(graphs["memory"])
+    scaled(graph, "encoder.conv1.weight", 0, 1000.0)
+    scaled(graph, "encoder.conv1.bias", 0, 1000.0)
+    scaled(graph, "encoder.conv2.weight", (slice(None), 0), 1e-3)
+    stages = open_bundle(narrow_bundle).manifest.stages
+    memory = next(stage for stage in stages if stage.name == "memory")
+    found = stage_ranges(graph, memory, three, Target.CPU, Method.MINMAX, 1)
+    return shop_of({**graphs, "memory": graph}, stages, {**shop.ranges, "memory": found})
+
+
+def test_a_planted_outlier_is_found(planted, recorded):
+    faces, full = list(recorded)[:2], plan_of(planted, "memory")
+    found = probe_all(planted, full, faces)
+    groups = {item.group: item for item in found if item.group is not None}
+    assert set(groups) == set(planted.groups()["memory"])
+    ranked = sorted(groups.values(), key=lambda item: -item.hole_error)
+    assert {item.group for item in ranked[:2]} == set(OUTLIER)
+    assert ranked[1].hole_error > 4 * ranked[2].hole_error
+    whole = next(item for item in found if item.group is None)
+    budget = Budget(psnr_drop=10.0, hole_psnr=(whole.hole_psnr + ranked[2].hole_psnr) / 2, labels=0.0)
+    plan = make_plan(planted, full, found, faces, budget)
+    left = {group for group, precision in plan.stages["memory"].items() if precision != INT8}
+    assert left
+    assert left <= {*OUTLIER, ranked[2].group}
+    assert all("dB in the hole" in plan.stages["memory"][group] for group in left)
+    assert not budget.violated(judge_quality(planted.open(plan), faces, budget).quality)
+
+
+def test_the_better_setting_is_chosen(shop, recorded):
+    clipped = {tensor: (low / 20, high / 20) for tensor, (low, high) in shop.ranges["mrem"]["minmax"].items()}
+    shop = replace(shop, ranges={**shop.ranges, "mrem": {"clipped": clipped, **shop.ranges["mrem"]}})
+    faces, unchanged, plan = list(recorded)[:2], shop.settings(), plan_of(shop, "coarse", "mrem")
+    chosen = choose_settings(shop, plan, faces, Budget())
+    assert (unchanged["mrem"], chosen.settings()["mrem"]) == ("clipped", "minmax")
+    assert chosen.settings()["coarse"] == "minmax"  # there was no choice
+    given = choose_settings(shop, replace(plan, settings={"mrem": "clipped"}), faces, Budget())
+    assert given.settings()["mrem"] == "clipped"
+
+
+def test_a_plan_keeps_a_margin_of_the_budget():
+    """A share of what may be lost: decibels of error power, not of the figure, and labels lost, not kept."""
+    tight = Budget(psnr_drop=0.1, hole_psnr=34.0, labels=0.98).tightened(0.8)
+    assert tight.psnr_drop == pytest.approx(0.1 * 0.8)
+    assert tight.hole_psnr == pytest.approx(34.0 - 10 * np.log10(0.8))
+    assert 1 - tight.labels == pytest.approx(0.02 * 0.8)
+    assert Budget(psnr_drop=-1.0).tightened(0.8).psnr_drop < -1.0  # a gain that is asked for grows
+
+
+def figures(psnr_drop, hole_psnr, labels):
+    return Quality({"1-20": {"float_psnr": 30.0, "psnr": 30.0 - psnr_drop}}, hole_psnr, hole_psnr, labels, 0.0)
+
+
+def test_broken_bounds_are_lowered_in_proportion():
+    """Other faces lost twice the decibels: the next plan may lose half on its own, less the margin."""
+    budget = Budget(psnr_drop=0.1, hole_psnr=34.0, labels=0.98)
+    allowed = budget.tightened(BUDGET_MARGIN)
+    lowered = budget.lowered(allowed, figures(0.08, 40.0, 0.99), figures(0.2, 37.0, 0.96))
+    assert lowered.psnr_drop == pytest.approx(BUDGET_MARGIN * 0.1 * 0.08 / 0.2)
+    assert lowered.hole_psnr == allowed.hole_psnr  # it held
+    assert 1 - lowered.labels == pytest.approx(BUDGET_MARGIN * 0.02 * 0.01 / 0.04)
+    assert budget.lowered(allowed, figures(-0.01, 40.0, 1.0), figures(0.2, 40.0, 1.0)).psnr_drop == 0.0
+    errors = budget.lowered(allowed, figures(0.0, 36.0, 1.0), figures(0.0, 33.0, 1.0))
+    assert errors.hole_psnr == pytest.approx(
+        34.0 + 3.0 - 10 * np.log10(BUDGET_MARGIN)
+    )  # 3 dB more error, 3 dB less allowed
+
+
+def test_a_plan_that_fails_on_other_faces_is_made_anew(planted, recorded, monkeypatch, caplog):
+    """The first plan quantises the planted outlier and is accepted by its own faces; the second leaves it in float."""
+    faces = list(recorded)[:2]
+    plans = [plan_of(planted, "memory", "mrem"), plan_of(planted, "mrem")]
+    bad, good = (judge_quality(planted.open(plan), faces, Budget()).quality.hole_psnr for plan in plans)
+    budget, allowed = Budget(psnr_drop=10.0, hole_psnr=(good + bad) / 2, labels=0.0), []
+
+    def make(shop, plan, found, faces, tight):
+        allowed.append(tight.hole_psnr)
+        return plans[len(allowed) - 1]
+
+    monkeypatch.setattr(planning, "make_plan", make)
+    monkeypatch.setattr(planning, "probe_all", lambda *arguments: [])
+    caplog.set_level("DEBUG", "showface")
+    plan, _ = new_plan(planted, Method.MINMAX, faces, faces, budget)
+    assert plan == plans[1]
+    margin = -10 * np.log10(BUDGET_MARGIN)
+    assert allowed == pytest.approx([budget.hole_psnr + margin, budget.hole_psnr + margin])
+    assert any("dB in the hole" in text for text in caplog.messages)
+
+
+def test_weights_count_beside_time(shop):
+    """Of two groups that cost as much and save as little time, the one with few weights is left in float first."""
+    constants = {tensor.name: tensor.dims for tensor in shop.graphs["memory"].graph.initializer}
+    few, many = (int(np.prod(constants[f"{layer}.weight"])) for layer in ("encoder.conv1", "encoder.conv3"))
+    assert [shop.weights("memory", [group]) for group in ("encoder.conv1", "encoder.conv3")] == [few, many]
+    assert shop.weights("memory", ["encoder.conv1", "encoder.conv3"]) == few + many
+
+    found = [Sensitivity("memory", None, 0.02, 50.0, 1e-5, 0.0, 0.2, few + many)]
+    found += [Sensitivity("memory", name, 0.01, 50.0, 1e-5, 0.0, 0.1, w) for name, w in (("few", few), ("many", many))]
+    gains = gains_of(found)
+    assert sum(gains.values()) == pytest.approx(2.0)  # all of the time, and all of the weights
+    costs = {item.group: cost_of(item, gains["memory", item.group], Budget()) for item in found[1:]}
+    assert costs["few"] > costs["many"] > 0
+
+
+def test_as_many_faces_of_each_bucket(recorded):
+    spread = spread_over_buckets(iter(recorded), 6)
+    assert Counter(item.face.bucket for item in spread) == dict.fromkeys(BUCKETS, 2)
+    assert [item.face.name for item in spread_over_buckets(recorded, 3)] == [
+        next(item.face.name for item in recorded if item.face.bucket == bucket) for bucket in BUCKETS
+    ]
+
+
+def test_the_gate_fails_a_bad_stage(planted, recorded, caplog):
+    faces = list(recorded)[:2]
+    caplog.set_level("INFO", "showface")
+    plan = plan_of(planted, "memory", "mrem")
+    good = judge_quality(planted.open(plan.without("memory", "")), faces, Budget()).quality.hole_psnr
+    bad = judge_quality(planted.open(plan), faces, Budget()).quality.hole_psnr
+    assert good > bad
+    kept, verdict = gate_quality(planted, plan, faces, Budget(10.0, (good + bad) / 2, 0.0))
+    assert verdict.passed
+    assert not kept.quantized("memory")
+    assert kept.quantized("mrem") == plan.quantized("mrem")
+    assert caplog.messages[0].startswith("stage memory failed the budget, left in float: ")
+    assert all("failed the budget" in text for text in kept.stages["memory"].values())
+
+
+def test_a_budget_that_float_itself_fails(shop, recorded):
+    with pytest.raises(ShowfaceError, match="cannot be met, not even in float"):
+        make_plan(shop, plan_of(shop, "mrem"), [], list(recorded)[:1], Budget(-1.0))
+
+
+def test_speed_is_measured_stage_by_stage(shop, recorded, monkeypatch):
+    monkeypatch.setattr("showface.calibration.planning.verdicts.ROUNDS", {1: 1, 8: 1})
+    speed = judge_speed(shop, plan_of(shop, "mrem"), list(recorded)[:1])
+    assert set(speed) == {1, 8}
+    assert set(speed[1]) == {"mrem", "chain"}
+    assert all(timing.float_ms > 0 and timing.int8_ms > 0 for timing in speed[1].values())
+    assert "× FP32 at batch 1" in speed_text(speed)
+
+
+def test_slower_is_said():
+    assert "INT8 is slower here, do not use it" in speed_text({1: {"chain": Timing(1.0, 1.2, 0.83)}})
+    assert speed_text({}).startswith("not measured: engines run on a GPU")
+
+
+def test_weights_behind_casts_are_folded(float_graphs, recorded, narrow_bundle):
+    """The stored graph casts float16 weights; the folded one has none and computes the same, bit for bit."""
+    bundle = open_bundle(narrow_bundle)
+    stage = bundle.manifest.stages[0]
+    stored = load_from_string(bundle.model(stage))
+    assert any(tensor.data_type == TensorProto.FLOAT16 for tensor in stored.graph.initializer)
+    face = next(iter(recorded))
+    for data in (bundle.model(stage), float_graphs[Target.TENSORRT][stage.name].SerializeToString()):
+        outputs = open_session(data, stage, None, 1).run({name: face.tensors[name] for name in stage.inputs})
+        np.testing.assert_array_equal(outputs["coarse_image"], face.tensors["coarse_image"])
