@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from ..app import threads_of
 from ..options import BackendOption, BundleOption, DeviceOption, MasksOption, check_picture
 from ..printing import errors, printable
-from ..signals import catch_signals
+from ..signals import catch_signals, end_at_signals
 
 if TYPE_CHECKING:
     from showface.runtime.batch.results_log import Result
@@ -52,16 +53,19 @@ def inpaint(
     max_failures: Annotated[int | None, typer.Option(min=1, help="End the run after this many failures.")] = None,
     cluster: Annotated[str | None, typer.Option(help="Run on Ray: its address, or local.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of input, mask and result of each face.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on with what comes into INPUT, until stopped.")] = False,
 ) -> None:
-    """Complete the holes of faces: aligned squares, or with --align pictures of any kind."""
+    """Complete the holes of faces: aligned squares, or with --align pictures of any kind; - - is a pipe."""
     caught = catch_signals()  # before the slow imports
     from showface.runtime.batch.contact_sheet import check_sheet
     from showface.runtime.batch.options import Alignment, Options, processors, suffix_of_format, workers
     from showface.runtime.batch.results_log import Result
     from showface.runtime.batch.start import Model, plan_run
+    from showface.runtime.batch.watch import watch_folder
     from showface.runtime.faces.landmarks import find_detector
     from showface.runtime.faces.masks import mask_source
 
+    from ..pipe import complete_pipe, is_pipe
     from ..progress import Tally, show_progress
 
     check_picture("--sheet", sheet)
@@ -70,18 +74,34 @@ def inpaint(
         raise UsageError("--face-detector and --landmarks go with --align")
     if sheet is not None and origin.kind == "class" and save_masks is None:
         raise UsageError("--sheet of class: masks needs --save-masks DIR, from which it takes them")
-    _check_folders(save_masks, masks, source, output)
     suffix = suffix_of_format(output_format)
+    model = Model(bundle, backend, device, threads_of(context))
+    if is_pipe(source, output):
+        if align or watch or cluster or sheet or save_masks:
+            raise UsageError("a pipe takes one aligned face: no --align, --watch, --cluster, --sheet or --save-masks")
+        end_at_signals()
+        complete_pipe(origin, suffix, quality, model)
+        return
+    if watch and (cluster is not None or sheet is not None):
+        raise UsageError("--watch does not go with --cluster and --sheet, which know all inputs before they start")
+    _check_folders(save_masks, masks, source, output)
     detector = find_detector(face_detector) if align and landmarks is None else None
     faces = Alignment(detector, landmarks) if align else None
     options = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, workers=workers(processors()))
+    tally, limit = Tally(0), 1 if fail_fast else max_failures
+
+    def stopped() -> bool:
+        return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
+
+    if watch:
+        _watch(watch_folder(source, output, options, suffix, model, stopped), tally)
+        _end(caught, tally, limit)
+        return
     run = plan_run(source, output, options, suffix, cluster)
     if sheet is not None:
         check_sheet(sheet, len(run.items))
-    tally, kept = Tally(len(run.items)), list[Result]()
-    limit = 1 if fail_fast else max_failures
-    model = Model(bundle, backend, device, threads_of(context))
-    results = run.start(model, lambda: bool(caught) or (limit is not None and tally.count["failed"] >= limit))
+    tally.total, kept = len(run.items), list[Result]()
+    results = run.start(model, stopped)
     with show_progress(tally) as display:
         for result in results:
             display(result)
@@ -93,6 +113,16 @@ def inpaint(
     _end(caught, tally, limit)
     if not written:
         raise typer.Exit(1)
+
+
+def _watch(results: Iterator[Result], tally: Tally) -> None:
+    """Print each result of a watch in a line as it comes."""
+    for result in results:
+        tally.total += 1
+        tally.add(result)
+        why = f": {result.error}" if result.error else ""
+        errors.print(printable(f"{result.input}: {result.status}{why}"))
+    errors.print(", ".join(f"{n} {status}" for status, n in tally.count.items()))
 
 
 def _write_sheet(sheet: Path, run: FolderRun, results: list[Result]) -> bool:
