@@ -79,18 +79,21 @@ export class Painter {
     this.changed();
   }
 
+  // Piece by piece, as it was painted: one long path would have other edges, and the hole would change by an undo.
   #draw(stroke, from) {
     const { context } = this;
     context.globalCompositeOperation = stroke.erasing ? "destination-out" : "source-over";
     context.strokeStyle = COLOR;
     context.lineWidth = stroke.width;
-    context.lineCap = context.lineJoin = "round";
-    context.beginPath();
-    const [first, ...others] = stroke.points.slice(from);
-    context.moveTo(first.x, first.y);
-    for (const { x, y } of others) context.lineTo(x, y);
-    if (others.length === 0) context.lineTo(first.x + 0.01, first.y); // a line of no length leaves no dot
-    context.stroke();
+    context.lineCap = "round";
+    for (let i = from; i < stroke.points.length; i++) {
+      const { x, y } = stroke.points[Math.max(0, i - 1)];
+      const to = stroke.points[i];
+      context.beginPath();
+      context.moveTo(x, y);
+      context.lineTo(to.x + (i ? 0 : 0.01), to.y); // a line of no length leaves no dot
+      context.stroke();
+    }
     context.globalCompositeOperation = "source-over";
   }
 
@@ -102,7 +105,7 @@ export class Painter {
 
   #extend() {
     this.stroke.points.push({ ...this.at });
-    this.#draw(this.stroke, Math.max(0, this.stroke.points.length - 2));
+    this.#draw(this.stroke, this.stroke.points.length - 1);
   }
 
   #place(event) {
