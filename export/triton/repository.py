@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -13,8 +10,9 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from showface.runtime.backends.tensorrt.sidecar import EngineFolder, engine_folders, read_engine, read_sidecar
-from showface.runtime.bundle import Bundle
+from showface.runtime.bundle import Bundle, check_new
 from showface.runtime.errors import UsageError, system_errors
+from showface.runtime.files import atomic_folder
 from showface.runtime.stages import Stage
 
 from .config import PHOTO, Config, Serving, configs, model_name
@@ -44,9 +42,9 @@ def write_repository(
         UsageError: the backend is none of Triton's, the engines are not of the container's version or for smaller
             batches, a file is missing or broken, or ``output`` exists or cannot be written.
     """
-    if output.exists():
-        raise UsageError(f"{output}: exists already; give another name, or remove it")
-    entries = {f"{name}/{CONFIG_FILE}": text_of(config).encode() for name, config in _configs(bundle, serving).items()}
+    check_new(output)
+    found = _configs(bundle, serving)
+    entries = {f"{name}/{CONFIG_FILE}": text_of(config).encode() for name, config in found.items()}
     if serving.backend == "tensorrt":
         entries |= _engines(bundle, serving, container_tensorrt, targets)
     else:
@@ -55,16 +53,12 @@ def write_repository(
         entries[f"{PHOTO}/1/model.py"] = files(__package__).joinpath("photo_model.py").read_bytes()
     # The terms of the weights travel with them, beside the models: Triton takes every folder for a model.
     entries |= {name: path.read_bytes() for name in TERMS if (path := bundle.folder / name).is_file()}
-    temporary = output.with_name(f".{output.name}.{secrets.token_hex(8)}.showface.tmp")
-    with system_errors(UsageError, output, "cannot be written"):
-        try:
-            _write(temporary, entries)
-            for name in _configs(bundle, serving):
-                (temporary / name / "1").mkdir(exist_ok=True)  # an ensemble has a version too, and it is empty
-            os.rename(temporary, output)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return tuple(_configs(bundle, serving))
+    with system_errors(UsageError, output, "cannot be written"), atomic_folder(output) as folder:
+        for name in found:
+            (folder / name / "1").mkdir(parents=True)  # an ensemble has a version too, and it is empty
+        for name, data in entries.items():
+            (folder / name).write_bytes(data)
+    return tuple(found)
 
 
 def text_of(config: Config) -> str:
@@ -137,10 +131,3 @@ def _engine(folder: EngineFolder, stage: Stage, max_batch: int, container: str) 
         raise UsageError(f"{path}: its graph has changed since the build; {folder.rebuild}")
     return read_engine(folder, sidecar)
 
-
-def _write(folder: Path, entries: dict[str, bytes]) -> None:
-    folder.mkdir(parents=True)
-    for name, data in entries.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
