@@ -68,6 +68,8 @@ def listen(service: Service, listener: socket.socket) -> None:
     """Answer clients until SIGINT or SIGTERM, which is raised again once everything in flight is answered."""
     config = uvicorn.Config(
         make_app(service),
+        http="h11",  # its parser in Python: what answers does not depend on what else is installed
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
