@@ -89,7 +89,7 @@ def rounds(
         if items:
             yield items
         until = time.monotonic() + interval
-        while not stopped() and time.monotonic() < until:
+        while time.monotonic() < until and not stopped():
             time.sleep(NAP)
 
 
