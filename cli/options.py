@@ -17,6 +17,9 @@ CheckpointArgument = Annotated[Path, typer.Argument(help="Checkpoint of an assem
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help="Bundle folder; default: the one shipped.")]
 BackendOption = Annotated[Backend, typer.Option("--backend", help="Inference backend.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.")]
+CudaGraphOption = Annotated[
+    bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Launch the work of engines as CUDA graphs.")
+]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="Real faces; default: the golden inputs.")]
 MasksOption = Annotated[Path | None, typer.Option("--masks", help="Mask file, or folder of masks by stem.")]

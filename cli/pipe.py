@@ -51,7 +51,7 @@ def complete_pipe(origin: MaskSource, suffix: str | None, quality: int, model: M
     if len(data) > MAX_FILE:
         raise InputError(f"standard input: is larger than {MAX_FILE // 2**20} MiB")
     mask = None if origin.path is None else read_file(origin.path)
-    inpainter = Inpainter.from_bundle(model.bundle, model.device, model.threads, model.backend)
+    inpainter = Inpainter.from_bundle(model.bundle, model.device, model.threads, model.backend, model.cuda_graph, 1)
     with IsolatedDecoder() as decoder:
         picture = load_picture(data, mask, origin, inpainter, decoder.decode)
     completed = inpainter.run(picture.image[None], picture.mask[None])[0] if picture.hole.any() else None

@@ -1,11 +1,16 @@
 """Run exported MDRNets with numpy, OpenCV and an inference backend; needs no torch."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .inpainter import Inpainter
 
 __all__ = ["Inpainter"]
+
+# ONNX Runtime reads this once, when it is imported: from 1.31 on it reports its use to its makers otherwise. A value
+# that the user has set, also an empty one, stands.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:

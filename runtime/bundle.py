@@ -91,8 +91,20 @@ class Bundle:
         return data
 
     def model(self, stage: Stage) -> bytes:
-        """Return the checked ONNX bytes of ``stage``."""
-        return self.read(f"{stage.name}.onnx")
+        """Return the checked ONNX bytes of ``stage``.
+
+        Raises:
+            UsageError: the file is missing or broken; a kit of engines has none.
+        """
+        name = f"{stage.name}.onnx"
+        engines = self.folder / "engines"
+        if engines.is_dir() and not (self.folder / name).exists():
+            kinds = ", ".join(sorted(path.name for path in engines.iterdir() if path.is_dir())) or "none"
+            raise UsageError(
+                f"{self.folder}: is a kit: engines ({kinds}) for a GPU of their target and no graphs, which other "
+                "devices and ONNX Runtime need; use it on such a GPU, or pack the bundle again with --graphs"
+            )
+        return self.read(name)
 
     def golden(self) -> dict[str, NDArray[Any]]:
         """Return the golden tensors by name: real inputs and PyTorch's output of every stage.

@@ -30,6 +30,10 @@ class DiskFullError(ShowfaceError):
     """Nothing can be written any more; the run ends, and goes on when it is started again."""
 
 
+class DeviceLostError(ShowfaceError):
+    """The GPU answers every further call with an error; the run ends, and goes on when it is started again (exit 1)."""
+
+
 class UsageError(ShowfaceError):
     """The command, the set-up or a bundle is wrong, and nothing was run.
 

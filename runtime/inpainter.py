@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import open_chain
-from .backends.chain import Chain, Tensors
+from .backends.chain import Chain, Tensors, Ticket
 from .bundle import open_bundle
-from .errors import InputError, UsageError
+from .errors import DeviceLostError, InputError, UsageError
 from .faces.masks import Hole
 from .faces.tensors import Array, composite, prepare
 from .images.codec import Pixels
@@ -28,6 +28,7 @@ _OUT_OF_MEMORY = re.compile(
     r"out of memory|OUT_OF_MEMORY|failed to allocate memory|bad_alloc|cudaErrorMemoryAllocation|OutOfMemory", re.I
 )
 Completed = NDArray[Any] | InputError
+Face = tuple[Array, Array]  # image [3, size, size] and mask [1, size, size]
 
 
 class Inpainter:
@@ -47,14 +48,17 @@ class Inpainter:
         device: str = "auto",
         threads: int | None = None,
         backend: str = "auto",
+        cuda_graph: bool = False,
+        batch_limit: int | None = None,
     ) -> Inpainter:
-        """Load a bundle, by default the one that ships with the package.
+        """Load a bundle, by default the one that ships with the package; see :func:`~.backends.open_chain`.
 
         Raises:
             UsageError: the bundle is broken, or the device is not to be had.
         """
         bundle = open_bundle(folder)
-        return cls(open_chain(bundle, backend, device, threads), bundle.manifest.image_size, bundle.digest)
+        chain = open_chain(bundle, backend, device, threads, cuda_graph, batch_limit)
+        return cls(chain, bundle.manifest.image_size, bundle.digest)
 
     @property
     def default_batch_size(self) -> int:
@@ -123,6 +127,21 @@ class Inpainter:
         """Return the face with ``completed`` [3, size, size] in its hole, all else copied bit by bit."""
         return composite(pixels, hole, completed, opaque)
 
+    def submit(self, images: Sequence[Array], masks: Sequence[Array]) -> Ticket:
+        """Give prepared faces to the networks, whose result :meth:`collect` waits for.
+
+        Args:
+            images: of each face [3, size, size] in [-1, 1].
+            masks: of each face [1, size, size], 1 = hole.
+        """
+        with self._networks:
+            return self.chain.submit(images, masks)
+
+    def collect(self, ticket: Ticket) -> NDArray[Any]:
+        """Return ``completed_image`` [B, 3, size, size] of faces that were submitted."""
+        with self._networks:
+            return ticket.result()
+
     def parse(self, image: Array) -> NDArray[Any]:
         """Return the parser's ``semantic_map`` [B, size, size] of prepared faces without holes.
 
@@ -141,45 +160,85 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
+class Pending:
+    """Faces that were given to the networks, in batches: each a ticket, or the error that it was refused with."""
+
+    def __init__(self, faces: Sequence[Face]) -> None:
+        self.faces = faces
+        self.batches: list[tuple[Sequence[Face], Ticket | Exception]] = []
+
+
 class BatchRunner:
     """Completes any number of faces in batches of at most ``limit``, which shrinks when memory runs out."""
 
     def __init__(self, inpainter: Inpainter, limit: int) -> None:
         self.inpainter, self.limit = inpainter, limit
 
-    def complete(self, faces: Sequence[tuple[Array, Array]]) -> list[Completed]:
+    @property
+    def overlaps(self) -> bool:
+        """Whether the device works after :meth:`start` has returned, so that more faces can be prepared meanwhile."""
+        return self.inpainter.chain.overlaps
+
+    def complete(self, faces: Sequence[Face]) -> list[Completed]:
         """Return each completed face [3, size, size], or the error of one that fails even alone.
 
         Args:
             faces: ``image`` [3, size, size] and ``mask`` [1, size, size] of each.
+
+        Raises:
+            DeviceLostError: no face can be completed any more.
         """
-        done: list[Completed] = []
-        while len(done) < len(faces):
-            batch = faces[len(done) : len(done) + self.limit]
+        return self.finish(self.start(faces))
+
+    def start(self, faces: Sequence[Face]) -> Pending:
+        """Give faces to the networks; :meth:`finish` returns what :meth:`complete` does.
+
+        Raises:
+            DeviceLostError: no face can be completed any more.
+        """
+        pending = Pending(faces)
+        for first in range(0, len(faces), self.limit):
+            batch = faces[first : first + self.limit]
             try:
-                done.extend(self._run(batch))
+                ticket: Ticket | Exception = self._submit(batch)
+            except DeviceLostError:
+                raise
+            except Exception as error:  # the backends raise types of their own
+                ticket = error
+            pending.batches.append((batch, ticket))
+        return pending
+
+    def finish(self, pending: Pending) -> list[Completed]:
+        """Wait for faces that were started; a batch that failed is tried again in smaller parts."""
+        done: list[Completed] = []
+        for batch, ticket in pending.batches:
+            try:
+                if isinstance(ticket, Exception):
+                    raise ticket
+                done.extend(_judged(self.inpainter.collect(ticket)))
+            except DeviceLostError:
+                raise
             except Exception as error:
-                if len(batch) == 1:
-                    done.append(InputError(f"the networks failed: {error}"))
-                elif is_out_of_memory(error):
-                    self.limit = len(batch) // 2
-                    logger.info("out of memory with %d faces a batch; going on with %d", len(batch), self.limit)
-                else:
-                    logger.info("a batch of %d faces failed, trying them one by one: %s", len(batch), error)
-                    for face in batch:
-                        done.extend(self._alone(face))
+                done.extend(self._again(batch, error))
         return done
 
-    def _alone(self, face: tuple[Array, Array]) -> list[Completed]:
-        try:
-            return self._run([face])
-        except Exception as error:  # the backends raise types of their own
+    def _again(self, batch: Sequence[Face], error: Exception) -> list[Completed]:
+        """Complete a batch that failed as a whole."""
+        if len(batch) == 1:
             return [InputError(f"the networks failed: {error}")]
+        if is_out_of_memory(error):
+            half = len(batch) // 2
+            if half < self.limit:
+                self.limit = half
+                logger.info("out of memory with %d faces a batch; going on with %d", len(batch), self.limit)
+            return self.complete(batch)
+        logger.info("a batch of %d faces failed, trying them one by one: %s", len(batch), error)
+        return [result for face in batch for result in self.complete([face])]
 
-    def _run(self, batch: Sequence[tuple[Array, Array]]) -> list[Completed]:
-        image = np.stack([image for image, _ in batch])
-        mask = np.stack([mask for _, mask in batch])
-        return [
-            face if np.isfinite(face).all() else InputError("the networks returned values that are not finite")
-            for face in self.inpainter.run(image, mask)
-        ]
+    def _submit(self, batch: Sequence[Face]) -> Ticket:
+        return self.inpainter.submit([image for image, _ in batch], [mask for _, mask in batch])
+
+
+def _judged(completed: NDArray[Any]) -> list[Completed]:
+    wrong = "the networks returned values that are not finite"
+    return [face if np.isfinite(face).all() else InputError(wrong) for face in completed]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,20 @@ class Checkpoint:
     @property
     def sha256(self) -> str:
         """Digest of names, shapes and values of the weights, whatever file they came from."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.weights.items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return _digest(self.weights)
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def network_digest(model: nn.Module, network: str) -> str:
+    """Return the digest of the weights of one network of ``model``, whatever checkpoint they came from."""
+    return _digest({key: value.half().cpu() for key, value in model.state_dict().items() if belongs(key, (network,))})
 
 
 def belongs(key: str, networks: Iterable[str]) -> bool:

@@ -23,12 +23,17 @@ class LayoutConfig:
 class CoarseConfig:
     """U-Net of partial convolutions; one width per halving of the resolution, one at full size.
 
-    With ``layout`` a small network lays the face out at a quarter of the resolution first.
+    With ``layout`` a small network lays the face out at a quarter of the resolution first. ``scale_limit`` is the
+    greatest k²/count of the partial convolutions of the decoder and of the encoder's three deepest levels; 0 for
+    none, as in the paper. 2.8 is just above 25/9, the scale of a wholly valid corner window. ``prior`` is a learned
+    start where the encoder's last level sees hole alone.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256, 256, 256)
     full_width: int = 16
     layout: LayoutConfig | None = None
+    scale_limit: float = 2.8
+    prior: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +48,18 @@ class MemoryConfig:
     """Style encoder and disentangled memory (paper §3.2).
 
     ``kind`` chooses the paper's ablation: one block a category, one block for all of them (of the
-    same volume), or none. ``temperature`` divides the cosines before the softmax of eq. 4; the
-    paper has none (1.0). ``decay`` is α of eq. 3.
+    same volume), or none. ``similarity`` says what eq. 1 compares: ``centred`` codes, from which the mean of their
+    category is taken, or the paper's ``plain`` ones, nearly all of whose energy is that mean. ``temperature``
+    divides the cosines before the softmax of eq. 4; the paper has none (1.0). ``decay`` is α of eq. 3.
     """
 
     kind: Literal["disentangled", "shared", "none"] = "disentangled"
     channels: int = 64
     slots: int = 128
-    temperature: float = 1.0
+    temperature: float = 0.3
     decay: float = 0.99
-    encoder_width: int = 32
+    encoder_width: int = 64
+    similarity: Literal["centred", "plain"] = "centred"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +72,15 @@ class MremConfig:
 
 @dataclass(frozen=True, slots=True)
 class RefinerConfig:
-    """Gated encoder and SPADE decoder (paper §3.4); ``width`` is that at full resolution."""
+    """Gated convolutions and SPADE blocks (paper §3.4) at two scales; the paper has one, and gives no widths.
 
-    width: int = 32
-    dilations: tuple[int, ...] = (2, 4)
+    ``body_widths`` are those at a quarter, an eighth and a sixteenth of the size, ``detail_widths`` those at full
+    size, half and a quarter; ``dilations`` one a block at the sixteenth.
+    """
+
+    body_widths: tuple[int, ...] = (48, 96, 192)
+    detail_widths: tuple[int, ...] = (16, 32, 64)
+    dilations: tuple[int, ...] = (1, 2, 1, 2)
     spade_hidden: int = 32
 
 
@@ -91,7 +103,8 @@ class SourceConfig:
     ``layout`` says what lies at ``images``: a folder of photographs, the root of CelebAMask-HQ, or
     FFHQ's folder of images. ``labels`` is a folder of label maps of the same stems, for plain
     folders; CelebAMask-HQ brings its own. ``weight`` is the share of the samples (shares are
-    normalised).
+    normalised). ``photographs`` says whether they show what a camera saw: a discriminator takes no others for real,
+    or it would teach the faults of whatever made them.
     """
 
     images: str
@@ -99,19 +112,38 @@ class SourceConfig:
     labels: str | None = None
     layout: Literal["folder", "celebahq", "ffhq"] = "folder"
     split: Literal["all", "train", "test"] = "all"
+    photographs: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MaskShares:
+    """How often masks of each kind are taken; shares are normalised, and 0 leaves a kind out.
+
+    ``files`` are those of the folder, or strokes and boxes of 1 to 60 % where there is none. ``strokes`` are strokes
+    and boxes of 30 to 95 %; ``borders`` are borders, half planes and all but an island, of 60 to 98 %; ``parts`` are
+    whole facial parts, where ``part_labels`` shows them.
+    """
+
+    files: float = 1.0
+    strokes: float = 0.0
+    borders: float = 0.0
+    parts: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class MaskConfig:
-    """Irregular masks: a folder of ratio bins (``20-30`` …), or free-form masks drawn by the seed.
+    """Masks: a folder of ratio bins (``20-30`` …), and masks drawn by the seed.
 
-    ``hole`` is the colour of the hole in the files. ``drawn`` masks are made when ``folder`` is
-    not given, spread evenly over hole ratios from 1 to 60 %.
+    ``hole`` is the colour of the hole in the files. ``drawn`` masks are made of each kind that is drawn.
+    ``part_labels`` is a folder of label maps of aligned faces, whose regions are the holes of the kind ``parts``:
+    on aligned faces the parts of one lie where those of another do.
     """
 
     folder: str | None = None
     hole: Literal["white", "black"] = "white"
     drawn: int = 6000
+    part_labels: str | None = None
+    shares: MaskShares = field(default_factory=MaskShares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,31 +180,53 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True)
 class OptimizerConfig:
-    """Adam as in the paper (0.9, 0.99; 2e-4), with warm-up, cosine decay, clipping and EMA."""
+    """Adam as in the paper (0.9, 0.99; 2e-4), with warm-up, cosine decay, clipping and EMA.
+
+    ``cosine`` lets the rate fall to zero; ``cosine_from`` is the share of the steps before it begins to.
+    """
 
     learning_rate: float = 2e-4
     betas: tuple[float, ...] = (0.9, 0.99)
     warmup_steps: int = 0
     cosine: bool = True
+    cosine_from: float = 0.0
     clip_norm: float | None = None
     ema_decay: float = 0.999
 
 
 @dataclass(frozen=True, slots=True)
 class PerceptualConfig:
-    """The network of the perceptual and style losses; the file is relative to the data folder."""
+    """The network of the perceptual and style losses; the file is relative to the data folder.
+
+    ``blocks`` are those whose last activation is compared (from 1); with ``relative`` each is divided by its own
+    mean. The paper compares all four, as they are.
+    """
 
     network: Literal["vgg19", "vgg16-caffe"] = "vgg19"
     weights: str | None = None
+    blocks: tuple[int, ...] = (1, 2, 3, 4)
+    relative: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AdversarialConfig:
-    """The PatchGAN discriminator; ``loss`` is eq. 13 or its hinge variant."""
+    """The discriminator; ``loss`` is eq. 13 or its hinge variant.
 
+    ``patch`` is the paper's PatchGAN over the whole face. ``vgg-heads`` are small heads on the ``blocks`` of the
+    frozen network of the perceptual loss, which see the mask and take patches without a hole for real (after Sauer et
+    al. 2021, Projected GAN). With ``adaptive`` > 0 the term's weight is such that its gradient at the last layer is
+    that multiple of the other terms'. It has no weight before ``start``, and grows to its own within ``ramp`` steps.
+    """
+
+    network: Literal["patch", "vgg-heads"] = "patch"
     loss: Literal["paper", "hinge"] = "paper"
     width: int = 64
     learning_rate: float = 2e-4
+    betas: tuple[float, ...] | None = None
+    blocks: tuple[int, ...] = (2, 3, 4)
+    adaptive: float = 0.0
+    start: int = 0
+    ramp: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +242,14 @@ class ValidationConfig:
     """Faces kept out of training that decide which checkpoint is the best.
 
     Of every source each ``holdout_every``-th face is kept, and of these at most ``faces`` are looked
-    at, every ``every`` steps.
+    at, every ``every`` steps. ``best`` is the least ``loss``, without the adversarial term, or the least ``frechet``
+    distance of the perceptual network's features behind holes of 40 to 60 %: the least loss is often the blurriest.
     """
 
     holdout_every: int
     faces: int = 64
     every: int = 500
+    best: Literal["loss", "frechet"] = "loss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +259,16 @@ class TrainConfig:
     Paths are relative to the data folder (``--data``); those of ``init`` and ``coordination`` to
     the output folder (``--output``): checkpoints that the run starts from or keeps frozen, and the
     reconstruction network of the InCo² loss. ``loss`` gives the weights λ of the stage's terms;
-    a term with weight zero is not computed. Before each of the steps ``memory_restarts`` the memory is
-    filled anew from codes of real faces: while the style encoder learns, its codes move away from the
-    slots, and only the one slot of a block that wins follows them. ``coarse_faces`` is the share of the parser's
-    samples that a coarse network from ``init`` completes first: it is such faces that the chain parses.
+    a term with weight zero is not computed; with ``per_hole`` the terms of pixels and features are means over the hole
+    rather than over the face. ``coarse_faces`` is the share of the parser's samples that a coarse network from ``init``
+    completes first: it is such faces that the chain parses.
+
+    The stage ``mdrnet`` trains at a ``scale``: the ``small`` refinement body with memory and MREM at a quarter of the
+    size, the ``detail`` path on crops over a frozen body, or all of it on ``whole`` faces. For the first
+    ``oracle_steps`` the memory answers with the true codes of the whole face, and the style encoder learns; then the
+    memory is filled from ``memory_faces`` faces and the encoder stays as it is (after Zhou et al. 2022, CodeFormer).
+    With ``encoder = "learns"`` it learns all along, as the paper has it. ``samples`` is the folder of a run of the
+    stage ``samples``, whose coarse faces and category maps are taken instead of being computed anew.
     """
 
     sources: dict[str, SourceConfig]
@@ -221,7 +283,13 @@ class TrainConfig:
     coordination: str | None = None
     checkpoint_every: int = 100
     keep_every: int | None = None
-    memory_restarts: tuple[int, ...] = ()
+    scale: Literal["whole", "small", "detail"] = "whole"
+    encoder: Literal["frozen", "learns"] = "frozen"
+    oracle_steps: int = 0
+    memory_faces: int = 2048
+    samples: str | None = None
+    per_hole: bool = False
+    gradients_every: int = 0
     coarse_faces: float = 0.0
     log_every: int = 10
     grid_every: int = 500

@@ -26,14 +26,18 @@ from .adversary import Adversary
 from .checkpoint import save_checkpoint
 from .config import AugmentConfig, OptimizerConfig, PhaseConfig, TrainConfig
 from .data.augment import Sample, augment
-from .data.dataset import Batch, open_feed
+from .data.dataset import Batch, Feed, open_feed
+from .data.sample_cache import CacheFeed, open_samples
 from .losses import total_loss
 from .reporter import Reporter
+from .health import health_report
+from .make_samples import make_samples
 from .run_files import STATE_FILE, check_origin, load_state, save_state
+from .task import Outcome
 from .tasks import TASKS
 
-PREPARE_FACES = 128  # as many as a block has slots by default: a code that fills two slots leaves one of them dead
-PREPARE_BATCH = 16  # on all processes together
+PREPARE_BATCH = 16  # faces, on all processes together
+HEALTH_FACES = 64
 VALIDATION_BATCH = 8
 SOFTWARE_BF16 = ("DEFAULT", "AVX2")  # instruction sets without products of bfloat16
 
@@ -51,7 +55,9 @@ class Interrupted(ShowfaceError):  # noqa: N818 - not a fault
 def rate_scale(config: OptimizerConfig, step: int, steps: int) -> float:
     """Return the share of the learning rate at ``step``: linear warm-up, then constant or a cosine to zero."""
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    decay = 0.5 * (1 + math.cos(math.pi * step / steps)) if config.cosine else 1.0
+    first = config.cosine_from * steps
+    share = max(0.0, step - first) / max(steps - first, 1)
+    decay = 0.5 * (1 + math.cos(math.pi * share)) if config.cosine else 1.0
     return warm * decay
 
 
@@ -80,7 +86,11 @@ class Trainer:
         self.average = {k: v.detach().clone() for k, v in self.live.items()}
         self.step, self.best = 0, math.inf
         place = (fabric.device, fabric.global_rank, fabric.world_size)
-        self.feed = open_feed(config, data, self.task.with_labels, *place)
+        self.feed: Feed | CacheFeed
+        if config.samples is None:
+            self.feed = open_feed(config, data, self.task.with_labels, *place)
+        else:
+            self.feed = open_samples(config, output / config.samples, self.task.network_digests, *place)
         self.held_out = None
         if config.validation is not None:
             self.held_out = open_feed(config, data, self.task.with_labels, *place, held_out=True)
@@ -89,22 +99,44 @@ class Trainer:
         """Return what the networks see of ``batch``."""
         return augment(batch, self.config.augment, phase, (self.config.seed, step), self.fabric.device)
 
-    def prepare(self) -> None:
-        """Set up what starts from real faces, before the first step."""
-        if self.task.starts_from_faces:
-            self._start_from_faces()
+    @torch.no_grad()
+    def begin_step(self) -> None:
+        """Get the networks ready for the next step; a run that was stopped right before it does so again."""
+        self.task.at_step(self.step)
+        if self.step == self.task.fills_memory_at:
+            self._fill_memory()
+
+    def _check_health(self, console: Console) -> None:
+        """Print how memory and joins are, and stop a run that cannot learn.
+
+        Raises:
+            ShowfaceError: names what is wrong.
+        """
+        phase = PhaseConfig(steps=1, batch_size=PREPARE_BATCH, resize=self.config.network.image_size)
+        faces = []
+        for k in range(HEALTH_FACES // PREPARE_BATCH):
+            sample = self.sample(self.feed.batch(k, PREPARE_BATCH), k, phase)
+            faces.append(self.task.health_face(sample))
+        with self.averaged():
+            text = health_report(self.task.model, faces, not self.task.oracle, self.task.learning)
+        if self.fabric.is_global_zero:
+            console.print(f"step {self.step}, health:\n{text}", soft_wrap=True, highlight=False)
 
     @torch.no_grad()
-    def _start_from_faces(self) -> None:
+    def _fill_memory(self) -> None:
+        """Fill the memory from faces, by the averaged style encoder, which stays as it is from here on."""
+        if self.step:
+            with self.averaged():
+                encoder = {k: v.clone() for k, v in self.task.state().items() if k.startswith("memory.encoder.")}
+            self.task.model.load_state_dict(encoder, strict=False)
         phase = PhaseConfig(steps=1, batch_size=PREPARE_BATCH, resize=self.config.network.image_size)
         parts = []
-        for k in range(PREPARE_FACES // PREPARE_BATCH):  # the same faces in the same order on any number of processes
+        for k in range(-(-self.config.memory_faces // PREPARE_BATCH)):  # the same ones on any number of processes
             sample = self.sample(self.feed.batch(k, PREPARE_BATCH), k, phase)
             part = self.task.prepare(sample)
             parts.append(self.fabric.all_gather(part).reshape(-1, *part.shape[1:]))
-        everywhere = torch.cat(parts)
         before = {k: v.clone() for k, v in self.task.state().items()}
-        self.task.start(everywhere, torch.Generator().manual_seed(self.config.seed))
+        self.task.start(torch.cat(parts), torch.Generator().manual_seed(self.config.seed))
         for key, value in self.task.state().items():
             if not torch.equal(value, before[key]):
                 self.average[key] = value.detach().clone()
@@ -119,10 +151,8 @@ class Trainer:
         scale = rate_scale(self.config.optimizer, self.step, self.config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.optimizer.learning_rate * scale
-        terms, result, target = self.module(*(getattr(sample, f.name) for f in fields(sample)))
-        if self.adversary is not None:
-            terms["adversarial"] = self.adversary.term(result)
-        terms["total"] = total_loss(terms, {name: self.task.weights[name] for name in terms})
+        outcome = self.module(*(getattr(sample, f.name) for f in fields(sample)))
+        terms, gradients = self._weighted_terms(outcome)
         shown = self._checked(terms, batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(terms["total"])
@@ -130,11 +160,34 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
         self.optimizer.step()
         if self.adversary is not None:
-            loss = self.adversary.step(result, target, scale)
+            loss = self.adversary.step(outcome, scale)
             shown.update(self._checked({"discriminator": loss}, batch))
         self.step += 1
         self._update_average()
-        return shown, (sample.image, sample.mask, result, target)
+        return {**shown, **gradients}, (sample.image, sample.mask, outcome.result, outcome.target)
+
+    def _weighted_terms(self, outcome: Outcome) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Return all loss terms with their total, and the gradients that were measured on the way."""
+        terms, weights, gradients = dict(outcome.terms), dict(self.task.weights), {}
+        if self.adversary is not None:
+            found = self.adversary.terms(outcome)
+            terms |= {name: value for name, value in found.items() if weights.get(name)}
+            if self.adversary.adapts_at(self.step):
+                others = total_loss(outcome.terms, {name: weights[name] for name in outcome.terms})
+                self.adversary.adapt(*(self._gradient(term) for term in (others, terms["adversarial"])))
+            weights["adversarial"] = self.adversary.weight(self.step, weights["adversarial"])
+        every = self.config.gradients_every
+        if every and self.step % every == 0:
+            norms = {name: weights[name] * self._gradient(term) for name, term in terms.items()}
+            base = max(norms.get("reconstruction", 0.0), 1e-12)
+            gradients = {f"gradient/{name}": norm / base for name, norm in norms.items() if name != "reconstruction"}
+        terms["total"] = total_loss(terms, {name: weights[name] for name in terms})
+        return terms, gradients
+
+    def _gradient(self, term: Tensor) -> float:
+        """Return the norm of the gradient of ``term`` at the task's last layer."""
+        (gradient,) = torch.autograd.grad(term, self.task.last_layer, retain_graph=True)
+        return float(gradient.float().norm())
 
     def _checked(self, terms: dict[str, Tensor], batch: Batch) -> dict[str, float]:
         """Return the means of loss terms over all processes, provided that they are finite."""
@@ -185,7 +238,7 @@ class Trainer:
             for batch in self.held_out.every_face(VALIDATION_BATCH):
                 phase = PhaseConfig(steps=1, batch_size=len(batch.names), resize=size)
                 sample = augment(batch, AugmentConfig(), phase, (self.config.seed, 0), self.fabric.device)
-                terms, _, _ = self.module(*(getattr(sample, f.name) for f in fields(sample)))
+                terms = dict(self.module(*(getattr(sample, f.name) for f in fields(sample))).terms)
                 terms["total"] = total_loss(terms, {name: self.task.weights[name] for name in terms})
                 count += len(batch.names)
                 for name, value in terms.items():
@@ -248,9 +301,10 @@ class Trainer:
         reporter = Reporter(self.output if active else None, self.task.name, self.step, config, console)
         with reporter, _caught_signals() as caught:
             for batch in self.feed.batches(self.step):
-                if self.step in config.memory_restarts:
-                    self._start_from_faces()
+                self.begin_step()
                 terms, faces = self.train_step(batch)
+                if self.step in self.task.health_checks:
+                    self._check_health(console)
                 stop, last = self._agreed(caught), self.step == config.steps
                 reporter.step(self.step, terms, config.phase_at(self.step - 1).batch_size)
                 if self.step % config.grid_every == 0 or last:
@@ -333,12 +387,13 @@ def train(stage: str, config: TrainConfig, data: Path, output: Path, resume: boo
     Raises:
         UsageError: config or data are not usable, or ``output`` holds a run and ``resume`` is not set.
     """
+    if stage == "samples":
+        make_samples(config, data, output, resume, fabric)
+        return
     if (output / STATE_FILE).exists() and not resume:
         raise UsageError(f"{output}: holds a run already; continue it with --resume or choose another --output")
     trainer = Trainer(stage, config, data, output, fabric)
     if resume:
         trainer.resume()
-    else:
-        trainer.prepare()
     trainer.run(Console())
     fabric.barrier()  # the checkpoint is whole before any process goes on to read it

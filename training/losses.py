@@ -9,13 +9,15 @@ float64 inputs stay float64.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 AdversarialKind = Literal["paper", "hinge"]
+
+LEAST_HOLE = 0.01  # share of the face; a smaller hole weighs no more
 
 
 def _widen(x: Tensor) -> Tensor:
@@ -29,8 +31,14 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
         return a @ b.transpose(1, 2)
 
 
-def _mean_distance(a: Tensor, b: Tensor) -> Tensor:
-    return (_widen(a) - _widen(b)).abs().mean()
+def _mean_distance(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the mean absolute difference of each sample, averaged under ``weights`` [B]."""
+    return _weighted((_widen(a) - _widen(b)).abs(), weights)
+
+
+def _weighted(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean of ``values`` [B, ...]; each sample counts by its weight."""
+    return values.mean() if weights is None else (values.flatten(1).mean(dim=1) * _widen(weights)).mean()
 
 
 def _summed_distance(layers: Sequence[Tensor], target_layers: Sequence[Tensor]) -> Tensor:
@@ -38,24 +46,37 @@ def _summed_distance(layers: Sequence[Tensor], target_layers: Sequence[Tensor]) 
     return torch.stack([_mean_distance(ours, target) for ours, target in pairs]).sum()
 
 
-def reconstruction_loss(completed: Tensor, target: Tensor) -> Tensor:
+def hole_weights(mask: Tensor) -> Tensor:
+    """Return weights [B] that turn a mean over a face into one over its hole.
+
+    A mean over the whole face weighs a sample by its hole, which is sixty times as large in one as in another.
+
+    Args:
+        mask: [B, 1, H, W] in [0, 1], the hole's share of each pixel.
+    """
+    return 1.0 / _widen(mask).flatten(1).mean(dim=1).clamp(min=LEAST_HOLE)
+
+
+def reconstruction_loss(completed: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """L_rec = ‖Î - I‖₁ over all pixels (eq. 10).
 
     Args:
         completed: Î [B, 3, H, W] in [-1, 1].
         target: I [B, 3, H, W] in [-1, 1].
+        weights: [B], of the samples; the paper has none.
     """
-    return _mean_distance(completed, target)
+    return _mean_distance(completed, target, weights)
 
 
-def squared_error_loss(completed: Tensor, target: Tensor) -> Tensor:
+def squared_error_loss(completed: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean squared error over all pixels, which PSNR measures; not in the paper.
 
     Args:
         completed: Î [B, 3, H, W] in [-1, 1].
         target: I [B, 3, H, W] in [-1, 1].
+        weights: [B], of the samples.
     """
-    return (_widen(completed) - _widen(target)).square().mean()
+    return _weighted((_widen(completed) - _widen(target)).square(), weights)
 
 
 def region_codes(features: Tensor, labels: Tensor, mask: Tensor, categories: int) -> tuple[Tensor, Tensor]:
@@ -144,6 +165,23 @@ def perceptual_loss(features: Sequence[Tensor], target_features: Sequence[Tensor
     return _summed_distance(features, target_features)
 
 
+def relative_perceptual_loss(
+    features: Sequence[Tensor], target_features: Sequence[Tensor], weights: Tensor | None = None
+) -> Tensor:
+    """L_perc with each layer divided by its own mean, so that all weigh the same; not in the paper.
+
+    Args:
+        features: φᵢ(Î), one [B, c, h, w] a layer.
+        target_features: φᵢ(I), the same of the ground truth.
+        weights: [B], of the samples.
+    """
+    terms = []
+    for ours, target in zip(features, target_features, strict=True):
+        size = _widen(target).abs().mean().clamp(min=1e-6)
+        terms.append(_mean_distance(ours, target, weights) / size)
+    return torch.stack(terms).sum()
+
+
 def gram_matrix(features: Tensor) -> Tensor:
     """Return G [B, c, c], the channels' inner products of ``features`` [B, c, h, w] divided by c·h·w."""
     flat = _widen(features).flatten(2)
@@ -200,6 +238,55 @@ def generator_loss(fake_logits: Tensor, kind: AdversarialKind) -> Tensor:
         return F.logsigmoid(-fake).mean()
     if kind == "hinge":
         return -fake.mean()
+    raise ValueError(f"unknown kind of adversarial loss {kind!r}")
+
+
+def patch_discriminator_loss(
+    real_logits: Tensor, fake_logits: Tensor, holes: Tensor, photographs: Tensor, kind: AdversarialKind
+) -> Tensor:
+    """The discriminator's side of eq. 13 where patches without a hole are real, and only photographs are.
+
+    Args:
+        real_logits: [B, 1, h, w], of the ground truth.
+        fake_logits: [B, 1, h, w], of the completed face, detached from the generator.
+        holes: [B, 1, h, w] bool, patches that touch the hole.
+        photographs: [B] bool, faces whose ground truth is real.
+        kind: ``paper`` or ``hinge``.
+    """
+    real, fake = (_patch_losses(_widen(x), kind) for x in (real_logits, fake_logits))
+    chosen = photographs.to(real.taken_for_real.dtype).reshape(-1, 1, 1, 1).expand_as(real.taken_for_real)
+    truths = (real.taken_for_real * chosen).sum() / chosen.sum().clamp(min=1.0)
+    known = ~holes & photographs.reshape(-1, 1, 1, 1)
+    counted = (holes | known).to(truths.dtype)
+    each = torch.where(holes, fake.taken_for_fake, fake.taken_for_real)
+    return truths + (each * counted).sum() / counted.sum().clamp(min=1.0)
+
+
+def patch_generator_loss(fake_logits: Tensor, holes: Tensor, kind: AdversarialKind) -> Tensor:
+    """The generator's side of eq. 13 over the patches that touch the hole; each sample weighs the same.
+
+    Args:
+        fake_logits: [B, 1, h, w], of the completed face.
+        holes: [B, 1, h, w] bool.
+        kind: ``paper`` or ``hinge``.
+    """
+    fake = _widen(fake_logits)
+    each = F.logsigmoid(-fake) if kind == "paper" else -fake
+    inside = holes.to(each.dtype)
+    return ((each * inside).sum(dim=(1, 2, 3)) / inside.sum(dim=(1, 2, 3)).clamp(min=1.0)).mean()
+
+
+class _PatchLosses(NamedTuple):
+    taken_for_real: Tensor
+    taken_for_fake: Tensor
+
+
+def _patch_losses(logits: Tensor, kind: AdversarialKind) -> _PatchLosses:
+    """Return what each patch costs if it is real, and if it is fake."""
+    if kind == "paper":
+        return _PatchLosses(-F.logsigmoid(logits), -F.logsigmoid(-logits))
+    if kind == "hinge":
+        return _PatchLosses(F.relu(1 - logits), F.relu(1 + logits))
     raise ValueError(f"unknown kind of adversarial loss {kind!r}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from showface.runtime.errors import UsageError
 from .checkpoint import read_checkpoint
 from .config import NetworkConfig, TrainConfig
 from .config_reader import config_from_toml
+from .data.sample_cache import RECORD_FILE, read_record
 from .loop import make_fabric, train
 from .run_files import STATE_FILE, check_origin, load_state
+from .samples import SamplesTask
 from .task import with_layout
 from .tasks import TASKS
 
@@ -43,9 +46,14 @@ class Run:
     output: Path
 
     @property
+    def makes_samples(self) -> bool:
+        """Whether it leaves samples instead of a checkpoint."""
+        return self.stage == SamplesTask.name
+
+    @property
     def begun(self) -> bool:
         """Whether its folder holds a state to continue from."""
-        return (self.output / STATE_FILE).is_file()
+        return (self.output / (RECORD_FILE if self.makes_samples else STATE_FILE)).is_file()
 
     @property
     def checkpoint(self) -> Path:
@@ -54,7 +62,7 @@ class Run:
 
     def makes(self, path: Path) -> bool:
         """Return whether it leaves the checkpoint ``path``: its last one, its best, or one of those that it keeps."""
-        names = {self.stage}
+        names = set() if self.makes_samples else {self.stage}
         if self.config.validation is not None:
             names.add(f"{self.stage}-best")
         if self.config.keep_every is not None:
@@ -105,14 +113,16 @@ def _check_run(run: Run, before: list[Run], data: Path) -> None:
     """Refuse a run that cannot be trained by its config, or that lacks data or a checkpoint to start from."""
     task, config = TASKS[run.stage], run.config
     task.check(config)
+    if config.samples is not None:
+        _check_samples(run, before)
     perceptual = config.perceptual.weights if task.with_features(config) else None
     sources = [path for source in config.sources.values() for path in (source.images, source.labels)]
-    for name in filter(None, (*sources, config.masks.folder, config.backbone, perceptual)):
+    for name in filter(None, (*sources, config.masks.folder, config.masks.part_labels, config.backbone, perceptual)):
         if not (data / name).exists():
             raise UsageError(f"{data / name}: not there; name the folder that holds it with --data")
     loaded: set[str] = set()
     for name in filter(None, (*config.init, config.coordination)):
-        path = run.output / name
+        path = Path(os.path.normpath(run.output / name))  # the run's own folder is not there yet
         maker = next((other for other in before if other.makes(path)), None)
         if maker is None and not path.is_file():
             raise UsageError(f"{path}: not there, and no earlier run of the recipe leaves it")
@@ -121,6 +131,15 @@ def _check_run(run: Run, before: list[Run], data: Path) -> None:
             if maker is not None:
                 _check_network(maker, config.network)
     task.check_loaded(config, loaded)
+
+
+def _check_samples(run: Run, before: list[Run]) -> None:
+    """Refuse samples that are not there and that no earlier run leaves."""
+    assert run.config.samples is not None
+    folder = (run.output / run.config.samples).resolve()
+    made = any(other.makes_samples and other.output.resolve() == folder for other in before)
+    if not made and not (folder / RECORD_FILE).is_file():
+        raise UsageError(f"{folder}: no samples there, and no earlier run of the recipe leaves them")
 
 
 def _networks_in(path: Path) -> set[str]:
@@ -145,6 +164,9 @@ def _finished(run: Run) -> bool:
     """Return whether nothing is left to train; refuse a run that started from checkpoints of before."""
     if not run.begun:
         return False
+    if run.makes_samples:
+        record = read_record(run.output)
+        return record.count == record.total
     state = load_state(run.output, run.config)
     check_origin(run.output, state, {name: read_checkpoint(run.output / name).sha256 for name in state.get("init", ())})
     return bool(state["step"] == run.config.steps) and run.checkpoint.is_file()

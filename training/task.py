@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,23 @@ from torch import Tensor, nn
 from showface.runtime.errors import UsageError
 
 from . import losses
-from .checkpoint import belongs, load_weights, read_checkpoint
+from .checkpoint import belongs, load_weights, network_digest, read_checkpoint
 from .config import NetworkConfig, TrainConfig
 from .data.augment import Sample
 from .networks.mdrnets import MDRNets
 from .networks.vgg import VggFeatures, vgg_from_file
 
-Outcome = tuple[dict[str, Tensor], Tensor, Tensor]  # unweighted loss terms, result and target [B, 3, H, W]
+
+class Outcome(NamedTuple):
+    """What a stage makes of a batch."""
+
+    terms: dict[str, Tensor]  # unweighted losses
+    result: Tensor  # [B, 3, H, W]
+    target: Tensor  # [B, 3, H, W]
+    mask: Tensor | None = None  # [B, 1, H, W], of the result, for a discriminator
+    found: list[Tensor] | None = None  # features of the result, block by block
+    wanted: list[Tensor] | None = None  # of the target
+    photograph: Tensor | None = None  # [B] bool
 
 
 class Task(nn.Module):
@@ -47,6 +57,7 @@ class Task(nn.Module):
             self.loaded |= with_layout(set(checkpoint.stages), checkpoint.config)
             self.digests[name] = checkpoint.sha256
         self.check_loaded(config, self.loaded)
+        self.network_digests = {name: network_digest(self.model, name) for name in self.loaded}
         self.features = self._features(data)
 
     @classmethod
@@ -58,7 +69,8 @@ class Task(nn.Module):
     def with_features(cls, config: TrainConfig) -> bool:
         """Return whether a loss term with a weight looks at the features of a VGG network."""
         weights = cls.weights_of(config)
-        return bool(weights.get("perceptual") or weights.get("style"))
+        heads = weights.get("adversarial") and config.adversarial.network == "vgg-heads"
+        return bool(weights.get("perceptual") or weights.get("style") or heads)
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:
@@ -70,13 +82,8 @@ class Task(nn.Module):
         unknown = sorted(set(config.loss) - set(cls.terms))
         if unknown:
             raise UsageError(f"loss: unknown term {unknown[0]!r} for {cls.name}; known: {', '.join(cls.terms)}")
-        if config.memory_restarts and "memory" not in cls.trained:
-            raise UsageError(f"memory_restarts: the stage {cls.name} trains no memory; remove the key")
-        outside = [step for step in config.memory_restarts if not 0 <= step < config.steps]
-        if outside:
-            raise UsageError(f"memory_restarts: step {outside[0]} is none of the run's {config.steps}")
         if cls.with_features(config) and config.perceptual.weights is None:
-            raise UsageError("perceptual.weights: the perceptual and style losses need the file of a VGG network")
+            raise UsageError("perceptual.weights: the perceptual and style losses and the heads need the file of a VGG network")
 
     @classmethod
     def needed(cls, config: TrainConfig) -> set[str]:
@@ -112,7 +119,7 @@ class Task(nn.Module):
         """Freeze everything but the trained networks and return their parameters."""
         self.requires_grad_(False).eval()
         named = dict(self.model.named_modules())  # an ablation leaves networks out
-        networks = [named[name] for name in self.trained if name in named]
+        networks = [named[name] for name in self.learning if name in named]
         for network in networks:
             network.requires_grad_(True).train()
             if self.config.compile:
@@ -124,9 +131,9 @@ class Task(nn.Module):
         return {k: v for k, v in self.model.state_dict().items() if belongs(k, self.trained)}
 
     @property
-    def starts_from_faces(self) -> bool:
-        """Whether :meth:`prepare` and :meth:`start` are to be called before the first step."""
-        return False
+    def fills_memory_at(self) -> int | None:
+        """The step before which :meth:`prepare` and :meth:`start` are to be called; None for none."""
+        return None
 
     def prepare(self, sample: Sample) -> Tensor:
         """Return what :meth:`start` wants to know of faces, [B, ...]."""
@@ -135,25 +142,79 @@ class Task(nn.Module):
     def start(self, prepared: Tensor, generator: torch.Generator) -> None:
         """Set the networks up from what :meth:`prepare` returned for the faces of all processes."""
 
-    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, crop: tuple[int, int, int] | None) -> Outcome:
+    def at_step(self, step: int) -> None:
+        """Get ready for ``step`` (from 0), the first one of a resumed run included."""
+
+    @property
+    def learning(self) -> tuple[str, ...]:
+        """The networks that learn."""
+        return self.trained
+
+    @property
+    def health_checks(self) -> tuple[int, ...]:
+        """The steps after which it is checked that the networks are alive."""
+        return ()
+
+    @property
+    def last_layer(self) -> Tensor:
+        """The weight that adaptive loss weights are measured at."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        image: Tensor,
+        mask: Tensor,
+        labels: Tensor | None,
+        crop: tuple[int, int, int] | None,
+        photograph: Tensor | None = None,
+        coarse_image: Tensor | None = None,
+        semantic_map: Tensor | None = None,
+    ) -> Outcome:
         """Return loss terms, result and target; the arguments are the fields of a ``Sample``."""
         raise NotImplementedError
 
-    def pixel_terms(self, completed: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the weighted ones among eqs 10, 11, 12 and 14, and the squared error."""
+    @property
+    def blocks(self) -> int:
+        """How many blocks of the feature network are computed."""
+        heads = self.config.adversarial.network == "vgg-heads" and self.weights.get("adversarial")
+        return max((*self.config.perceptual.blocks, *(self.config.adversarial.blocks if heads else ())))
+
+    def compared(self, completed: Tensor, target: Tensor, mask: Tensor) -> Outcome:
+        """Return the weighted ones among eqs 10, 11, 12 and 14 and the squared error, and the features behind them.
+
+        Args:
+            completed: [B, 3, H, W] in [-1, 1].
+            target: [B, 3, H, W] in [-1, 1].
+            mask: [B, 1, H, W] in [0, 1], 1 in the hole.
+        """
+        each = losses.hole_weights(mask) if self.config.per_hole else None
         terms = {
-            "reconstruction": losses.reconstruction_loss(completed, target),
-            "squared_error": losses.squared_error_loss(completed, target),
+            "reconstruction": losses.reconstruction_loss(completed, target, each),
+            "squared_error": losses.squared_error_loss(completed, target, each),
         }
+        found = wanted = None
         if self.features is not None:
             with torch.no_grad():
-                wanted = self.features(target)
-            found = self.features(completed)
-            terms["perceptual"] = losses.perceptual_loss(found, wanted)
-            terms["style"] = losses.style_loss(found, wanted)
+                wanted = self.features.blocks(target, self.blocks)
+            found = self.features.blocks(completed, self.blocks)
+            terms |= self._feature_terms(found, wanted, each)
         if self.weights.get("total_variation"):
             terms["total_variation"] = losses.total_variation_loss(completed)
-        return {name: value for name, value in terms.items() if self.weights[name]}
+        weighted = {name: value for name, value in terms.items() if self.weights.get(name)}
+        return Outcome(weighted, completed, target, mask, found, wanted)
+
+    def _feature_terms(self, found: list[Tensor], wanted: list[Tensor], each: Tensor | None) -> dict[str, Tensor]:
+        settings = self.config.perceptual
+        ours, theirs = ([layers[block - 1] for block in settings.blocks] for layers in (found, wanted))
+        terms: dict[str, Tensor] = {}
+        if self.weights.get("perceptual"):
+            if settings.relative:
+                terms["perceptual"] = losses.relative_perceptual_loss(ours, theirs, each)
+            else:
+                terms["perceptual"] = losses.perceptual_loss(ours, theirs)
+        if self.weights.get("style"):
+            terms["style"] = losses.style_loss(ours, theirs)
+        return terms
 
 
 def with_layout(networks: set[str], config: NetworkConfig) -> set[str]:

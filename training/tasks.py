@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from showface.runtime.errors import UsageError
-from showface.runtime.stages import CATEGORIES
 
 from . import losses
-from .checkpoint import read_checkpoint, reconstruction_from_checkpoint
 from .config import TrainConfig
-from .data.augment import Sample
 from .networks.backbone import load_backbone
 from .networks.reconstruction import ReconstructionNetwork
+from .refinement import MdrnetTask
+from .samples import SamplesTask
 from .task import Outcome, Task, with_layout
 
 
@@ -60,12 +58,12 @@ class ParserTask(Task):
         with torch.no_grad():
             return torch.where(chosen[:, None, None, None], self.model.coarse(image, mask), image)
 
-    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, crop: tuple[int, int, int] | None) -> Outcome:
+    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, *_: object) -> Outcome:
         """Cross entropy and Dice of the labels."""
         assert labels is not None
         logits = self.model.parser(self.with_coarse_faces(image, mask) if self.config.coarse_faces else image)
         terms = {"parsing": losses.parsing_loss(logits, labels, self.dice_weight)}
-        return terms, paint(logits.argmax(dim=1)), paint(labels)
+        return Outcome(terms, paint(logits.argmax(dim=1)), paint(labels))
 
 
 class LayoutTask(Task):
@@ -91,10 +89,10 @@ class LayoutTask(Task):
             layer.requires_grad_(False)
         return list(self.model.coarse.layout.unet.parameters())
 
-    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, crop: tuple[int, int, int] | None) -> Outcome:
+    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, *_: object) -> Outcome:
         """Complete small faces roughly."""
         completed = self.model.coarse.layout.unet(image, mask)
-        return self.pixel_terms(completed, image), completed, image
+        return self.compared(completed, image, mask)
 
 
 class CoarseTask(Task):
@@ -106,10 +104,10 @@ class CoarseTask(Task):
         "reconstruction": 5.0, "squared_error": 0.0, "perceptual": 0.0, "style": 0.0, "total_variation": 0.0,
     }  # fmt: skip
 
-    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, crop: tuple[int, int, int] | None) -> Outcome:
+    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, *_: object) -> Outcome:
         """Complete the hole roughly."""
         completed = self.model.coarse(image, mask)
-        return self.pixel_terms(completed, image), completed, image
+        return self.compared(completed, image, mask)
 
 
 class ReconstructionTask(Task):
@@ -125,120 +123,10 @@ class ReconstructionTask(Task):
         """Return the autoencoder."""
         return nn.ModuleDict({"reconstruction": ReconstructionNetwork(config.reconstruction)})
 
-    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, crop: tuple[int, int, int] | None) -> Outcome:
+    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, *_: object) -> Outcome:
         """Encode and decode the whole face."""
         decoded = self.model.reconstruction(image)
-        return self.pixel_terms(decoded, image), decoded, image
-
-
-class MdrnetTask(Task):
-    """Memory, MREM and refiner, on a frozen coarse network and a frozen parser (eq. 15)."""
-
-    name = "mdrnet"
-    trained = ("memory", "mrem", "refiner")
-    terms: ClassVar[Mapping[str, float]] = {
-        "reconstruction": 5.0, "squared_error": 0.0, "intra": 0.0, "inter": 0.0, "semantic": 0.0, "perceptual": 0.0,
-        "style": 0.0, "adversarial": 0.0, "total_variation": 0.0,
-    }  # fmt: skip
-
-    @classmethod
-    def check(cls, config: TrainConfig) -> None:
-        """Refuse the InCo² loss without its network, and restarts without a memory."""
-        super().check(config)
-        if config.memory_restarts and config.network.memory.kind == "none":
-            raise UsageError("memory_restarts: the network has no memory (network.memory.kind); remove the key")
-        if cls.coordinated(cls.weights_of(config)) and config.coordination is None:
-            raise UsageError("coordination: the InCo² loss needs the checkpoint of the stage reconstruction")
-
-    @classmethod
-    def needed(cls, config: TrainConfig) -> set[str]:
-        """Return the frozen networks."""
-        return with_layout({"coarse", "parser"}, config.network)
-
-    @staticmethod
-    def coordinated(weights: Mapping[str, float]) -> bool:
-        """Return whether the InCo² loss has a weight."""
-        return bool(weights["intra"] or weights["inter"])
-
-    def __init__(self, config: TrainConfig, data: Path, output: Path) -> None:
-        super().__init__(config, data, output)
-        self.reconstruction: ReconstructionNetwork | None = None
-        if self.coordinated(self.weights):
-            assert config.coordination is not None  # checked
-            checkpoint = read_checkpoint(output / config.coordination)
-            self.reconstruction = reconstruction_from_checkpoint(output / config.coordination)
-            self.digests[config.coordination] = checkpoint.sha256
-
-    @property
-    def starts_from_faces(self) -> bool:
-        """Whether there is a memory, and it starts anew."""
-        return self.model.memory.bank is not None and "memory" not in self.loaded
-
-    def prepare(self, sample: Sample) -> Tensor:
-        """Return the known codes V [B, n, c]."""
-        coarse_image = self.model.coarse(sample.image, sample.mask)
-        return self.model.memory.codes(coarse_image, self.parse(coarse_image).argmax(dim=1), sample.mask)[1]
-
-    def start(self, prepared: Tensor, generator: torch.Generator) -> None:
-        """Fill the memory with them."""
-        self.model.memory.bank.fill(prepared, generator)
-
-    def parse(self, face: Tensor) -> Tensor:
-        """Return the parser's logits [B, n, H, W] of ``face``, which it sees at the size that it knows."""
-        size = (self.config.network.image_size,) * 2
-        if face.shape[-2:] == size:
-            return self.model.parser(face)
-        logits = self.model.parser(F.interpolate(face, size, mode="bilinear"))
-        return F.interpolate(logits, face.shape[-2:], mode="area")
-
-    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, crop: tuple[int, int, int] | None) -> Outcome:
-        """Complete the hole by the whole chain, updating the memory on the way (eqs 1-3).
-
-        With ``crop`` the refiner sees a square of the face only; the losses over whole faces see
-        that square in the face's place.
-        """
-        with torch.no_grad():
-            coarse_image = self.model.coarse(image, mask)
-            semantic_map = self.parse(coarse_image).argmax(dim=1)
-            if self.model.memory.bank is not None and self.model.memory.training:
-                self.model.memory.bank.update(*self.model.memory.codes(coarse_image, semantic_map, mask))
-        guidance = self.model.guidance(coarse_image, semantic_map, mask)
-        top, left, side = crop or (0, 0, image.shape[-1])
-
-        def cut(tensor: Tensor, stride: int = 1) -> Tensor:
-            rows, columns = (slice(start // stride, (start + side) // stride) for start in (top, left))
-            return tensor[..., rows, columns]
-
-        completed = self.model.refiner(cut(coarse_image), cut(mask), cut(guidance, 4))
-        terms = self.pixel_terms(completed, cut(image))
-        face = completed if crop is None else _pasted(image, completed, top, left)
-        return {**terms, **self.face_terms(face, image, mask)}, completed, cut(image)
-
-    def face_terms(self, face: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Return the weighted ones among eqs 6, 7 and 9, which look at whole faces."""
-        if not (self.coordinated(self.weights) or self.weights["semantic"]):
-            return {}
-        terms: dict[str, Tensor] = {}
-        with torch.no_grad():
-            truth = self.parse(image)
-        if self.weights["semantic"]:
-            terms["semantic"] = losses.semantic_loss(self.parse(face), truth)
-        if self.reconstruction is not None:
-            labels, encode = truth.argmax(dim=1), self.reconstruction.encoder
-            with torch.no_grad():
-                wanted = losses.region_codes(encode(image), labels, mask, len(CATEGORIES))
-            found = losses.region_codes(encode(face), labels, mask, len(CATEGORIES))
-            terms["intra"] = losses.intra_coordination_loss(found[0], wanted[0])
-            terms["inter"] = losses.inter_coordination_loss(*found, *wanted)
-        return {name: value for name, value in terms.items() if self.weights[name]}
-
-
-def _pasted(image: Tensor, square: Tensor, top: int, left: int) -> Tensor:
-    """Return ``image`` with ``square`` in its place; gradients flow into the square."""
-    side = square.shape[-1]
-    right, bottom = image.shape[-1] - left - side, image.shape[-2] - top - side
-    inside = F.pad(torch.ones_like(square[:, :1]), (left, right, top, bottom))
-    return image * (1 - inside) + F.pad(square, (left, right, top, bottom))
+        return self.compared(decoded, image, torch.ones_like(mask))
 
 
 def paint(labels: Tensor) -> Tensor:
@@ -247,5 +135,5 @@ def paint(labels: Tensor) -> Tensor:
     return torch.sin(phase)
 
 
-STAGES = (ParserTask, LayoutTask, CoarseTask, ReconstructionTask, MdrnetTask)
+STAGES = (ParserTask, LayoutTask, CoarseTask, ReconstructionTask, SamplesTask, MdrnetTask)
 TASKS: Mapping[str, type[Task]] = {task.name: task for task in STAGES}

@@ -12,7 +12,15 @@ from showface.runtime.backends import Backend
 from showface.runtime.errors import UsageError, extra, system_errors
 
 from ..app import threads_of
-from ..options import BackendOption, BundleArgument, DeviceOption, JsonOption, check_writable, write_text
+from ..options import (
+    BackendOption,
+    BundleArgument,
+    CudaGraphOption,
+    DeviceOption,
+    JsonOption,
+    check_writable,
+    write_text,
+)
 
 
 def benchmark(
@@ -20,6 +28,7 @@ def benchmark(
     bundle: BundleArgument = None,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
+    cuda_graph: CudaGraphOption = False,
     against: Annotated[Path | None, typer.Option(help="Time this bundle too, in turn.")] = None,
     against_backend: Annotated[Backend | None, typer.Option(help="Time on this backend too, in turn.")] = None,
     against_device: Annotated[str | None, typer.Option(help="Time on this device too, in turn.")] = None,
@@ -48,7 +57,7 @@ def benchmark(
     from showface.evaluation.speed import tables
     from showface.evaluation.speed.measure import Schedule
 
-    first, other = library.Candidate(bundle, backend, device), None
+    first, other = library.Candidate(bundle, backend, device, cuda_graph), None
     if against is not None or against_backend is not None or against_device is not None:
         other = library.Candidate(against or bundle, against_backend or backend, against_device or device)
     plan = Schedule(sizes, rounds, warm_up)

@@ -1,39 +1,89 @@
-"""``showface export``: a checkpoint becomes a bundle."""
+"""``showface export``: a checkpoint becomes a bundle, and a bundle a float16 one or a single ONNX file."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from showface.runtime.errors import extra
+from showface.runtime.bundle import MANIFEST_FILE, Bundle, open_bundle
+from showface.runtime.errors import UsageError, extra
 
 from ..app import threads_of
 from ..options import ImagesOption, MasksOption
-from ..printing import print_parity
+from ..printing import MIB, errors, print_parity
+
+ONE_FILE = ".onnx"
+SourceArgument = Annotated[Path, typer.Argument(help="Checkpoint of an assembled model, or a float32 bundle.")]
 
 
 def export(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of an assembled model.")],
-    bundle: Annotated[Path, typer.Argument(help="Folder to create.")],
+    source: SourceArgument,
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to create, or OUT.onnx for one joined file.")],
     images: ImagesOption = None,
     masks: MasksOption = None,
     precision: Annotated[str, typer.Option(help="fp32, or fp16 around declared float32 islands.")] = "fp32",
 ) -> None:
-    """Trace a checkpoint to an ONNX bundle and prove that it equals PyTorch."""
+    """Trace a checkpoint to an ONNX bundle and prove that it equals PyTorch; or derive one from a bundle.
+
+    A bundle needs no checkpoint for its float16 bundle (--precision fp16) and for one joined file (OUT.onnx).
+    """
+    if precision not in ("fp32", "fp16"):
+        raise UsageError(f"--precision {precision}: use one of fp32, fp16")
+    if (source / MANIFEST_FILE).is_file():
+        _from_bundle(open_bundle(source), output, (images, masks), precision, threads_of(context))
+        return
+    if source.is_dir():
+        raise UsageError(f"{source}: is neither a checkpoint nor a bundle; it has no {MANIFEST_FILE}")
+    if output.suffix == ONE_FILE:
+        raise UsageError(f"{output}: one file is made from a bundle; export {source} to a folder first")
     with extra("export"):
         from showface.evaluation.faces import real_faces
         from showface.export.bundle import export_bundle
         from showface.training.checkpoint import read_checkpoint
-    faces = real_faces(images, masks, read_checkpoint(checkpoint).config.image_size)
-    report = export_bundle(checkpoint, bundle, faces, threads_of(context), precision)
+    faces = real_faces(images, masks, read_checkpoint(source).config.image_size)
+    report = export_bundle(source, output, faces, threads_of(context), precision)
     print_parity(report)
     if "float16" in report:
-        print("float16, in ONNX Runtime on the CPU:")
-        print_parity(report["float16"])
-        for name, shares in report["float16"]["shares"].items():
-            print(
-                f"{name}: {shares['weights']:.1%} of the weights, {shares['operators']:.1%} of the operators in float16"
+        _print_float16(report["float16"])
+
+
+def _from_bundle(
+    source: Bundle, output: Path, folders: tuple[Path | None, Path | None], precision: str, threads: int | None
+) -> None:
+    with extra("export"):
+        from showface.evaluation.faces import real_faces
+        from showface.export.float16_bundle import export_float16
+        from showface.export.one_file import export_one_file
+    one_file = output.suffix == ONE_FILE
+    if precision == "fp32":
+        if not one_file:
+            raise UsageError(
+                f"{source.folder}: is a bundle already; add --precision fp16, or name a file OUT{ONE_FILE}"
             )
+        _print_one_file(output, export_one_file(source, output, threads))
+        return
+    faces = None if folders == (None, None) else real_faces(*folders, source.manifest.image_size)
+    if not one_file:
+        _print_float16(export_float16(source, output, faces, threads))
+        return
+    with tempfile.TemporaryDirectory(prefix="showface-export-") as folder:
+        half = Path(folder) / "float16"
+        _print_float16(export_float16(source, half, faces, threads))
+        _print_one_file(output, export_one_file(open_bundle(half), output, threads))
+
+
+def _print_one_file(path: Path, facts: Mapping[str, Any]) -> None:
+    size = f"{facts['bytes'] / MIB:.1f} MiB"
+    errors.print(f"{path}: {facts['nodes']} nodes, {size}; {facts['faces']} golden faces equal the bundle's bit by bit")
+
+
+def _print_float16(report: Mapping[str, Any]) -> None:
+    print("float16, in ONNX Runtime on the CPU:")
+    print_parity(report)
+    for name, shares in report["shares"].items():
+        print(f"{name}: {shares['weights']:.1%} of the weights, {shares['operators']:.1%} of the operators in float16")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 
 from showface.runtime.bundle import Bundle, open_bundle
@@ -37,8 +38,22 @@ def info(bundle: BundleArgument = None) -> None:
             held = "its graph is not here"  # a kit with engines leaves the graphs out
         rows.append((f"  {stage.name}", f"{manifest.precision[stage.name]}, {held}"))
     rows += _engine_rows(opened)
+    rows += [("warning", text) for text in _warnings()]
     for name, value in rows:
         print(f"{name:<13}{value}")  # a table would cut a long path
+
+
+def _warnings() -> list[str]:
+    """Return what about this installation works otherwise than its user may expect."""
+    found = []
+    if all(_version(package) != "not installed" for package in ("onnxruntime", "onnxruntime-gpu")):
+        found.append(
+            "onnxruntime and onnxruntime-gpu are both installed and share a folder, so that CUDA may be gone; "
+            "pip uninstall both, then pip install 'showface[cuda]' or showface"
+        )
+    if os.environ.get("ORT_DISABLE_TELEMETRY", "") in ("", "0", "false"):
+        found.append("ONNX Runtime's telemetry is on; unset ORT_DISABLE_TELEMETRY, and showface switches it off")
+    return found
 
 
 def _version(package: str) -> str:

@@ -14,7 +14,7 @@ from showface.runtime.backends import Backend
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 
 from ..app import threads_of
-from ..options import BackendOption, BundleOption, DeviceOption, MasksOption, check_picture
+from ..options import BackendOption, BundleOption, CudaGraphOption, DeviceOption, MasksOption, check_picture
 from ..printing import errors, printable
 from ..signals import catch_signals, end_at_signals
 
@@ -47,6 +47,7 @@ def inpaint(
     bundle: BundleOption = None,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
+    cuda_graph: CudaGraphOption = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Faces a batch; default: 8, on a CPU 1.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End the run at the first failure.")] = False,
@@ -75,7 +76,7 @@ def inpaint(
     if sheet is not None and origin.kind == "class" and save_masks is None:
         raise UsageError("--sheet of class: masks needs --save-masks DIR, from which it takes them")
     suffix = suffix_of_format(output_format)
-    model = Model(bundle, backend, device, threads_of(context))
+    model = Model(bundle, backend, device, threads_of(context), cuda_graph)
     if is_pipe(source, output):
         if align or watch or cluster or sheet or save_masks:
             raise UsageError("a pipe takes one aligned face: no --align, --watch, --cluster, --sheet or --save-masks")

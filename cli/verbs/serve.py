@@ -10,7 +10,7 @@ from showface.runtime.backends import Backend
 from showface.runtime.errors import extra
 
 from ..app import threads_of
-from ..options import BackendOption, BundleOption, DeviceOption
+from ..options import BackendOption, BundleOption, CudaGraphOption, DeviceOption
 from ..printing import MIB, errors
 
 
@@ -21,6 +21,7 @@ def serve(
     bundle: BundleOption = None,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
+    cuda_graph: CudaGraphOption = False,
     queue: Annotated[int, typer.Option(min=1, help="Requests taken at once; one more is answered with 503.")] = 32,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Faces a batch; default: 8, on a CPU 1.")] = None,
     batch_wait: Annotated[float, typer.Option(min=0, max=1000, help="Milliseconds a batch waits to fill.")] = 3.0,
@@ -33,7 +34,7 @@ def serve(
     from showface.runtime.inpainter import Inpainter
 
     listener = bind(host, port)  # before the slow load of the networks
-    inpainter = Inpainter.from_bundle(bundle, device, threads_of(context), backend)
+    inpainter = Inpainter.from_bundle(bundle, device, threads_of(context), backend, cuda_graph, batch_size)
     errors.print(f"using {inpainter.chain.description}")
     limits = Limits(queue, max_upload * MIB, batch_size or inpainter.default_batch_size, batch_wait / 1000)
     with Service(inpainter, limits) as service:

@@ -15,7 +15,16 @@ from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError, extra
 
 from ..app import threads_of
-from ..options import BackendOption, DeviceOption, ImagesOption, JsonOption, MasksOption, check_writable, write_text
+from ..options import (
+    BackendOption,
+    CudaGraphOption,
+    DeviceOption,
+    ImagesOption,
+    JsonOption,
+    MasksOption,
+    check_writable,
+    write_text,
+)
 from ..printing import errors, print_parity
 
 if TYPE_CHECKING:
@@ -44,6 +53,7 @@ def validate(
     checkpoint: Annotated[Path | None, typer.Option(help="The same as --reference FILE.")] = None,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
+    cuda_graph: CudaGraphOption = False,
     reference_backend: Annotated[Backend, typer.Option(help="Backend of a reference bundle.")] = Backend.AUTO,
     reference_device: Annotated[str, typer.Option(help="Device of a reference bundle.")] = "auto",
     images: ImagesOption = None,
@@ -79,7 +89,7 @@ def validate(
         return
     if reference is not None and checkpoint is not None:
         raise UsageError("--checkpoint and --reference name the same side; give one")
-    given = library.Side(candidate, backend, device)
+    given = library.Side(candidate, backend, device, cuda_graph)
     path = reference or checkpoint
     origin = None if path is None else library.Side(path, reference_backend, reference_device)
     inputs = library.Inputs(images, masks, limit, max_batch if generated else 0)

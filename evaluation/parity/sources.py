@@ -10,7 +10,7 @@ from typing import Protocol
 from showface.runtime.backends.chain import Chain, Tensors
 from showface.runtime.bundle import Bundle
 from showface.runtime.errors import UsageError
-from showface.runtime.stages import CHAIN_INPUTS, MARGIN, TENSORS, Stage
+from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, MARGIN, TENSORS, Stage
 from showface.runtime.version import __version__
 
 from .cases import Case
@@ -68,7 +68,11 @@ class ChainSource:
 
     def chain(self, case: Case, given: Tensors | None = None) -> Tensors:
         """See :class:`Source`."""
-        return self.loaded.run(case.inputs, {**case.given, **(given or {})})
+        replaced = {**case.given, **(given or {})}
+        tensors = self.loaded.run(case.inputs, replaced)
+        if self.loaded.overlaps and not replaced:  # such a chain completes faces by another way than stage by stage
+            tensors[CHAIN_OUTPUT] = self.loaded.complete(*(case.inputs[name] for name in CHAIN_INPUTS))
+        return tensors
 
     def stage(self, stage: Stage, inputs: Tensors) -> Tensors:
         """See :class:`Source`."""

@@ -37,11 +37,13 @@ class Side:
             package.
         backend: a value of ``Backend`` that runs a bundle.
         device: ``auto``, ``cpu`` or ``cuda:N``, of a bundle.
+        cuda_graph: launch the work of engines as CUDA graphs.
     """
 
     path: Path | None
     backend: str = Backend.AUTO
     device: str = "auto"
+    cuda_graph: bool = False
 
     @property
     def kind(self) -> Literal["checkpoint", "outputs", "bundle"]:
@@ -67,7 +69,7 @@ class Side:
         """
         if self.kind == "bundle":
             bundle = open_bundle(self.path)
-            return source_of_bundle(bundle, open_chain(bundle, self.backend, self.device, threads))
+            return source_of_bundle(bundle, open_chain(bundle, self.backend, self.device, threads, self.cuda_graph))
         assert self.path is not None
         if self.kind == "outputs":
             return open_outputs(self.path)

@@ -31,8 +31,8 @@ Change = Callable[[TrainConfig], TrainConfig]
 def _memory(**changes: Any) -> Change:
     def change(config: TrainConfig) -> TrainConfig:
         memory: MemoryConfig = replace(config.network.memory, **changes)
-        restarts = () if memory.kind == "none" else config.memory_restarts
-        return replace(config, network=replace(config.network, memory=memory), memory_restarts=restarts)
+        oracle = 0 if memory.kind == "none" else config.oracle_steps
+        return replace(config, network=replace(config.network, memory=memory), oracle_steps=oracle)
 
     return change
 

@@ -5,9 +5,8 @@ A part that brings nothing is a fault to be found: dead slots, a wrong category 
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from showface.runtime.errors import UsageError
 from showface.runtime.faces.tensors import prepare
 from showface.runtime.stages import CATEGORIES
 from showface.training.checkpoint import model_from_checkpoint
 from showface.training.data.sources import image_files
+from showface.training.health import Face, MemoryFigures, join_ratios, memory_figures
 from showface.training.networks.mdrnets import MDRNets
 
 from ..faces import BUCKETS, Pair, pair_files, read_batches
@@ -31,6 +32,7 @@ from .methods import model_method, network_method, torch_device
 from .scores import BucketScores
 
 LARGEST = list(BUCKETS)[-1]
+OTHER_GUIDANCE = "guidance of another face"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,18 @@ class Diagnosis:
     """What was found.
 
     Attributes:
-        quality: figures by bucket of the ``coarse`` face, of the ``whole`` chain and, where the memory is
-            disentangled, of the chain whose blocks are ``shuffled``: each category reads its neighbour's.
-        alive: of each category, how many slots are the nearest one to some face's query, of how many.
+        quality: figures by bucket of the ``coarse`` face, of the ``whole`` chain and, where there is a memory, of the
+            chain under the ``guidance of another face``.
+        memory: what each category's block does for the faces behind the largest holes.
+        joins: deviation of the refiner's stream over that of the skip that meets it, by join.
+        residual: by bucket, the correlation of what the refiner adds with what the coarse face lacks, in the hole.
         parser: overlap with the labels on photographs, and on the coarse faces behind the largest holes.
     """
 
     quality: Mapping[str, Mapping[str, BucketScores]]
-    alive: Mapping[str, tuple[int, int]]
+    memory: Mapping[str, MemoryFigures]
+    joins: Mapping[str, float]
+    residual: Mapping[str, float]
     parser: Mapping[str, Overlap]
 
     def to_json(self) -> str:
@@ -118,48 +124,59 @@ def diagnose(
     model = model.to(device)
     size = model.config.image_size
     candidates = {"coarse": network_method(model.coarse, size, device), "whole": model_method(model, device)}
-    bank = model.memory.bank
-    if bank is not None and len(bank.slots) > 1:
-        candidates["shuffled"] = model_method(_shuffled(model), device)
+    if model.memory.bank is not None:
+        candidates[OTHER_GUIDANCE] = network_method(partial(_misguided, model), size, device)
     reports = {n: evaluate(method, images, masks, features, limit) for n, method in candidates.items()}
     parser = {} if labelled is None else _parser_overlap(model, device, *labelled, masks, holdout_every, limit)
+    faces = list(_prepared(model, device, images, masks, LARGEST, limit))
     return Diagnosis(
         {name: report.buckets for name, report in reports.items()},
-        {} if bank is None else slots_alive(model, device, images, masks, limit),
+        {} if model.memory.bank is None else memory_figures(model, faces),
+        join_ratios(model, faces[0]),
+        {b: residual_correlation(model, _prepared(model, device, images, masks, b, limit)) for b in BUCKETS},
         parser,
     )
 
 
-def _shuffled(model: MDRNets) -> MDRNets:
-    """Return a copy of ``model`` in which every category reads the block of its neighbour."""
-    other = copy.deepcopy(model)
-    assert other.memory.bank is not None
-    other.memory.bank.slots.copy_(model.memory.bank.slots.roll(1, dims=0))  # type: ignore[union-attr]
-    return other
+def _misguided(model: MDRNets, image: Tensor, mask: Tensor) -> Tensor:
+    """Complete each face of a batch under the guidance of its neighbour; one face alone is mirrored instead."""
+    coarse_image = model.coarse(image, mask)
+    guidance = model.guidance(coarse_image, model.parser(coarse_image).argmax(dim=1), mask)
+    other = guidance.roll(1, dims=0) if len(guidance) > 1 else guidance.flip(3)
+    return model.refiner(coarse_image, mask, other)
 
 
 @torch.inference_mode()
-def slots_alive(
-    model: MDRNets, device: torch.device, images: Path, masks: Path, limit: int | None = None
-) -> dict[str, tuple[int, int]]:
-    """Return how many slots of each block are the nearest to a query of some face (eq. 2), and their number.
+def _prepared(
+    model: MDRNets, device: torch.device, images: Path, masks: Path, bucket: str, limit: int | None
+) -> Iterator[Face]:
+    """Give the faces of a bucket, batch by batch, with their coarse faces and category maps."""
+    for faces in read_batches(pair_files(images, masks, bucket, limit)):
+        size = model.config.image_size
+        blank = np.zeros(faces[0].hole.shape, bool)
+        whole = torch.from_numpy(np.stack([prepare(f.rgb, blank, size, f.name)[0] for f in faces])).to(device)
+        mask = torch.from_numpy(np.stack([prepare(f.rgb, f.hole, size, f.name)[1] for f in faces])).to(device)
+        coarse_image = model.coarse(whole * (1 - mask), mask)
+        yield Face(whole, mask, coarse_image, model.parser(coarse_image).argmax(dim=1))
 
-    The faces are those behind the largest holes. A block that all categories share is one entry, ``all``.
+
+@torch.inference_mode()
+def residual_correlation(model: MDRNets, batches: Iterable[Face]) -> float:
+    """Return Pearson's correlation of what the refiner adds to P with what P lacks of the truth, in the hole.
+
+    1 is a refiner that removes the error, 0 one that knows nothing of it.
     """
-    bank = model.memory.bank
-    assert bank is not None
-    blocks, m, _ = bank.slots.shape
-    hit = torch.zeros(len(CATEGORIES), m, dtype=torch.bool, device=device)
-    for faces in read_batches(pair_files(images, masks, LARGEST, limit)):
-        prepared = [prepare(face.rgb, face.hole, model.config.image_size, face.name) for face in faces]
-        image, mask = (torch.from_numpy(np.stack(arrays)).to(device) for arrays in zip(*prepared, strict=True))
-        coarse_image = model.coarse(image, mask)
-        queries, _ = model.memory.codes(coarse_image, model.parser(coarse_image).argmax(dim=1), mask)
-        nearest = torch.nn.functional.one_hot(bank.similarity(queries).argmax(dim=2), m).bool()
-        hit |= (nearest & (queries.abs().amax(dim=2, keepdim=True) > 0)).any(dim=0)
-    if blocks == 1:
-        return {"all": (int(hit.any(dim=0).sum()), m)}
-    return {name: (int(row.sum()), m) for name, row in zip(CATEGORIES, hit, strict=True)}
+    sums = np.zeros(6)
+    for face in batches:
+        guidance = model.guidance(face.coarse_image, face.semantic_map, face.mask)
+        completed = model.refiner(face.coarse_image, face.mask, guidance)
+        hole = face.mask.bool().expand_as(completed)
+        added, lacking = ((x - face.coarse_image)[hole].double() for x in (completed, face.image))
+        pairs = (added, lacking, added * added, lacking * lacking, added * lacking)
+        sums += [float(hole.sum()), *(float(x.sum()) for x in pairs)]
+    count, a, b, aa, bb, ab = sums
+    spread = (aa - a * a / count) * (bb - b * b / count)
+    return float((ab - a * b / count) / np.sqrt(spread)) if spread > 0 else 0.0
 
 
 def _parser_overlap(
@@ -207,9 +224,14 @@ def diagnosis_table(diagnosis: Diagnosis) -> str:
         for bucket, s in buckets.items():
             distance = "–" if s.frechet is None else f"{s.frechet:.1f}"
             lines.append(f"| {name} | {bucket}% | {s.l1_percent:.3f} | {s.psnr:.3f} | {s.ssim:.4f} | {distance} |")
-    if diagnosis.alive:
-        alive = ", ".join(f"{name} {hit}/{m}" for name, (hit, m) in diagnosis.alive.items())
-        lines += ["", f"Slots alive: {alive}"]
+    if diagnosis.memory:
+        lines += ["", "| memory of | faces | slots hit | var(Q̂) / var(V) | R² |", "|---|---:|---:|---:|---:|"]
+        for name, block in diagnosis.memory.items():
+            spread, r2 = ("–" if value is None else f"{value:.2f}" for value in (block.variance, block.r2))
+            lines.append(f"| {name} | {block.faces} | {block.hit} of {block.slots} | {spread} | {r2} |")
+    lines += ["", "Stream over skip: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in diagnosis.joins.items())]
+    residual = ", ".join(f"{bucket}% {value:.3f}" for bucket, value in diagnosis.residual.items())
+    lines += ["", f"Correlation of residual and error: {residual}"]
     for name, overlap in diagnosis.parser.items():
         each = ", ".join(f"{c} {'–' if s is None else f'{s:.2f}'}" for c, s in overlap.by_category.items())
         lines += ["", f"Parser on {name}: mean IoU {overlap.mean:.3f} ({each})"]

@@ -27,16 +27,24 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A bundle to time: its folder (None: the one that ships), a value of ``Backend``, and a device."""
+    """A bundle to time.
+
+    Attributes:
+        folder: None takes the one that ships.
+        backend: a value of ``Backend``.
+        device: ``auto``, ``cpu`` or ``cuda:N``.
+        cuda_graph: launch the work of engines as CUDA graphs.
+    """
 
     folder: Path | None
     backend: str = Backend.AUTO
     device: str = "auto"
+    cuda_graph: bool = False
 
     def open(self, name: str, threads: int) -> ChainSubject:
         """Load it under a short name."""
         opened = open_bundle(self.folder)
-        return ChainSubject(name, opened, open_chain(opened, self.backend, self.device, threads))
+        return ChainSubject(name, opened, open_chain(opened, self.backend, self.device, threads, self.cuda_graph))
 
 
 def run_benchmark(

@@ -148,6 +148,8 @@ def _sidecar(
         tf32=options.tf32,
         optimization_level=options.optimization_level,
         workspace_mib=options.workspace_mib,
+        user_allocation=True,
+        platform=facts["platform"],
         onnx_sha256=manifest.sha256[f"{stage.name}.onnx"],
         engine_sha256=hashlib.sha256(data).hexdigest(),
         engine_bytes=len(data),

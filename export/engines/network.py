@@ -81,6 +81,6 @@ def wrong_products(network: Any, request: EngineRequest) -> list[Refusal]:
         turing = (request.options.backend, request.options.target) == ("tensorrt-rtx", "sm_75")
         if turing and dtype == "float32" and layer.type.name == "MATRIX_MULTIPLY":
             reason = "TensorRT-RTX compiles no float32 matrix product for sm_75 (Turing)"
-            remedy = "make a bundle with: showface export --precision fp16"
+            remedy = "build in float16: add --precision fp16"
             refused.append(Refusal(layer.name, operator, reason, remedy))
     return refused

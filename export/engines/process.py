@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 from .memory_guard import memory_limit
 from .network import Refusal
-from .request import EngineRequest
+from .request import BuildOptions, EngineRequest
 
 WORKER = (sys.executable, "-P", "-m", "showface.export.engines.worker")  # -P: no module of the working directory
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
@@ -46,7 +47,13 @@ def run_request(request: EngineRequest, progress: Progress, command: Sequence[st
     limit = request.options.host_memory_mib
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         worker = subprocess.Popen(
-            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8"
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            encoding="utf-8",
+            env=_environment(request.options),
         )
         with worker:
             try:
@@ -62,6 +69,16 @@ def run_request(request: EngineRequest, progress: Progress, command: Sequence[st
     if exceeded.is_set():
         return Outcome(failure=f"the builder ran out of memory: more than --host-memory {limit} MiB; raise it")
     return _outcome(last, code, text)
+
+
+def _environment(options: BuildOptions) -> dict[str, str] | None:
+    """Return the environment of the builder, which sees the one GPU that it builds on; None for this process's own."""
+    if options.backend != "tensorrt":
+        return None
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = seen.split(",") if seen else []
+    index = names[options.device] if options.device < len(names) else str(options.device)
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": index}
 
 
 def _follow(worker: subprocess.Popen[str], progress: Progress) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, Sidecar
+from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, Sidecar, platform_here
 from showface.runtime.bundle import Bundle
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import Stage
@@ -28,17 +28,19 @@ class BuildOptions:
         version_compatible: let newer versions of the same major run the engine.
         timing_cache: file of tactics that were timed before; TensorRT only.
         host_memory_mib: limit of the builder's process; beyond it the build of that stage fails.
+        device: index of the GPU that TensorRT builds on.
     """
 
     backend: str
     target: str
-    batches: tuple[int, int, int] = (1, 1, 8)
+    batches: tuple[int, int, int] = (1, 8, 8)
     tf32: bool = False
     optimization_level: int = 3
     workspace_mib: int | None = None
     version_compatible: bool = False
     timing_cache: str | None = None
     host_memory_mib: int | None = None
+    device: int = 0
 
     def check(self) -> None:
         """Refuse what no engine can be built for.
@@ -126,6 +128,8 @@ def is_current(sidecar: Sidecar, bundle: Bundle, options: BuildOptions, version:
         options.optimization_level,
         options.workspace_mib,
         manifest.sha256[f"{sidecar.stage}.onnx"],
+        True,
+        platform_here(),
     )
     found = (
         sidecar.backend,
@@ -138,5 +142,7 @@ def is_current(sidecar: Sidecar, bundle: Bundle, options: BuildOptions, version:
         sidecar.optimization_level,
         sidecar.workspace_mib,
         sidecar.onnx_sha256,
+        sidecar.user_allocation,
+        sidecar.platform if options.backend == "tensorrt" else platform_here(),
     )
     return wanted == found

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from showface.runtime.backends.tensorrt.library import load_library
-from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS
+from showface.runtime.backends.tensorrt.messages import error_recorder
+from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, platform_here
 from showface.runtime.errors import UsageError
 
 from .network import Refusal, io_dtypes, parse, product_dtypes, wrong_products
@@ -58,17 +59,22 @@ def serve(request: EngineRequest, events: TextIO) -> Event:
         raise UsageError(f"{request.onnx}: changed while it was about to be built; run the same command again")
     builder, network = CreateNetwork(strongly_typed=True)()
     refused = parse(trt, network, builder.logger, data) or wrong_products(network, request)
-    facts = {"dtypes": io_dtypes(network), "products": product_dtypes(network), "layers": network.num_layers}
+    facts = {
+        "dtypes": io_dtypes(network),
+        "products": product_dtypes(network),
+        "layers": network.num_layers,
+        "platform": platform_here(),
+    }
     if refused:
         return {"refused": [asdict(refusal) for refusal in refused], "facts": facts}
     if request.check_only:
         return {"result": facts}
-    recorder = _error_recorder(trt)
+    recorder = error_recorder(trt)
     builder.error_recorder = recorder
     started = time.monotonic()
     engine = _build(trt, builder, network, request, events)
     if engine is None:
-        return {"refused": [asdict(_refused_by_builder(recorder.errors))], "facts": facts}
+        return {"refused": [asdict(_refused_by_builder(recorder.take()))], "facts": facts}
     Path(request.engine).write_bytes(memoryview(engine))
     return {"result": {**facts, "build_seconds": round(time.monotonic() - started, 3)}}
 
@@ -82,12 +88,23 @@ def _build(trt: Any, builder: Any, network: Any, request: EngineRequest, events:
     config = _create_config(trt, network, options, _progress_monitor(trt, events))(builder, network)
     # On by default in one library, off in Polygraphy's config of the other: it is set in both directions.
     (config.set_flag if options.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
+    if takes_all_memory_by_flag(trt):
+        # Otherwise the engine may allocate while it runs, which the capture of a CUDA graph forbids.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     try:
         return EngineBytesFromNetwork(
             (builder, network), lambda _builder, _network: config, save_timing_cache=options.timing_cache
         )()
     except PolygraphyException:
         return None
+    finally:
+        if options.timing_cache is not None:
+            Path(f"{options.timing_cache}.lock").unlink(missing_ok=True)  # Polygraphy leaves it
+
+
+def takes_all_memory_by_flag(trt: Any) -> bool:
+    """Return whether the library's engines have to be told to take all memory from the caller: TensorRT-RTX's."""
+    return hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION")
 
 
 def _create_config(trt: Any, network: Any, options: BuildOptions, monitor: Any) -> Any:
@@ -121,36 +138,6 @@ def _create_config(trt: Any, network: Any, options: BuildOptions, monitor: Any) 
     )
 
 
-def _error_recorder(trt: Any) -> Any:
-    """Return a recorder that keeps the descriptions of the builder's errors."""
-
-    class Recorder(trt.IErrorRecorder):  # type: ignore[name-defined, misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def clear(self) -> None:
-            self.errors.clear()
-
-        def num_errors(self) -> int:
-            return len(self.errors)
-
-        def get_error_code(self, index: int) -> Any:
-            return trt.ErrorCodeTRT.UNSPECIFIED_ERROR
-
-        def get_error_desc(self, index: int) -> str:
-            return self.errors[index]
-
-        def has_overflowed(self) -> bool:
-            return False
-
-        def report_error(self, code: Any, description: str) -> bool:
-            self.errors.append(description)
-            return False
-
-    return Recorder()
-
-
 def _progress_monitor(trt: Any, events: TextIO) -> Any:
     """Return a monitor that reports the outermost phases."""
 
@@ -176,10 +163,16 @@ def _progress_monitor(trt: Any, events: TextIO) -> Any:
     return Monitor()
 
 
-def _refused_by_builder(errors: list[str]) -> Refusal:
-    reason = "; ".join(errors) or "the builder gave no reason"
-    memory = any(word in reason.lower() for word in ("out of memory", "outofmemory", "bad_alloc"))
-    remedy = "lower --max-batch or free memory" if memory else "try --optimization-level 5, or another --target"
+def _refused_by_builder(said: str) -> Refusal:
+    reason = said or "the builder gave no reason"
+    remedy = "try --optimization-level 5, or another --target"
+    if any(word in reason.lower() for word in ("out of memory", "outofmemory", "bad_alloc")):
+        remedy = "lower --max-batch or free memory"
+    elif "nvinfer_lean" in reason:
+        remedy = (
+            "--version-compatible needs TensorRT's lean runtime: pip install tensorrt_lean, or apt install "
+            "libnvinfer-lean, or leave the option out"
+        )
     named = reason.partition("operation '")[2].partition("'")[0]
     return Refusal(named, "", reason, remedy)
 

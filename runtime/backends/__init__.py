@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from ..bundle import Bundle
 from ..errors import ShowfaceError, UsageError
 from .chain import Chain
+from .cuda_devices import parse_device
+
+if TYPE_CHECKING:
+    from .tensorrt.loader import OpenOptions
 
 
 class Backend(StrEnum):
@@ -18,7 +23,14 @@ class Backend(StrEnum):
     TENSORRT_RTX = "tensorrt-rtx"
 
 
-def open_chain(bundle: Bundle, backend: str = "auto", device: str = "auto", threads: int | None = None) -> Chain:
+def open_chain(
+    bundle: Bundle,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    cuda_graph: bool = False,
+    batch_limit: int | None = None,
+) -> Chain:
     """Load all stages of ``bundle``.
 
     Args:
@@ -26,6 +38,8 @@ def open_chain(bundle: Bundle, backend: str = "auto", device: str = "auto", thre
         backend: a value of :class:`Backend`; ``auto`` takes engines that match the device, else ONNX Runtime.
         device: ``cpu``, ``cuda:N`` or ``auto``.
         threads: number of CPU threads.
+        cuda_graph: launch the work of engines as CUDA graphs; ``auto`` says where it cannot.
+        batch_limit: faces a batch at most that will be sent: engines prepare for no more.
 
     Returns:
         A chain whose description says what was taken, and why.
@@ -38,18 +52,21 @@ def open_chain(bundle: Bundle, backend: str = "auto", device: str = "auto", thre
 
     chosen = Backend(backend)
     if chosen is Backend.ONNXRUNTIME or (chosen is Backend.AUTO and device == "cpu"):
+        if cuda_graph:
+            raise UsageError("CUDA graphs are for engines: use --backend tensorrt or tensorrt-rtx on a GPU")
         return onnxruntime_backend.open_chain(bundle, device, threads)
-    index = 0 if device == "auto" else onnxruntime_backend.parse_device(device)
+    index = 0 if device == "auto" else parse_device(device)
     if index is None:
         raise UsageError(f"{chosen.value} runs on a GPU; use auto or cuda:N, not {device}", "device")
+    from .tensorrt.loader import OpenOptions, open_engines
+
+    options = OpenOptions(cuda_graph, batch_limit)
     if chosen is Backend.AUTO:
-        return _open_auto(bundle, device, index, threads)
-    from .tensorrt.loader import open_engines
-
-    return open_engines(bundle, chosen, index)
+        return _open_auto(bundle, device, index, threads, options)
+    return open_engines(bundle, chosen, index, options)
 
 
-def _open_auto(bundle: Bundle, device: str, index: int, threads: int | None) -> Chain:
+def _open_auto(bundle: Bundle, device: str, index: int, threads: int | None, options: OpenOptions) -> Chain:
     """Take engines that match the device, else ONNX Runtime, and say in the description why not the engines."""
     from . import onnxruntime as onnxruntime_backend
     from .cuda_devices import cuda_device
@@ -62,7 +79,7 @@ def _open_auto(bundle: Bundle, device: str, index: int, threads: int | None) -> 
             if matching_folder(bundle, backend, found) is None:
                 continue
             try:
-                return open_engines(bundle, backend, index)
+                return open_engines(bundle, backend, index, options)
             except ShowfaceError as error:  # of the set-up, or while the engines were warmed up
                 reasons.append(f"engines of {backend.value} not used: {error}")
         reasons = reasons or [f"no engines for {found.target} in the bundle"]
@@ -70,5 +87,7 @@ def _open_auto(bundle: Bundle, device: str, index: int, threads: int | None) -> 
         chain = onnxruntime_backend.open_chain(bundle, device, threads)
     except UsageError as error:  # a kit of engines alone has no graphs to fall back to
         raise UsageError("; ".join([*reasons, str(error)])) from error
+    if options.cuda_graph:
+        reasons.append("without CUDA graphs, which only engines have")
     chain.description = "; ".join([chain.description, *reasons])
     return chain

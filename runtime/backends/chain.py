@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..stages import CHAIN_INPUTS, CHAIN_OUTPUT, Stage
 
 Device = Literal["cpu", "cuda"]
 Tensors = Mapping[str, NDArray[Any]]
+Faces = Sequence[NDArray[Any]] | NDArray[Any]  # of each face [C, H, W]; an array [B, C, H, W] serves
 
 
 class Session(Protocol):
@@ -22,6 +25,24 @@ class Session(Protocol):
         """Map the stage's inputs to its outputs, by the names of the stage table."""
 
 
+class Ticket(Protocol):
+    """Faces that a chain has been given."""
+
+    def result(self) -> NDArray[Any]:
+        """Wait for the faces and return ``completed_image`` [B, 3, H, W]; raises what went wrong with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A ticket of faces that were completed at once."""
+
+    completed: NDArray[Any]
+
+    def result(self) -> NDArray[Any]:
+        """Return ``completed_image`` [B, 3, H, W]."""
+        return self.completed
+
+
 class Chain:
     """The stages of a bundle, run one after the other: a fold over the stage table.
 
@@ -29,7 +50,12 @@ class Chain:
         sessions: one for each stage, in order.
         description: what runs, where, and why, for people.
         device: ``cpu`` or ``cuda``.
+
+    Attributes:
+        overlaps: whether :meth:`submit` returns while the device works, so that the host can prepare the next faces.
     """
+
+    overlaps = False
 
     def __init__(self, sessions: Sequence[Session], description: str, device: Device = "cpu") -> None:
         self.sessions, self.description, self.device = sessions, description, device
@@ -60,6 +86,15 @@ class Chain:
             mask: [B, 1, H, W], 1 = hole.
         """
         return self.run(dict(zip(CHAIN_INPUTS, (image, mask), strict=True)))[CHAIN_OUTPUT]
+
+    def submit(self, images: Faces, masks: Faces) -> Ticket:
+        """Give faces to the device, of whose result :meth:`Ticket.result` is asked later, in the same order.
+
+        Args:
+            images: of each face [3, H, W] float32 in [-1, 1]; an array [B, 3, H, W] serves.
+            masks: of each face [1, H, W] float32, 1 = hole.
+        """
+        return Done(self.complete(np.stack(list(images)), np.stack(list(masks))))
 
     def close(self) -> None:
         """Give back what the backend holds; ONNX Runtime's sessions free themselves."""

@@ -6,7 +6,15 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import UsageError
+
 MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+OLD_DRIVER = 35  # cudaErrorInsufficientDriver
+# The errors of which CUDA's driver_types.h says that the process is left in an inconsistent state and that every
+# further call returns the same error; and those that mean a device which is gone (214, 709, 999).
+STICKY_ERRORS = frozenset(
+    (214, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911, 999),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,36 @@ def cuda_device(index: int) -> CudaDevice | None:
             return None
         values.append(value.value)
     return CudaDevice(index, name.value.decode(errors="replace"), f"sm_{values[0]}{values[1]}")
+
+
+def driver_version() -> tuple[int, int] | None:
+    """Return the newest CUDA that the driver runs, such as (12, 4); None without a driver."""
+    driver, version = _driver(), ctypes.c_int(0)
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
+        return None
+    return version.value // 1000, version.value % 1000 // 10
+
+
+def parse_device(device: str) -> int | None:
+    """Return the CUDA index of ``cuda:N``, or None for ``cpu``.
+
+    Raises:
+        UsageError: neither of the two.
+    """
+    if device == "cpu":
+        return None
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise UsageError(f"--device {device}: use auto, cpu or cuda:N")
+    return int(index or 0)
+
+
+def lost_device(index: int, reason: str) -> str:
+    """Return the sentence of a :class:`~.errors.DeviceLostError`."""
+    return (
+        f"CUDA device {index} is lost to this process: {reason}; run the same command again, which goes on where this "
+        "run ended; if it happens again, look for Xid errors with: sudo dmesg | grep -i xid"
+    )
 
 
 def _driver() -> Any:

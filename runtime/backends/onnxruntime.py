@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..errors import UsageError
+from ..errors import DeviceLostError, ShowfaceError, UsageError
 from ..stages import Stage
+from .batches import Shapes
 from .chain import Chain, Tensors
-from .cuda_devices import cuda_device_count
+from .cuda_devices import STICKY_ERRORS, cuda_device_count, driver_version, lost_device, parse_device
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 ERRORS_ONLY = 3
+CUDA_OPTIONS = {
+    # TF32 would cost the parity with PyTorch that the bundle promises.
+    "use_tf32": "0",
+    # The search times every convolution for every batch that it meets, and may choose otherwise the next time.
+    "cudnn_conv_algo_search": "HEURISTIC",
+    # Each session has an arena of its own, which would double whenever it grows.
+    "arena_extend_strategy": "kSameAsRequested",
+}
+_CODE = re.compile(r"CUDA (?:failure|error) (\d+)")
+LOG_TAIL = 300  # characters of what ONNX Runtime printed that an error repeats
 
 
 @dataclass(slots=True)
@@ -25,25 +42,38 @@ class OnnxRuntimeSession:
 
     stage: Stage
     session: ort.InferenceSession
+    cuda_index: int | None = None
 
     def run(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """Map the stage's inputs to its outputs, by the names of the stage table."""
-        outputs = self.session.run(list(self.stage.outputs), dict(inputs))
+        with device_errors(self.cuda_index):
+            outputs = self.session.run(list(self.stage.outputs), dict(inputs))
         return dict(zip(self.stage.outputs, outputs, strict=True))
 
 
-def parse_device(device: str) -> int | None:
-    """Return the CUDA index of ``cuda:N``, or None for ``cpu``.
+@contextmanager
+def device_errors(cuda_index: int | None) -> Iterator[None]:
+    """Tell the loss of a CUDA device from an error of one batch.
+
+    ONNX Runtime names CUDA's error where a call of CUDA failed, but not where cuDNN or cuBLAS did, so that a small
+    copy to the device is tried then: after the errors that matter here it fails with their number.
 
     Raises:
-        UsageError: neither of the two.
+        DeviceLostError: no later call can succeed.
     """
-    if device == "cpu":
-        return None
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or (index and not index.isdigit()):
-        raise UsageError(f"--device {device}: use auto, cpu or cuda:N")
-    return int(index or 0)
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's own types derive from Exception and are not exported
+        if cuda_index is None or isinstance(error, ShowfaceError):
+            raise
+        said = str(error)
+        try:
+            ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", cuda_index)
+        except Exception as probe:
+            said = f"{said} {probe}"
+        if STICKY_ERRORS & {int(code) for code in _CODE.findall(said)}:
+            raise DeviceLostError(lost_device(cuda_index, _tail(str(error)))) from error
+        raise
 
 
 def session_options(threads: int | None) -> ort.SessionOptions:
@@ -59,6 +89,20 @@ def session_options(threads: int | None) -> ort.SessionOptions:
     return options
 
 
+@functools.cache
+def preload_libraries() -> str:
+    """Load the CUDA libraries that pip has installed, once, and return what ONNX Runtime says of those it missed.
+
+    They lie in ``site-packages/nvidia``, where the loader of the system does not look.
+    """
+    if not hasattr(ort, "preload_dlls"):
+        return ""
+    said = io.StringIO()
+    with redirect_stdout(said):  # it prints what it cannot load
+        ort.preload_dlls()
+    return _tail(said.getvalue())
+
+
 def open_session(data: bytes, stage: Stage, cuda_index: int | None, threads: int | None) -> OnnxRuntimeSession:
     """Load one stage.
 
@@ -69,30 +113,54 @@ def open_session(data: bytes, stage: Stage, cuda_index: int | None, threads: int
         threads: for the CPU; None leaves the choice to ONNX Runtime.
 
     Raises:
-        UsageError: the model cannot be loaded, or not on that device, or is not of that stage.
+        UsageError: the model cannot be loaded, or not on that device alone, or is not of that stage.
     """
     options = session_options(threads)
     providers: list[Any] = [CPU_PROVIDER]
+    missing = ""
     if cuda_index is not None:
-        # TF32 would cost the parity with PyTorch that the bundle promises.
-        providers = [(CUDA_PROVIDER, {"device_id": str(cuda_index), "use_tf32": "0"})]
+        missing = preload_libraries()
+        providers = [(CUDA_PROVIDER, {"device_id": str(cuda_index), **CUDA_OPTIONS})]
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        session = ort.InferenceSession(data, options, providers=providers)
+        # Without enable_fallback=0 it would load the model again on the CPU where CUDA fails.
+        session = ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's own types derive from Exception and are not exported
-        raise UsageError(f"stage {stage.name}: ONNX Runtime cannot load it: {error}") from error
+        where = "" if cuda_index is None else f" on CUDA device {cuda_index}"
+        remedy = "" if cuda_index is None else f"; {_cuda_remedy(missing)}"
+        raise UsageError(f"stage {stage.name}: ONNX Runtime cannot load it{where}: {error}{remedy}") from error
+    session.disable_fallback()  # nor may it go on on the CPU when a run fails
     wanted = CPU_PROVIDER if cuda_index is None else CUDA_PROVIDER
     if session.get_providers()[0] != wanted:
-        raise UsageError(
-            "CUDA was asked for, but ONNX Runtime's CUDA provider did not load; "
-            "install its libraries with: pip install 'showface[cuda]', or use --device cpu"
-        )
+        raise UsageError(f"CUDA was asked for, but ONNX Runtime's CUDA provider did not load; {_cuda_remedy(missing)}")
     names = tuple(sorted(i.name for i in session.get_inputs())), tuple(sorted(o.name for o in session.get_outputs()))
     if names != (tuple(sorted(stage.inputs)), tuple(sorted(stage.outputs))):
         raise UsageError(
             f"stage {stage.name}: the graph has the inputs and outputs {names}, not those of the manifest's variant; "
             "export the bundle again"
         )
-    return OnnxRuntimeSession(stage, session)
+    return OnnxRuntimeSession(stage, session, cuda_index)
+
+
+def _cuda_remedy(missing: str) -> str:
+    """Return what to do where the CUDA provider does not work."""
+    built, driver = str(getattr(ort, "cuda_version", "")), driver_version()
+    if built[:2].isdigit() and driver is not None and driver[0] < int(built[:2]):
+        return (
+            f"this ONNX Runtime is built for CUDA {built} and the driver runs CUDA up to {driver[0]}.{driver[1]}: "
+            f"update the NVIDIA driver, install an onnxruntime-gpu for CUDA {driver[0]}, or use --device cpu"
+        )
+    if CUDA_PROVIDER not in ort.get_available_providers():
+        return (
+            "the installed ONNX Runtime is built for the CPU: pip uninstall onnxruntime onnxruntime-gpu, then "
+            "pip install 'showface[cuda]'; or use --device cpu"
+        )
+    said = f" ({missing})" if missing else ""
+    return f"install its libraries with: pip install 'showface[cuda]'{said}, or use --device cpu"
+
+
+def _tail(text: str) -> str:
+    return " ".join(text.split())[-LOG_TAIL:]
 
 
 def open_chain(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Chain:
@@ -105,23 +173,28 @@ def open_chain(bundle: Bundle, device: str = "auto", threads: int | None = None)
 
     Raises:
         UsageError: a stage cannot be loaded on the device that was asked for.
+        ShowfaceError: a first batch could not be run on it.
     """
-
-    def load(cuda_index: int | None, reason: str) -> Chain:
-        sessions = [open_session(bundle.model(s), s, cuda_index, threads) for s in bundle.manifest.stages]
-        where = "CPU" if cuda_index is None else f"CUDA device {cuda_index}"
-        description = f"ONNX Runtime {ort.__version__} on {where} ({reason})"
-        return Chain(sessions, description, "cpu" if cuda_index is None else "cuda")
-
     if device != "auto":
         cuda_index = parse_device(device)
         found = cuda_device_count()
         if cuda_index is not None and cuda_index >= found:
             raise UsageError(f"--device {device}: the driver reports {found} CUDA devices; use --device cpu")
-        return load(cuda_index, "as asked")
+        return _load(bundle, cuda_index, threads, "as asked")
     if cuda_device_count() == 0:
-        return load(None, "no CUDA device found")
+        return _load(bundle, None, threads, "no CUDA device found")
     try:
-        return load(0, "a CUDA device was found")
-    except UsageError as error:
-        return load(None, f"a CUDA device was found, but cannot be used: {error}")
+        return _load(bundle, 0, threads, "a CUDA device was found")
+    except ShowfaceError as error:
+        return _load(bundle, None, threads, f"a CUDA device was found, but cannot be used: {error}")
+
+
+def _load(bundle: Bundle, cuda_index: int | None, threads: int | None, reason: str) -> Chain:
+    from .onnxruntime_binding import BoundChain
+
+    sessions = [open_session(bundle.model(s), s, cuda_index, threads) for s in bundle.manifest.stages]
+    where = "CPU" if cuda_index is None else f"CUDA device {cuda_index}"
+    description = f"ONNX Runtime {ort.__version__} on {where} ({reason})"
+    if cuda_index is None:
+        return Chain(sessions, description, "cpu")
+    return BoundChain(sessions, Shapes.of_bundle(bundle), description, "cuda", cuda_index)

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from ..inpainter import BatchRunner
+from ..inpainter import BatchRunner, Pending
 from .item import Item
 from .read_input import InputReader
 from .results_log import Result
@@ -202,17 +202,37 @@ def _batches(shared: _Shared) -> Iterator[list[Item]]:
         yield batch
 
 
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """Inputs whose faces the device has been given, and the seconds that this took."""
+
+    batch: list[Item]
+    pending: Pending
+    seconds: float
+
+
 def _complete(shared: _Shared, clock: Callable[[], float]) -> None:
+    """Complete batch by batch; where the device works by itself, the next batch is prepared before one is fetched."""
+    runner, flights = shared.work.runner, deque[_Flight]()
     for batch in _batches(shared):
         started = clock()
-        faces = [(face.image, face.mask) for item in batch for face in item.faces]
-        completed = iter(shared.work.runner.complete(faces))
-        share = (clock() - started) / max(1, len(faces))
-        for item in batch:
-            mine = [next(completed) for _ in item.faces]
-            spent = replace(item.result, seconds=round(item.result.seconds + share * len(mine), 4))
-            shared.finished.put(replace(item, completed=mine, result=spent), item.weight)
+        pending = runner.start([(face.image, face.mask) for item in batch for face in item.faces])
+        flights.append(_Flight(batch, pending, clock() - started))
+        if len(flights) > int(runner.overlaps):
+            _hand_over(shared, flights.popleft(), clock)
+    while flights:
+        _hand_over(shared, flights.popleft(), clock)
     shared.finished.producer_done()
+
+
+def _hand_over(shared: _Shared, flight: _Flight, clock: Callable[[], float]) -> None:
+    started = clock()
+    completed = iter(shared.work.runner.finish(flight.pending))
+    share = (flight.seconds + clock() - started) / max(1, len(flight.pending.faces))
+    for item in flight.batch:
+        mine = [next(completed) for _ in item.faces]
+        spent = replace(item.result, seconds=round(item.result.seconds + share * len(mine), 4))
+        shared.finished.put(replace(item, completed=mine, result=spent), item.weight)
 
 
 def _write(shared: _Shared) -> None:

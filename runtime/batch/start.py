@@ -30,12 +30,14 @@ class Model:
         backend: a value of ``Backend``.
         device: ``auto``, ``cpu`` or ``cuda:N``.
         threads: number of CPU threads; None takes all.
+        cuda_graph: launch the work of engines as CUDA graphs.
     """
 
     bundle: Path | None = None
     backend: str = Backend.AUTO
     device: str = "auto"
     threads: int | None = None
+    cuda_graph: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,12 @@ class FolderRun:
         """
         if self.cluster is not None:
             return self._start_on_cluster(self.cluster, model, stopped)
-        inpainter = Inpainter.from_bundle(model.bundle, model.device, model.threads, model.backend)
+        limit = self.options.batch_size or None
+        if self.options.alignment is None:  # then an input has one face
+            limit = min(len(self.items), limit or len(self.items))
+        inpainter = Inpainter.from_bundle(
+            model.bundle, model.device, model.threads, model.backend, model.cuda_graph, limit
+        )
         logger.info("using %s", inpainter.chain.description)
         options = replace(self.options, batch_size=self.options.batch_size or inpainter.default_batch_size)
         return complete_folder(self.items, inpainter, options, self.log, stopped)
@@ -77,6 +84,8 @@ class FolderRun:
     def _start_on_cluster(self, address: str, model: Model, stopped: Callable[[], bool]) -> Iterator[Result]:
         if self.log is None:
             raise UsageError("a cluster completes folders; give a folder as OUTPUT", "cluster")
+        if model.cuda_graph:
+            raise UsageError("CUDA graphs are launched without a cluster; leave one of them out", "cuda_graph")
         with extra("cluster"):
             from .ray_cluster import Setup, process_on_cluster
         folder = None if model.bundle is None else Path(os.path.abspath(model.bundle))

@@ -60,7 +60,8 @@ def watch_folder(
     """
     if not source.is_dir():
         raise UsageError(f"{source}: only a folder can be watched; make it, or complete the file without watching")
-    inpainter = Inpainter.from_bundle(model.bundle, model.device, model.threads, model.backend)
+    limit = options.batch_size or None
+    inpainter = Inpainter.from_bundle(model.bundle, model.device, model.threads, model.backend, model.cuda_graph, limit)
     logger.info("using %s", inpainter.chain.description)
     options = replace(options, batch_size=options.batch_size or inpainter.default_batch_size)
 

@@ -65,16 +65,18 @@ def make_app(service: Service) -> Starlette:
 
     async def health(_: Request) -> Response:
         inpainter, limits = service.inpainter, service.limits
+        lost = service.device_lost
         return JSONResponse(
             {
-                "status": "ok",
+                "status": "device lost" if lost else "ok",
                 "version": __version__,
                 "device": inpainter.chain.device,
                 "bundle": inpainter.bundle_digest,
                 "image_size": inpainter.image_size,
                 "in_flight": service.in_flight,
                 "limits": {"in_flight": limits.in_flight, "upload": limits.upload, "batch": limits.batch},
-            }
+            },
+            503 if lost else 200,
         )
 
     async def metrics(_: Request) -> Response:

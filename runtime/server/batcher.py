@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..errors import DeviceLostError
 from ..faces.tensors import Array
 from ..inpainter import BatchRunner, Completed
 
@@ -40,6 +41,7 @@ class Batcher:
 
     def __init__(self, runner: BatchRunner, wait: float, observe: Callable[[int], None]) -> None:
         self._runner, self._wait, self._observe = runner, wait, observe
+        self.lost = False  # whether the device answers no more
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="networks", daemon=True)
         self._thread.start()
@@ -93,6 +95,7 @@ class Batcher:
         try:
             results: list[Completed] = self._runner.complete([(face.image, face.mask) for face in batch])
         except BaseException as error:  # a thread that died would leave every later request waiting
+            self.lost = self.lost or isinstance(error, DeviceLostError)
             for face in batch:
                 face.answer.set_exception(NetworksFailed(f"{type(error).__name__}: {error}"))
             return

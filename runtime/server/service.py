@@ -84,6 +84,11 @@ class Service:
         size = self.inpainter.image_size
         self._batcher.submit(np.zeros((3, size, size), np.float32), np.ones((1, size, size), np.float32)).result()
 
+    @property
+    def device_lost(self) -> bool:
+        """Whether the device answers no more, so that only a restart helps."""
+        return self._batcher.lost
+
     @contextmanager
     def admitted(self) -> Iterator[None]:
         """Hold a place among the requests in flight.

@@ -4,6 +4,7 @@ import onnx
 import pytest
 
 import showface.export.bundle as exporter
+from showface.export import parity
 from showface.training.checkpoint import model_from_checkpoint, save_checkpoint
 from showface.training.config import MemoryConfig, MremConfig
 
@@ -36,7 +37,7 @@ def ablation(request, tmp_path_factory, narrow_bundle, narrow_model, make_checkp
         return trace(module, stage, *rest) if stage.name == changed else onnx.load(narrow_bundle / f"{stage.name}.onnx")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporter, "PARITY_BATCHES", (1, 3))
+        patch.setattr(parity, "PARITY_BATCHES", (1, 3))
         patch.setattr(exporter, "export_stage", export_stage)
         report = exporter.export_bundle(folder / "model.safetensors", folder / "bundle", chain_inputs, 2)
     return request.param, changed, folder / "bundle", report

@@ -104,14 +104,14 @@ def test_without_a_fault_no_module_stands_out_and_most_are_compared(compare, ori
         ("parser", disturb("parser.fusion.squeeze.bias"), "parser.fusion.squeeze"),
         ("parser", disturb("parser.classifier.weight"), "parser.classifier"),
         ("memory", disturb("encoder.conv3.bias"), "memory.encoder.conv3"),
-        ("memory", replace_node(["encoder"], "Tanh", "Sigmoid"), "memory.encoder"),
+        ("memory", disturb("encoder.norm1.bias"), "memory.encoder.norm1"),
         ("mrem", disturb("mining.value.weight"), "mrem.mining.value"),
         ("mrem", replace_node(["mining"], "Softmax", "LogSoftmax"), "mrem.mining"),
-        ("refiner", disturb("body.0.gated.gate.bias"), "refiner.body.0.gated.gate"),
-        ("refiner", disturb("decode2.spade1.shared.weight"), "refiner.decode2.spade1.shared"),
-        ("refiner", disturb("decode4.spade2.gamma.bias"), "refiner.decode4.spade2.gamma"),
-        ("refiner", replace_node(["encode2"], "Elu", "Relu"), "refiner.encode2"),
-        ("refiner", disturb("spade1.beta.bias"), "refiner.spade1.beta"),
+        ("refiner", disturb("body.bottom.0.gated.gate.bias"), "refiner.body.bottom.0.gated.gate"),
+        ("refiner", disturb("detail.decode2.spade1.shared.weight"), "refiner.detail.decode2.spade1.shared"),
+        ("refiner", disturb("body.decode4.spade2.gamma.bias"), "refiner.body.decode4.spade2.gamma"),
+        ("refiner", replace_node(["detail.down2"], "Elu", "Relu"), "refiner.detail.down2"),
+        ("refiner", disturb("body.spade4.beta.bias"), "refiner.body.spade4.beta"),
     ],
 )
 def test_a_planted_fault_is_attributed_to_its_module(compare, stage, edit, module):
@@ -122,15 +122,15 @@ def test_a_planted_fault_is_attributed_to_its_module(compare, stage, edit, modul
 
 
 def test_a_fault_that_makes_nan_is_named_too(compare):
-    jump = first_jump(compare("refiner", disturb("encode4.gate.bias", np.nan)), ROUNDING["float32"])
-    assert (jump.module, jump.error, jump.max_abs) == ("refiner.encode4.gate", None, None)
+    jump = first_jump(compare("refiner", disturb("body.stem.gate.bias", np.nan)), ROUNDING["float32"])
+    assert (jump.module, jump.error, jump.max_abs) == ("refiner.body.stem.gate", None, None)
     assert jump.not_finite > 0
 
 
 def test_the_figures_of_a_module_are_those_of_numpy(compare, origin, tensors):
-    entry = next(e for e in compare("refiner", disturb("encode1.gate.bias")) if e.module == "refiner.encode1.gate")
+    entry = next(e for e in compare("refiner", disturb("detail.stem.gate.bias")) if e.module == "refiner.detail.stem.gate")
     seen = []
-    handle = origin.model.refiner.encode1.gate.register_forward_hook(lambda *a: seen.append(a[2].detach().numpy()))
+    handle = origin.model.refiner.detail.stem.gate.register_forward_hook(lambda *a: seen.append(a[2].detach().numpy()))
     origin.stage(STAGE["refiner"], tensors)
     handle.remove()
     assert entry.reference_range == (pytest.approx(seen[0].min()), pytest.approx(seen[0].max()))

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import showface.export.bundle as exporter
+from showface.export import parity
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError
 from showface.runtime.stages import CATEGORIES, STAGES, TENSORS
@@ -51,7 +52,7 @@ def test_the_manifest_describes_the_bundle_and_every_hash_is_right(narrow_bundle
 
 def test_the_report_of_an_export_has_passed_in_every_stage_and_the_chain(narrow_report):
     report = narrow_report[1]
-    assert exporter.PARITY_BATCHES == (1, 2, 8)
+    assert parity.PARITY_BATCHES == (1, 2, 8)
     assert report["passed"] is True
     assert set(report["stages"]) == {stage.name for stage in STAGES}
     assert all(figures["passed"] and figures["max_abs"] <= 1e-4 for figures in report["stages"].values())
@@ -66,7 +67,7 @@ def test_a_wrong_graph_is_refused_and_leaves_nothing_behind(
     def stored_stage(module, stage, config, half_weights):
         proto = onnx.load(narrow_bundle / f"{stage.name}.onnx")
         for initializer in proto.graph.initializer:
-            if stage.name == "refiner" and "to_rgb.weight" in initializer.name:
+            if stage.name == "refiner" and "detail.head.conv.weight" in initializer.name:
                 values = numpy_helper.to_array(initializer).copy()
                 values.flat[0] += 0.25
                 initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
@@ -74,7 +75,7 @@ def test_a_wrong_graph_is_refused_and_leaves_nothing_behind(
         return proto
 
     monkeypatch.setattr(exporter, "export_stage", stored_stage)
-    monkeypatch.setattr(exporter, "PARITY_BATCHES", (1,))
+    monkeypatch.setattr(parity, "PARITY_BATCHES", (1,))
     with pytest.raises(ShowfaceError, match="differs from PyTorch") as caught:
         exporter.export_bundle(narrow_checkpoint, tmp_path / "bundle", chain_inputs, 2)
     assert not isinstance(caught.value, UsageError)
@@ -107,7 +108,7 @@ def test_no_local_path_leaks_into_a_graph(narrow_bundle):
 
 
 def test_the_nodes_keep_the_names_of_their_modules(narrow_bundle):
-    for stage, module in (("refiner", "to_rgb"), ("coarse", "encoder.0"), ("parser", "parser")):
+    for stage, module in (("refiner", "detail.head"), ("coarse", "encoder.0"), ("parser", "parser")):
         graph = onnx.load(narrow_bundle / f"{stage}.onnx").graph
         scopes = [p.value for node in graph.node for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"]
         assert any(module in scope for scope in scopes), stage
@@ -142,7 +143,7 @@ def test_each_ablation_exports_and_passes(ablation):
     assert set(report["stages"]) == {stage.name for stage in manifest.stages}
 
 
-KEY = "refiner.to_rgb.bias"
+KEY = "refiner.detail.head.conv.bias"
 
 
 def drop_key(weights, header):

@@ -21,6 +21,7 @@ from showface.evaluation.parity.compare import compare_sources
 from showface.evaluation.parity.sources import ChainSource, source_of_bundle
 from showface.evaluation.parity.tolerances import plan_tolerances
 from showface.evaluation.parity.torch_source import source_of_model
+from showface.export import parity
 from showface.export.float16 import assert_float16, convert_to_float16, half_shares
 from showface.export.graph import module_of, node_modules
 from showface.runtime.backends.chain import Chain
@@ -145,7 +146,7 @@ def test_parity_finds_a_planted_fault_and_a_nan(narrow_torch, narrow_halves, nar
     for value in (0.5, np.nan):
         proto = onnx.ModelProto()
         proto.CopyFrom(narrow_halves["refiner"])
-        bias = next(i for i in proto.graph.initializer if i.name.startswith("to_rgb.bias"))
+        bias = next(i for i in proto.graph.initializer if i.name.startswith("detail.head.conv.bias"))
         bias.CopyFrom(numpy_helper.from_array(np.full(3, value, np.float16), bias.name))
         broken = open_session(proto.SerializeToString(), STAGES[-1], None, 1)
         report = float16_parity(narrow_torch, Chain([*narrow_chain.sessions[:-1], broken], ""), *faces)
@@ -166,7 +167,7 @@ def test_parity_looks_at_every_stage(narrow_torch, narrow_chain, chain_inputs):
 
 
 def test_asked_for_float16_a_float32_product_is_an_error():
-    with pytest.raises(ShowfaceError, match=r"but Conv 'node_conv2d' of module 'encode1\.feature'"):
+    with pytest.raises(ShowfaceError, match=r"but Conv 'node_conv2d' of module 'body\.stem\.feature'"):
         assert_float16(load("refiner"), "refiner")
     empty = helper.make_model(helper.make_graph([], "empty", [], []))
     with pytest.raises(ShowfaceError, match="holds no product"):
@@ -175,9 +176,9 @@ def test_asked_for_float16_a_float32_product_is_an_error():
 
 def test_a_weight_beyond_float16_is_named_with_its_module():
     proto = load("refiner")
-    bias = next(i for i in proto.graph.initializer if i.name == "to_rgb.bias")
+    bias = next(i for i in proto.graph.initializer if i.name == "detail.head.conv.bias")
     bias.CopyFrom(numpy_helper.from_array(np.full(3, 1e5, np.float32), bias.name))
-    with pytest.raises(ShowfaceError, match=r"'to_rgb\.bias', read by module 'to_rgb', reaches 100000, beyond float16"):
+    with pytest.raises(ShowfaceError, match=r"'detail\.head\.conv\.bias', read by module 'detail\.head\.conv', reaches 100000, beyond float16"):
         convert_to_float16(proto, ISLANDS["refiner"], "refiner")
 
 
@@ -208,8 +209,8 @@ def test_a_value_that_enters_an_island_twice_and_leaves_the_graph():
 def test_the_modules_of_the_nodes(halves):
     names = node_modules(halves["refiner"].SerializeToString())
     last = {node.op_type: node.name for node in halves["refiner"].graph.node}
-    assert names[last["Conv"]] == "to_rgb"
-    assert names[last["InstanceNormalization"]] == "spade1.norm"
+    assert names[last["Conv"]] == "detail.head.conv"
+    assert names[last["InstanceNormalization"]] == "detail.join1.norm"
     assert names[last["Add"]] == ""  # the residual on the coarse face
 
 
@@ -223,7 +224,7 @@ def test_a_float16_bundle_from_a_checkpoint(narrow_bundle, narrow_checkpoint, ch
     monkeypatch.setattr(
         exporter, "export_stage", lambda module, stage, config, half: onnx.load(narrow_bundle / f"{stage.name}.onnx")
     )
-    monkeypatch.setattr(exporter, "PARITY_BATCHES", (1,))
+    monkeypatch.setattr(parity, "PARITY_BATCHES", (1,))
     report = exporter.export_bundle(narrow_checkpoint, tmp_path / "half", chain_inputs, 1, "fp16")
     assert report["passed"]
     assert report["float16"]["passed"]

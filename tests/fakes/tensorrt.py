@@ -1,5 +1,8 @@
-"""A strict fake of the few TensorRT calls of the device chain: unbound tensors and missing memory raise."""
+"""A strict fake of the few TensorRT calls of the device chain: what the real library refuses is refused."""
 
+import json
+import weakref
+from enum import IntFlag
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,15 +15,84 @@ DTYPES = {"float32": "FLOAT", "int32": "INT32"}  # and what the library calls th
 SCRATCH = 4096
 
 
+class FakeRuntimeCache:
+    """TensorRT-RTX's cache of compiled kernels; a text of another version or a broken one is refused."""
+
+    def __init__(self, engine):
+        self.cuda, self.version, self.kernels = engine.cuda, engine.version, set()
+
+    def serialize(self):
+        return json.dumps({"version": self.version, "kernels": sorted(self.kernels)}).encode()
+
+    def deserialize(self, blob):
+        try:
+            data = json.loads(bytes(blob))
+        except ValueError:
+            return False
+        if data["version"] != self.version:
+            return False
+        self.kernels = {tuple(kernel) for kernel in data["kernels"]}
+        return True
+
+
+class FakeRuntimeConfig:
+    """TensorRT-RTX's ``IRuntimeConfig``; like an object of pybind11 it refuses unknown attributes."""
+
+    __slots__ = (
+        "__weakref__",
+        "_cache",
+        "_engine",
+        "_strategy",
+        "cuda_graph_strategy",
+        "dynamic_shapes_kernel_specialization_strategy",
+    )
+
+    def __init__(self, engine):
+        self._engine, self._strategy, self._cache = engine, "STATIC", None
+        self.dynamic_shapes_kernel_specialization_strategy, self.cuda_graph_strategy = "LAZY", "DISABLED"
+
+    def set_execution_context_allocation_strategy(self, strategy):
+        self._strategy = strategy
+
+    def get_execution_context_allocation_strategy(self):
+        return self._strategy
+
+    def create_runtime_cache(self):
+        return FakeRuntimeCache(self._engine)
+
+    def set_runtime_cache(self, cache):
+        self._cache = weakref.ref(cache)  # the library may keep no more
+        return True
+
+
 class FakeContext:
     """TensorRT's execution context: what it wants before it runs, and the stage's arithmetic."""
 
-    def __init__(self, cuda, engine):
+    def __init__(self, cuda, engine, config=None):
         self.cuda, self.engine = cuda, engine
         self.shapes, self.addresses, self.scratch = {}, {}, None
-        self.batches_run = []
+        self.batches_run, self.calls = [], []
+        self.profile = 0 if not engine.contexts else None
+        self.config = None if config is None else weakref.ref(config)
+        self.specialisation = "LAZY" if config is None else config.dynamic_shapes_kernel_specialization_strategy
+        self.graphs = "DISABLED" if config is None else config.cuda_graph_strategy
+
+    def _binding(self, name):
+        self.calls.append(name)
+        if self.cuda.capturing is not None:
+            raise MisuseError(f"{name} while a stream is captured")
+
+    def set_optimization_profile_async(self, profile_index, stream_handle):
+        self._binding("set_optimization_profile_async")
+        if not self.engine.shares_profiles and self.engine.contexts[0] is not self:
+            return self.engine.refuse("profile 0 is in use by another context")
+        self.profile = profile_index
+        return True
 
     def set_input_shape(self, name, shape):
+        self._binding("set_input_shape")
+        if self.profile != 0:
+            raise MisuseError("no optimisation profile was chosen")
         low, _, high = self.engine.profile(name)
         allowed = all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
         if name not in self.engine.stage.inputs or not allowed:
@@ -29,30 +101,57 @@ class FakeContext:
         return True
 
     def set_tensor_address(self, name, memory):
+        self._binding("set_tensor_address")
         if name not in (*self.engine.stage.inputs, *self.engine.stage.outputs):
             return False
         self.addresses[name] = memory
         return True
 
     def set_device_memory(self, memory, size):
+        self._binding("set_device_memory")
         if size < self.engine.device_memory_size_v2:
             raise MisuseError(f"{size} bytes of scratch memory, {self.engine.device_memory_size_v2} are needed")
         self.cuda.memory(memory, size)
         self.scratch = memory
 
     def infer_shapes(self):
+        self._binding("infer_shapes")
+        if self.engine.infer_error is not None:
+            raise RuntimeError(self.engine.infer_error)
         return [name for name in self.engine.stage.inputs if name not in self.shapes]
 
     def get_tensor_shape(self, name):
+        self._binding("get_tensor_shape")
         batches = {shape[0] for shape in self.shapes.values()}
         if len(batches) != 1:
             raise MisuseError(f"inputs of different batches: {self.shapes}")
         return self.engine.shape(name, batches.pop())
 
+    def _kernels(self, batch):
+        """Compile what is missing for a batch; a library that keeps bare pointers would crash where one is gone."""
+        config = None if self.config is None else self.config()
+        if self.config is not None and config is None:
+            raise MisuseError("the runtime configuration of this context is gone")
+        kernel = (self.engine.stage.name, batch)
+        if config is not None and config._cache is not None:
+            cache = config._cache()
+            if cache is None:
+                raise MisuseError("the runtime cache of this context is gone")
+            if kernel in cache.kernels:
+                return
+            cache.kernels.add(kernel)
+        if kernel not in self.engine.compiled:
+            self.engine.compiled.append(kernel)
+            if self.cuda.capturing is not None:
+                raise MisuseError(f"kernels of a batch of {batch} are compiled while a stream is captured")
+
     def execute_async_v3(self, stream_handle):
         engine, stage = self.engine, self.engine.stage
-        if engine.fails:
-            return False
+        self.calls.append("execute_async_v3")
+        if engine.fails or self.cuda.broken is not None:
+            if self.cuda.capturing is not None:
+                self.cuda.capture_spoilt = True
+            return engine.refuse(engine.fails)
         if self.scratch is None:
             raise MisuseError("no scratch memory")
         batch = self.shapes[stage.inputs[0]][0]
@@ -68,26 +167,60 @@ class FakeContext:
         scratch = self.cuda.memory(self.scratch, engine.device_memory_size_v2)
 
         def action():
+            if engine.kills:
+                self.cuda.broken = "an illegal memory access was encountered (700)"
             scratch[:] = hash(stage.name) % 251  # an engine leaves nothing of another's there
             for name, value in engine.compute({n: a.copy() for n, a in inputs.items()}).items():
                 np.copyto(outputs[name], value)
 
-        if self.cuda.capturing is not None and engine.specialisation != "EAGER":
-            raise MisuseError("a graph would capture kernels that stand in for others")
+        self._kernels(batch)
+        if self.cuda.capturing is not None:
+            if not engine.user_allocation:
+                self.cuda.capture_spoilt = True
+                raise MisuseError("the engine allocates memory while a stream is captured")
+            if self.config is not None and self.specialisation != "EAGER":
+                raise MisuseError("a graph would capture kernels that stand in for others")
+            if self.graphs != "DISABLED":
+                raise MisuseError("the library captures graphs of its own")
         touched = {n: self.addresses[n] for n in (*inputs, *outputs)}
         reads, writes = ({touched[n] for n in names} for names in (inputs, outputs))
         self.batches_run.append(batch)
-        self.cuda.enqueue(stream_handle, reads, {*writes, self.scratch}, action)
+        self.cuda.now += self.cuda.launch_seconds
+        seconds = engine.seconds(batch)
+        self.cuda.enqueue(stream_handle, reads, {*writes, self.scratch}, action, seconds)
         return True
 
 
-class FakeEngine:
-    """TensorRT's engine of a stage; ``compute`` maps arrays by name."""
+class FakeRtxContext(FakeContext):
+    """TensorRT-RTX's, which can be asked whether it can be captured."""
 
-    def __init__(self, cuda, stage, bundle, batches, compute, scratch=SCRATCH):
-        self.cuda, self.stage, self.compute, self.batches = cuda, stage, compute, batches
+    def is_stream_capturable(self, stream):
+        self.cuda._queue(stream)
+        return self.engine.capturable and self.engine.user_allocation
+
+
+class FakeEngine:
+    """TensorRT's engine of a stage; ``compute`` maps arrays by name.
+
+    Attributes:
+        fails: the library's reason for refusing the work.
+        kills: whether the work ends in a sticky error.
+        seconds: what a batch takes on the fake's clock.
+    """
+
+    def __init__(self, cuda, stage, bundle, batches, compute, scratch=SCRATCH, backend="tensorrt-rtx"):
+        self.cuda, self.stage, self.compute, self.batches, self.backend = cuda, stage, compute, batches, backend
         self.manifest, self.device_memory_size_v2 = bundle.manifest, scratch
-        self.names, self.fails, self.contexts = (*stage.inputs, *stage.outputs), False, []
+        self.names, self.fails, self.kills, self.contexts = (*stage.inputs, *stage.outputs), "", False, []
+        self.compiled, self.infer_error, self.context_limit = [], None, 99
+        self.user_allocation = self.capturable = self.shares_profiles = True
+        self.recorder, self.version, self.seconds = None, "1.7.1.116", lambda batch: 0.0
+
+    def refuse(self, reason):
+        """Do as the library: tell the recorder why, and return False."""
+        if self.recorder is not None and reason:
+            self.recorder.report_error("INTERNAL_ERROR", reason)
+        return False
 
     def shape(self, name, batch):
         return TENSORS[name].resolve(batch, self.manifest.image_size, self.manifest.code_channels)
@@ -113,16 +246,20 @@ class FakeEngine:
         return self.profile(name)
 
     def create_runtime_config(self):
-        config = SimpleNamespace(strategy=None, dynamic_shapes_kernel_specialization_strategy="LAZY")
-        config.set_execution_context_allocation_strategy = lambda strategy: setattr(config, "strategy", strategy)
-        return config
+        if self.backend != "tensorrt-rtx":
+            raise AttributeError("create_runtime_config")  # TensorRT 10 has none
+        return FakeRuntimeConfig(self)
 
     def create_execution_context(self, strategy):
-        self.specialisation = getattr(strategy, "dynamic_shapes_kernel_specialization_strategy", "LAZY")
-        strategy = getattr(strategy, "strategy", strategy)
+        config = strategy if isinstance(strategy, FakeRuntimeConfig) else None
+        strategy = config.get_execution_context_allocation_strategy() if config is not None else strategy
         if strategy != "USER_MANAGED":
             raise MisuseError(f"a context of strategy {strategy} allocates scratch memory of its own")
-        self.contexts.append(FakeContext(self.cuda, self))
+        if len(self.contexts) >= self.context_limit:
+            self.refuse("out of memory")
+            return None
+        kind = FakeRtxContext if self.backend == "tensorrt-rtx" else FakeContext
+        self.contexts.append(kind(self.cuda, self, config))
         return self.contexts[-1]
 
 
@@ -141,3 +278,73 @@ class MarkedEngine(FakeEngine):
 
     def dtype(self, name):
         return super().dtype(name) if name in TENSORS else self.sample[name].dtype.name
+
+
+class FakeLogger:
+    """The library's logger; a second one beside the first is ignored there, and refused here."""
+
+    ERROR, VERBOSE = 1, 4
+
+    def __init__(self, min_severity):
+        self.min_severity = min_severity
+
+
+class FakeErrorRecorder:
+    """The library's base class."""
+
+
+class Diagnostics(IntFlag):
+    """Two of TensorRT-RTX's reasons why an engine is not valid here."""
+
+    VERSION_MISMATCH = 1
+    OLD_CUDA_DRIVER = 4
+
+
+def fake_library(version, cuda, find_engine, backend="tensorrt-rtx"):
+    """Return the few names of ``tensorrt`` or ``tensorrt_rtx`` that are used.
+
+    Args:
+        version: of the library.
+        cuda: the device.
+        find_engine: returns the engine of the bytes that are deserialised, or None for what is refused.
+        backend: which of the two.
+    """
+    loggers = []
+
+    class Runtime:
+        __slots__ = ("diagnostics", "engine_host_code_allowed", "error_recorder", "logger")
+
+        def __init__(self, logger):
+            if loggers and logger is not loggers[0]:
+                raise MisuseError("the library keeps the logger that it was given first")
+            loggers.append(logger)
+            self.logger, self.diagnostics = logger, Diagnostics.OLD_CUDA_DRIVER
+
+        def deserialize_cuda_engine(self, data):
+            engine = find_engine(data)
+            if engine is not None:
+                engine.recorder, engine.contexts = self.error_recorder, []
+            return engine
+
+    if backend == "tensorrt-rtx":
+        Runtime.get_engine_validity = lambda self, buffer: ("INVALID", self.diagnostics)
+    names = {
+        "Runtime": Runtime, "Logger": FakeLogger, "IErrorRecorder": FakeErrorRecorder, "__version__": version,
+        "__name__": backend.replace("-", "_"), "nptype": {value: key for key, value in DTYPES.items()}.get,
+        "ExecutionContextAllocationStrategy": SimpleNamespace(USER_MANAGED="USER_MANAGED"),
+        "DataType": SimpleNamespace(FLOAT="FLOAT", INT32="INT32"),
+    }  # fmt: skip
+    if backend == "tensorrt-rtx":
+        names |= {
+            "DynamicShapesKernelSpecializationStrategy": SimpleNamespace(EAGER="EAGER"),
+            "CudaGraphStrategy": SimpleNamespace(WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE"),
+            "EngineInvalidityDiagnostics": Diagnostics,
+        }
+    return Library(names)
+
+
+class Library:
+    """A module of given names, which can be a key of a cache as a real module can."""
+
+    def __init__(self, names):
+        self.__dict__.update(names)

@@ -36,7 +36,8 @@ def bundle(tmp_path):
             engines.engine(name).write_bytes(data)
             sidecar = Sidecar(
                 SIDECAR_SCHEMA, name, "tensorrt-rtx", "1.7.1", target, "", False, (1, 1, 8), {}, "float32", {}, False,
-                3, None, opened.manifest.sha256[f"{name}.onnx"], hashlib.sha256(data).hexdigest(), len(data), 0.1,
+                3, None, True, "linux-x86_64", opened.manifest.sha256[f"{name}.onnx"],
+                hashlib.sha256(data).hexdigest(), len(data), 0.1,
             )  # fmt: skip
             engines.sidecar(name).write_text(sidecar.to_json())
     return opened
@@ -122,3 +123,12 @@ def test_the_command_line_and_info_of_an_unpacked_kit(bundle, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "its graph is not here" in printed
     assert "tensorrt-rtx 1.7.1 for sm_86, batches 1/1/8" in printed
+
+
+def test_a_kit_without_graphs_says_what_it_is(bundle, tmp_path):
+    write_kit(bundle, tmp_path / "kit.zip", "tensorrt-rtx", ["sm_86"])
+    with zipfile.ZipFile(tmp_path / "kit.zip") as archive:
+        archive.extractall(tmp_path / "kit")
+    kit = open_bundle(tmp_path / "kit")
+    with pytest.raises(UsageError, match=r"kit: is a kit: engines \(tensorrt-rtx-sm_86\) for a GPU .* with --graphs"):
+        kit.model(kit.manifest.stages[0])

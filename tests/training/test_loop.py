@@ -101,7 +101,7 @@ def test_a_compiled_stage_takes_the_same_step(stage, data, stages, config, monke
         torch._dynamo.utils.counters.clear()
         run = config(init=INIT if stage == "mdrnet" else (), compile=compiled)
         trainer = Trainer(stage, run, data, stages / f"{stage}-{name}", FABRIC)
-        trainer.prepare()
+        trainer.begin_step()
         for step in range(2):
             terms, _ = trainer.train_step(trainer.feed.batch(step, 2))
         losses.append(terms["total"])
@@ -117,7 +117,7 @@ def test_a_step_in_bfloat16(stage, data, stages, config):
     for precision in ("fp32", "bf16"):
         run = config(init=INIT if stage == "mdrnet" else (), precision=precision)
         trainer = Trainer(stage, run, data, stages / f"{stage}-{precision}", make_fabric("cpu", 1, precision))
-        trainer.prepare()
+        trainer.begin_step()
         terms, _ = trainer.train_step(trainer.feed.batch(0, 2))
         losses.append(terms["total"])
         assert {p.dtype for p in trainer.parameters} == {torch.float32}
@@ -157,50 +157,53 @@ def test_frozen_networks_stay_as_they_are(data, stages, config):
             assert torch.equal(model.state_dict()[key], value.to(model.state_dict()[key].dtype)), key
 
 
-def test_the_memory_starts_anew_from_what_the_encoder_sees_by_then(data, stages, config, monkeypatch):
-    """Also across an interruption right before the restart: the state is saved, then the memory is filled."""
-    run = config(init=INIT, memory_restarts=(2,))
-    whole, parts = stages / "restart-whole", stages / "restart-parts"
+ORACLE = 4  # head, scales of SPADE and encoder start to learn one after the other: the first two start at zero
+
+
+def oracle(config, **changes):
+    return config(ORACLE + 2, init=INIT, oracle_steps=ORACLE, memory_faces=16, **changes)
+
+
+def test_the_memory_is_filled_once_the_encoder_has_learnt(data, stages, config, monkeypatch):
+    """Also across an interruption right before it: the state is saved, then the memory is filled."""
+    run = oracle(config)
+    whole, parts = stages / "oracle-whole", stages / "oracle-parts"
     train("mdrnet", run, data, whole, False, FABRIC)
     with monkeypatch.context() as patch:
-        stop_after(patch, 2)
+        stop_after(patch, ORACLE)
         with pytest.raises(Interrupted):
             train("mdrnet", run, data, parts, False, FABRIC)
-    slots = "memory.bank.slots"
-    before = state_of(parts)["model"][slots]
     train("mdrnet", run, data, parts, True, FABRIC)
     expected, got = state_of(whole), state_of(parts)
     for part in ("model", "average", "optimizer"):
         assert same(expected[part], got[part]), part
 
-    trainer = Trainer("mdrnet", run, data, stages / "restart-third", FABRIC)
-    trainer.prepare()
-    for step in (0, 1):
+
+def test_the_encoder_learns_before_the_memory_is_filled_and_stays_afterwards(data, stages, config):
+    trainer = Trainer("mdrnet", oracle(config), data, stages / "oracle-encoder", FABRIC)
+    key, slots = "memory.encoder.conv1.weight", "memory.bank.slots"
+    weights, memories = [], []
+    for step in range(ORACLE + 2):
+        trainer.begin_step()
+        weights.append(trainer.task.state()[key].clone())
+        memories.append(trainer.task.state()[slots].clone())
+        if step == ORACLE:
+            assert torch.equal(weights[ORACLE], trainer.average[key])  # the average is what stays
+            assert torch.equal(trainer.average[slots], memories[ORACLE])
         trainer.train_step(trainer.feed.batch(step, 2))
-    codes = []
-    monkeypatch.setattr(trainer.task, "start", lambda prepared, generator: codes.append(prepared))
-    trainer._start_from_faces()
-    monkeypatch.undo()
-    trainer._start_from_faces()
-    found = trainer.task.state()[slots]
-    assert not torch.equal(found, before)
-    present = [{tuple(code.tolist()) for code in codes[0][:, i] if code.any()} for i in range(14)]
-    for block, known in zip(found, present, strict=True):
-        assert not known or {tuple(slot.tolist()) for slot in block} <= known
-    assert torch.equal(trainer.average[slots], found)
+    assert not torch.equal(weights[0], weights[ORACLE - 1])
+    assert torch.equal(weights[ORACLE], weights[ORACLE + 1])
+    assert torch.equal(weights[ORACLE + 1], trainer.task.state()[key])
+    assert torch.equal(memories[0], memories[ORACLE - 1])
+    assert not torch.equal(memories[ORACLE - 1], memories[ORACLE])
+    assert not torch.equal(memories[ORACLE], memories[ORACLE + 1])  # eqs 2 and 3
 
 
-@pytest.mark.parametrize(("stage", "kind"), [("coarse", "disentangled"), ("mdrnet", "none")])
-def test_a_restart_needs_a_memory(stage, kind, data, stages, config):
-    run = config(init=INIT, memory_restarts=(2,))
-    run = replace(run, network=replace(run.network, memory=replace(run.network.memory, kind=kind)))
-    with pytest.raises(UsageError, match=r"memory_restarts: .*memory.*remove the key"):
-        Trainer(stage, run, data, stages / "no-restart", FABRIC)
-
-
-def test_a_restart_lies_within_the_run(data, stages, config):
-    with pytest.raises(UsageError, match="memory_restarts: step 4 is none of the run's 4"):
-        Trainer("mdrnet", config(init=INIT, memory_restarts=(1, 4)), data, stages / "no-restart", FABRIC)
+def test_codes_of_whole_faces_need_a_memory(data, stages, config):
+    run = oracle(config)
+    run = replace(run, network=replace(run.network, memory=replace(run.network.memory, kind="none")))
+    with pytest.raises(UsageError, match=r"oracle_steps: .*memory.*remove the key"):
+        Trainer("mdrnet", run, data, stages / "no-oracle", FABRIC)
 
 
 def test_saving_changes_nothing(data, tmp_path, config):
@@ -217,8 +220,9 @@ def test_nan_loss_names_step_and_files(data, tmp_path, monkeypatch, config):
     original = CoarseTask.forward
 
     def broken(self, *sample):
-        terms, result, target = original(self, *sample)
-        return {"reconstruction": terms["reconstruction"] * (float("nan") if trainer.step == 1 else 1)}, result, target
+        outcome = original(self, *sample)
+        loss = outcome.terms["reconstruction"] * (float("nan") if trainer.step == 1 else 1)
+        return outcome._replace(terms={"reconstruction": loss})
 
     monkeypatch.setattr(CoarseTask, "forward", broken)
     trainer = Trainer("coarse", config(checkpoint_every=1), data, tmp_path, FABRIC)

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.cluster.vq import kmeans2
 
 from showface.training.config import MemoryConfig
-from showface.training.networks.memory import DisentangledMemory, MemoryModule, region_pool, region_weights
+from showface.training.networks.clustering import cluster_means
+from showface.training.networks.memory import MemoryModule, region_pool, region_weights
+from showface.training.networks.memory_bank import DisentangledMemory
 
 N, M, C, B = 3, 4, 5, 6
 KINDS = pytest.mark.parametrize("kind", ["disentangled", "shared"])
@@ -13,7 +16,7 @@ KINDS = pytest.mark.parametrize("kind", ["disentangled", "shared"])
 
 def bank(kind, temperature=1.0, decay=0.9):
     torch.manual_seed(0)
-    return DisentangledMemory(MemoryConfig(kind, C, M, temperature, decay), N)
+    return DisentangledMemory(MemoryConfig(kind, C, M, temperature, decay, similarity="plain"), N)
 
 
 def codes(seed=1):
@@ -143,24 +146,75 @@ def test_known_codes_ignore_the_hole():
 def test_fill_starts_each_block_from_its_own_category():
     bank = DisentangledMemory(MemoryConfig(channels=3, slots=4), 3)
     before = bank.slots.clone()
-    known = torch.zeros(6, 3, 3)
-    known[:5, 0] = torch.arange(1.0, 6.0)[:, None]  # more codes than slots
-    known[:2, 1] = torch.tensor([10.0, 20.0])[:, None]  # fewer
+    known = torch.zeros(12, 3, 3)
+    groups = torch.tensor([1.0, 2.0, 3.0, 4.0]).repeat(3)
+    known[:, 0] = groups[:, None] + 0.01 * torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
+    known[:2, 1] = torch.tensor([10.0, 20.0])[:, None]  # fewer codes than slots
     bank.fill(known, torch.Generator().manual_seed(0))
-    assert len(set(bank.slots[0, :, 0].tolist())) == 4
-    assert set(bank.slots[0, :, 0].tolist()) <= {1.0, 2.0, 3.0, 4.0, 5.0}
-    assert sorted(bank.slots[1, :, 0].tolist()) == [10.0, 10.0, 20.0, 20.0]
+    for k in range(4):  # clear clusters are found, and each slot is the mean of one
+        mean = known[k::4, 0].mean(dim=0)
+        assert (bank.slots[0] - mean).norm(dim=1).min() < 1e-5
+    assert sorted(bank.slots[1, :, 0].round().tolist()) == [10.0, 10.0, 20.0, 20.0]
+    assert len(set(bank.slots[1, :, 0].tolist())) == 4  # none born dead
     assert torch.equal(bank.slots[2], before[2])
+    torch.testing.assert_close(bank.mean[0], known[:, 0].mean(dim=0))
     shared = DisentangledMemory(MemoryConfig(kind="shared", channels=3, slots=4), 3)
     shared.fill(known, torch.Generator().manual_seed(0))
-    assert set(shared.slots[0, :, 0].tolist()) == {1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0}
+    assert {1, 2, 3, 4, 10, 20} <= {round(value) for value in shared.slots[0, :, 0].tolist()}
+
+
+def test_cluster_means_are_no_worse_than_scipy():
+    generator = torch.Generator().manual_seed(0)
+    centres = 4 * torch.randn(10, 6, generator=generator)
+    codes = centres.repeat(40, 1) + torch.randn(400, 6, generator=generator)
+
+    def error(means):
+        return torch.cdist(codes, means).min(dim=1).values.square().mean().item()
+
+    theirs, _ = kmeans2(codes.double().numpy(), 10, minit="++", seed=0)
+    assert error(cluster_means(codes, 10, generator)) < 1.1 * error(torch.from_numpy(theirs).float())
+
+
+def test_a_slot_that_nobody_hits_starts_anew():
+    memory = DisentangledMemory(MemoryConfig(channels=C, slots=M, decay=0.5), N)
+    far = torch.full((C,), 50.0)
+    memory.mean.zero_()
+    memory.slots[0] = torch.eye(C)[:M]
+    memory.slots[0, 3] = -far
+    known = torch.eye(C)[:3].repeat(2, 1)[:, None].expand(B, N, C).contiguous()
+    for _ in range(20):
+        memory.slots[0, :3] = torch.eye(C)[:3]
+        memory.mean.zero_()
+        memory.update(known, known)
+    assert not torch.equal(memory.slots[0, 3], -far)
+    assert (memory.slots[0, 3] - known[:, 0]).norm(dim=1).min() < 1e-6
+    assert (memory.usage[0, :3] > 0.1).all()
+
+
+def test_centred_codes_are_compared_without_their_mean():
+    memory, (queries, _) = bank("disentangled"), codes()
+    centred = DisentangledMemory(MemoryConfig("disentangled", C, M, 1.0, 0.9), N)
+    common = 100 * torch.randn(N, C, generator=torch.Generator().manual_seed(5))
+    centred.slots.copy_(memory.slots + common[:, None])
+    centred.mean.copy_(common)
+    torch.testing.assert_close(centred.similarity(queries + common), memory.similarity(queries), atol=1e-3, rtol=0)
+    plain = bank("disentangled")
+    plain.slots.copy_(centred.slots)
+    assert plain.similarity(queries + common).std() < 0.1 * memory.similarity(queries).std()
+
+
+def test_the_mean_follows_the_known_codes():
+    memory, (queries, known) = bank("disentangled", decay=0.9), codes()
+    before = memory.mean.clone()
+    memory.update(queries, known)
+    torch.testing.assert_close(memory.mean, 0.9 * before + 0.1 * known.mean(dim=0))
 
 
 def test_the_nearest_slot_is_found_in_float32():
     """Slots that are near each other tie in bfloat16, and the first of them would win."""
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(1, N, 64, generator=generator) + 0.05 * torch.randn(16, N, 64, generator=generator)
-    memories = [DisentangledMemory(MemoryConfig("disentangled", 64, 32), N) for _ in range(2)]
+    memories = [DisentangledMemory(MemoryConfig("disentangled", 64, 32, similarity="plain"), N) for _ in range(2)]
     slots = queries[:1].transpose(0, 1) + 0.05 * torch.randn(N, 32, 64, generator=generator)
     for memory in memories:
         memory.slots.copy_(slots)

@@ -19,7 +19,7 @@ from showface.training.config import (
     ParserConfig,
     RefinerConfig,
 )
-from showface.training.networks.layers import GatedConv2d, PartialConv2d, Spade, SpadeResBlock
+from showface.training.networks.layers import GatedConv2d, Join, PartialConv2d, Spade, SpadeResBlock
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.networks.mrem import MaskedCorrelationMining, Mrem
 
@@ -33,7 +33,7 @@ def narrow(kind="disentangled", mining=True):
         ParserConfig(8),
         MemoryConfig(kind, channels=8, slots=4, encoder_width=8),
         MremConfig(mining),
-        RefinerConfig(8, (2,), 8),
+        RefinerConfig((8, 8, 8), (8, 8, 8), (1, 2), 8),
     )
 
 
@@ -42,7 +42,8 @@ def build(config, scramble=False):
     torch.manual_seed(0)
     model = MDRNets(config).eval().requires_grad_(False)
     if scramble:
-        torch.nn.init.normal_(model.refiner.to_rgb.weight)
+        for head in (model.refiner.body.head, model.refiner.detail.head):
+            torch.nn.init.normal_(head.conv.weight)
         torch.nn.init.normal_(model.coarse.layout.features.weight)
     return model
 
@@ -55,14 +56,26 @@ def face_and_mask(batch=2, size=SIZE):
     return image, mask
 
 
+def flops_and_parameters(module, *inputs):
+    """Return the result, its floating-point operations (2 a multiply–add) and the module's parameters."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        result = module(*inputs)
+    return result, counter.get_total_flops(), sum(p.numel() for p in module.parameters())
+
+
 def test_default_chain_stays_within_its_budget():
     model = build(NetworkConfig(coarse=CoarseConfig(layout=LayoutConfig())))
     image, mask = face_and_mask(1, 256)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        completed = model(image, mask)
+    completed, flops, parameters = flops_and_parameters(model, image, mask)
     assert completed.shape == (1, 3, 256, 256)
-    assert 0 < counter.get_total_flops() <= 50e9
-    assert sum(p.numel() for p in model.parameters()) <= 15e6
+    assert 10e9 < flops <= 20e9
+    assert parameters <= 15e6
+    guidance = torch.zeros(1, model.config.memory.channels, 64, 64)
+    _, flops, parameters = flops_and_parameters(model.refiner, image, mask, guidance)
+    assert 2e9 < flops <= 9e9
+    assert parameters <= 4.5e6
+    _, flops, _ = flops_and_parameters(model.memory.encoder, image)
+    assert 0 < flops <= 1e9
 
 
 @pytest.mark.parametrize("kind", ["disentangled", "shared", "none"])
@@ -201,9 +214,11 @@ def test_apart_or_joined_a_convolution_starts_from_the_same_spread():
 
 
 def test_gate_and_guidance_follow_their_formulas():
-    """Gated: elu(f)·σ(g). Spade: (x - mean) / sqrt(var + 1e-5) · (1 + γ) + β, γ and β enlarged bilinearly."""
+    """Gated: elu(f)·σ(g). Spade: (x - mean) / sqrt(var + 1e-5) · (1 + γ) + β, γ = 0.9·tanh, enlarged bilinearly."""
     torch.manual_seed(4)
     gated, spade = (layer.requires_grad_(False) for layer in (GatedConv2d(3, 2), Spade(2, 4, 5)))
+    for layer in (spade.gamma, spade.beta):
+        torch.nn.init.normal_(layer.weight)
     x, guidance = torch.randn(1, 3, 16, 16), torch.randn(1, 4, 4, 4)
     feature, gate = gated.feature(x).numpy(), gated.gate(x).numpy()
     wanted = np.where(feature > 0, feature, np.expm1(feature)) / (1 + np.exp(-gate))
@@ -211,7 +226,7 @@ def test_gate_and_guidance_follow_their_formulas():
     np.testing.assert_allclose(result.numpy(), wanted, rtol=1e-5, atol=1e-6)
 
     shared = spade.shared(guidance).clamp(min=0)
-    small = np.concatenate([spade.gamma(shared).numpy()[0], spade.beta(shared).numpy()[0]])
+    small = np.concatenate([0.9 * np.tanh(spade.gamma(shared).numpy()[0]), spade.beta(shared).numpy()[0]])
     large = np.stack([cv2.resize(plane, (16, 16), interpolation=cv2.INTER_LINEAR) for plane in small])
     gamma, beta = np.split(large, 2)
     plain = result.numpy()[0].astype(np.float64)
@@ -220,16 +235,64 @@ def test_gate_and_guidance_follow_their_formulas():
     np.testing.assert_allclose(spade(result, guidance).numpy()[0], modulated, rtol=1e-4, atol=1e-5)
 
 
-def test_features_enlarged_within_a_block_are_those_enlarged_before_it():
+def test_spade_starts_neutral_and_its_scale_is_bounded():
     torch.manual_seed(5)
-    x, guidance = torch.randn(2, 6, 8, 8) * 3 + 1, torch.randn(2, 4, 4, 4)
-    within = SpadeResBlock(6, 5, 4, 7, repeat=2).requires_grad_(False)
-    before = SpadeResBlock(6, 5, 4, 7).requires_grad_(False)
-    before.load_state_dict(within.state_dict())
-    result = within(x, guidance)
-    assert result.shape == (2, 5, 16, 16)
-    large = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    torch.testing.assert_close(result, before(large, guidance), rtol=1e-4, atol=1e-5)
+    spade = Spade(3, 4, 5).requires_grad_(False)
+    x, guidance = torch.randn(2, 3, 8, 8) * 3 + 1, torch.randn(2, 4, 8, 8)
+    plain = torch.nn.functional.instance_norm(x)
+    torch.testing.assert_close(spade(x, guidance), plain)
+    torch.nn.init.constant_(spade.gamma.bias, 1e3)
+    torch.testing.assert_close(spade(x, guidance), plain * 1.9)
+    torch.nn.init.constant_(spade.gamma.bias, -1e3)
+    torch.testing.assert_close(spade(x, guidance), plain * 0.1, atol=1e-6, rtol=1e-4)
+
+
+def test_guidance_of_twice_the_size_is_taken_with_a_stride():
+    torch.manual_seed(5)
+    block = SpadeResBlock(6, 4, 7, stride=2).requires_grad_(False)
+    for spade in (block.spade1, block.spade2):
+        torch.nn.init.normal_(spade.beta.weight)
+    x, guidance = torch.randn(2, 6, 8, 8), torch.randn(2, 4, 16, 16)
+    changed = guidance.clone()
+    changed[:, :, 12:, 12:] += 1
+    assert block(x, guidance).shape == x.shape
+    difference = (block.spade1(x, guidance) - block.spade1(x, changed)).abs().amax(dim=(0, 1))
+    assert difference[6:, 6:].min() > 0
+    assert difference[:5, :5].max() == 0
+
+
+def test_a_stream_of_any_width_leaves_the_skip_its_say():
+    torch.manual_seed(6)
+    join = Join(8, 8).requires_grad_(False)
+    x, skip = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 8, 8)
+    plain = torch.nn.functional.group_norm
+    rows = plain(join.reduce(x), 1).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    torch.testing.assert_close(join(x, skip), rows + plain(skip, 1))
+    for stream, beside in ((1e4 * x, skip), (x, 1e4 * skip), (1e-2 * x, skip)):
+        alone = join(stream, beside) - plain(beside, 1)
+        assert 0.9 < alone.std() < 1.1
+
+
+@pytest.mark.parametrize("limit", [2.8, 0.0])
+def test_the_scale_of_a_partial_convolution_is_limited(limit):
+    layer = PartialConv2d(1, 1, 3, scale_limit=limit or None).requires_grad_(False)
+    torch.nn.init.ones_(layer.conv.weight)
+    valid = torch.zeros(1, 1, 7, 7)
+    valid[0, 0, 3, 3] = 1
+    result, _ = layer(valid, valid)
+    assert float(result[0, 0, 3, 3]) == pytest.approx(limit or 9.0)
+    everything = torch.ones_like(valid)
+    assert float(layer(everything, everything)[0][0, 0, 3, 3]) == pytest.approx(9.0)  # of nine pixels, the sum itself
+
+
+def test_the_prior_stands_where_nothing_is_known_and_nowhere_else():
+    coarse = build(narrow()).coarse
+    image, mask = face_and_mask()
+    before = coarse(image, mask), coarse(image, torch.ones_like(mask))
+    torch.nn.init.normal_(coarse.prior, std=3.0)
+    assert torch.equal(coarse(image, mask), before[0])
+    assert not torch.equal(coarse(image, torch.ones_like(mask)), before[1])
+    assert coarse.prior.shape == (1, 8, SIZE // 8, SIZE // 8)
 
 
 def test_validity_grows_by_the_kernel():

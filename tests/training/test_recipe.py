@@ -13,10 +13,11 @@ import torch
 
 import showface.training.configs
 from showface.runtime.errors import ShowfaceError, UsageError
-from showface.training.checkpoint import read_checkpoint
-from showface.training.config import TrainConfig
+from showface.training.checkpoint import read_checkpoint, save_checkpoint
+from showface.training.config import CoarseConfig, LayoutConfig, NetworkConfig, TrainConfig
 from showface.training.config_reader import config_from_toml
 from showface.training.loop import Trainer
+from showface.training.networks.mdrnets import MDRNets
 from showface.training.recipe import RecipeConfig, read_recipe, train_all
 
 SHIPPED = sorted(Path(str(resources.files(showface.training.configs))).glob("*-all.toml"))
@@ -66,8 +67,14 @@ def test_shipped_recipes_are_whole(path, tmp_path):
         for source in config.sources.values():
             for name in filter(None, (source.images, source.labels)):
                 (tmp_path / name).mkdir(parents=True, exist_ok=True)
-        for name in filter(None, (config.masks.folder, config.backbone, config.perceptual.weights)):
+        paths = (config.masks.folder, config.masks.part_labels, config.backbone, config.perceptual.weights)
+        for name in filter(None, paths):
             (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    if path.stem == "single-gpu-all":
+        shipped = tmp_path / "runs/shipped/mdrnet.safetensors"
+        shipped.parent.mkdir(parents=True)
+        network = NetworkConfig(coarse=CoarseConfig(layout=LayoutConfig()))
+        save_checkpoint(shipped, MDRNets(network), network, ["coarse", "parser"], {})
     runs = read_recipe(path, tmp_path, tmp_path / "runs")
     assert runs[-1].stage == "mdrnet"
     assert {"coarse", "parser", "mdrnet"} <= {run.stage for run in runs}
@@ -201,7 +208,7 @@ def test_a_recipe_without_runs(recipe, data, tmp_path):
         ("widths = [8, 8], full", "widths = [8, 16], full", r"coarse\.toml: network\.coarse: differs from the run in"),
         ("[masks]", "[loss]\nstyle = 1.0\n[masks]", r"coarse\.toml: perceptual\.weights"),
         ("[masks]", "[loss]\nintra = 1.0\n[masks]", r"coarse\.toml: loss: unknown term 'intra'"),
-        ("checkpoint_every = 1", "memory_restarts = [1]", r"coarse\.toml: memory_restarts"),
+        ("checkpoint_every = 1", 'samples = "../samples"', r"coarse\.toml: .*samples: no samples there, and no earlier"),
     ],
 )
 def test_a_later_run_that_lacks_something(old, new, match, recipe, data, tmp_path):

@@ -31,6 +31,9 @@ class Sample:
     mask: Tensor  # [B, 1, H, W], 1 = hole
     labels: Tensor | None  # [B, H, W]
     crop: tuple[int, int, int] | None  # top, left, side of the square that the refiner trains on
+    photograph: Tensor  # [B] bool, what a camera saw
+    coarse_image: Tensor | None = None  # [B, 3, H, W] in [-1, 1], where it was computed before
+    semantic_map: Tensor | None = None  # [B, H, W] int64
 
 
 def _draws(seed: tuple[int, int], positions: Sequence[int]) -> NDArray[np.float64]:
@@ -101,6 +104,8 @@ def augment(
         device: where the result lies.
     """
     draws = _draws(seed, batch.positions)
+    if batch.coarse_image is not None:
+        return _mirrored(batch, draws[4] < 0.5, _crop(phase, seed), device)
     image = batch.image.to(device, non_blocking=True).float() / 127.5 - 1
     mask = batch.mask.to(device, non_blocking=True).float()
     grid = _grid(torch.from_numpy(_affine(draws[:5], config)).float().to(device), *image.shape[-2:])
@@ -120,4 +125,23 @@ def augment(
         mask.contiguous(),
         None if labels is None else labels[:, 0].round().long(),
         _crop(phase, seed),
+        batch.photograph,
     )
+
+
+def _mirrored(
+    batch: Batch, mirror: NDArray[np.bool_], crop: tuple[int, int, int] | None, device: torch.device
+) -> Sample:
+    """Mirror faces whose coarse face and category map are known; nothing else may change them."""
+    chosen = torch.from_numpy(mirror).to(device)
+
+    def turned(values: Tensor | None) -> Tensor:
+        assert values is not None
+        moved = values.to(device, non_blocking=True)
+        return torch.where(chosen.reshape(-1, *(1,) * (moved.dim() - 1)), moved.flip(-1), moved)
+
+    image, coarse_image = (turned(x).float() / 127.5 - 1 for x in (batch.image, batch.coarse_image))
+    mask, semantic_map = turned(batch.mask).float(), turned(batch.semantic_map).long()
+    known = image * (1 - mask) + coarse_image * mask  # not rounded outside the hole
+    as_last = {"memory_format": torch.channels_last}
+    return Sample(image.contiguous(**as_last), mask, None, crop, batch.photograph, known.contiguous(**as_last), semantic_map)

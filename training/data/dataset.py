@@ -26,7 +26,7 @@ from showface.runtime.errors import UsageError
 
 from ..config import TrainConfig
 from .labels import RARE_WEIGHT, read_labels, shows_rare_category
-from .masks import read_masks
+from .masks import MaskBank, read_masks
 from .sources import FaceFiles, face_probability, open_sources, read_face
 
 READ_AHEAD = 64  # faces decoded at a time on their way into memory
@@ -58,6 +58,9 @@ class Batch:
     labels: Tensor | None  # [B, H, W] uint8, index into CATEGORIES
     names: tuple[str, ...]  # of the faces' files
     positions: tuple[int, ...]  # in the global batch
+    photograph: Tensor  # [B] bool, what a camera saw
+    coarse_image: Tensor | None = None  # [B, 3, H, W] uint8, where it was computed before
+    semantic_map: Tensor | None = None  # [B, H, W] uint8, of the coarse face
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +73,17 @@ class Draw:
     mirrored: bool
 
 
-def draw(rng: np.random.Generator, shares: NDArray[np.float64], masks: int) -> Draw:
+def draw(rng: np.random.Generator, shares: NDArray[np.float64], bank: MaskBank) -> Draw:
     """Draw one sample.
 
     Args:
         rng: decides it.
         shares: cumulated probability of each face, up to 1.
-        masks: how many there are.
+        bank: the masks; one that may not be turned is taken as it is.
     """
-    image = int(np.searchsorted(shares, rng.random(), side="right"))
-    return Draw(image, int(rng.integers(masks)), int(rng.integers(4)), bool(rng.random() < 0.5))
+    image, mask = (int(np.searchsorted(s, rng.random(), side="right")) for s in (shares, bank.shares))
+    turns, mirrored = int(rng.integers(4)), bool(rng.random() < 0.5)
+    return Draw(image, mask, turns, mirrored) if bank.turned[mask] else Draw(image, mask, 0, False)
 
 
 class MemoryFaces:
@@ -180,8 +184,10 @@ class Feed:
     config: TrainConfig
     names: tuple[Path, ...]  # of the faces
     faces: MemoryFaces | DiskFaces
+    photographs: Tensor  # [F] bool
     shares: NDArray[np.float64]  # cumulated probability of each face, up to 1
-    masks: Tensor  # [M, H, W] uint8, 1 = hole
+    bank: MaskBank
+    masks: Tensor  # [M, H, W] uint8, 1 = hole: those of the bank, on the device
     rank: int
     world: int
 
@@ -217,21 +223,22 @@ class Feed:
         for start in range(0, count, size):
             plan = {}
             for k in mine[start : start + size]:
-                drawn = draw(generator(Stream.HELD_OUT, self.config.seed, k), self.shares, len(self.masks))
+                drawn = draw(generator(Stream.HELD_OUT, self.config.seed, k), self.shares, self.bank)
                 plan[k] = replace(drawn, image=k)
             yield self._batch(plan, self.faces.read(list(plan)))
 
     def _plan(self, step: int, size: int) -> dict[int, Draw]:
         """Return the draws of this process at ``step`` by position."""
         share = _share(size, self.world, f"a batch of {size} faces")
-        seed, masks = self.config.seed, len(self.masks)
+        seed = self.config.seed
         positions = range(self.rank * share, (self.rank + 1) * share)
-        return {p: draw(generator(Stream.SAMPLE, seed, step, p), self.shares, masks) for p in positions}
+        return {p: draw(generator(Stream.SAMPLE, seed, step, p), self.shares, self.bank) for p in positions}
 
     def _batch(self, plan: dict[int, Draw], faces: Faces) -> Batch:
         masks = torch.stack([_turn(self.masks[d.mask], d) for d in plan.values()])
         names = tuple(str(self.names[d.image]) for d in plan.values())
-        return Batch(faces[0], masks[:, None], faces[1], names, tuple(plan))
+        photograph = self.photographs[torch.tensor([d.image for d in plan.values()], device=self.photographs.device)]
+        return Batch(faces[0], masks[:, None], faces[1], names, tuple(plan), photograph)
 
 
 def _turn(mask: Tensor, drawn: Draw) -> Tensor:
@@ -290,7 +297,7 @@ def open_feed(
     count, size, workers = len(files.images), config.network.image_size, config.feed.workers
     if held_out and count < world:
         raise UsageError(f"validation: {count} held-out faces are fewer than the {world} processes; raise 'faces'")
-    masks = read_masks(config.masks, data, size, config.seed)
+    bank = read_masks(config.masks, data, size, config.seed)
     faces: MemoryFaces | DiskFaces
     if held_out or config.feed.mode == "memory":
         faces = MemoryFaces(files, size, workers, device)
@@ -298,11 +305,21 @@ def open_feed(
         faces = DiskFaces(files, size, workers, device.type == "cuda")
     if held_out:
         probability = np.full(count, 1 / count)
-        masks = masks[generator(Stream.HELD_OUT_MASKS, config.seed).permutation(len(masks))[:count]]
+        bank = _some_masks(bank, count, generator(Stream.HELD_OUT_MASKS, config.seed))
     else:
         rare = faces.rare if isinstance(faces, MemoryFaces) else np.zeros(count, np.bool_)
         parts = {name: (config.sources[name].weight, len(source.images)) for name, source in sources.items()}
         probability = face_probability(parts, np.where(rare, RARE_WEIGHT, 1.0))
     cumulated = np.cumsum(probability)
     shares = cumulated / cumulated[-1]  # ends in 1 exactly
-    return Feed(config, files.images, faces, shares, torch.from_numpy(masks).to(device), rank, world)
+    photographs = np.concatenate(
+        [np.full(len(source.images), config.sources[name].photographs) for name, source in sources.items()]
+    )
+    seen = torch.from_numpy(photographs).to(device)
+    return Feed(config, files.images, faces, seen, shares, bank, torch.from_numpy(bank.masks).to(device), rank, world)
+
+
+def _some_masks(bank: MaskBank, count: int, rng: np.random.Generator) -> MaskBank:
+    """Return ``count`` masks of ``bank`` at most, each drawn by its share."""
+    chosen = np.searchsorted(bank.shares, rng.random(count), side="right")
+    return MaskBank(bank.masks[chosen], np.arange(1, len(chosen) + 1) / len(chosen), bank.turned[chosen])

@@ -15,6 +15,7 @@ Painter = Callable[[np.random.Generator, Canvas, float], None]  # adds one shape
 STROKE_WIDTH = (0.04, 0.18)  # of the side
 MAX_TURN = math.radians(70)  # between two segments of a stroke
 BORDERED = 0.3  # share of the masks that begin with a border; a second one would mostly lie inside the first
+ISLANDS = 0.45  # share of the masks of a surround that leave an island known
 SHRINK = 0.7  # of the next shape, after one that went beyond the wanted ratio
 
 
@@ -50,6 +51,27 @@ def draw_mask(rng: np.random.Generator, size: int, low: float, high: float) -> N
     return canvas.astype(np.bool_)
 
 
+def draw_surround(rng: np.random.Generator, size: int, low: float, high: float) -> NDArray[np.bool_]:
+    """Draw a mask [size, size], True = hole, that leaves a frame's inside, a half plane or an island known.
+
+    Args:
+        rng: decides the mask.
+        size: side in pixels.
+        low: least share of hole pixels, in [0, 1]; islands and tilted half planes come near it only.
+        high: greatest share, as near.
+    """
+    area = rng.uniform(low, high)
+    canvas = np.zeros((size, size), np.uint8)
+    if rng.random() < ISLANDS:
+        known = np.zeros_like(canvas)
+        painter = _box if rng.random() < 0.5 else _ellipse
+        painter(rng, known, 1 - area)
+        canvas[known == 0] = 1
+    else:
+        _border(rng, canvas, area)
+    return canvas.astype(np.bool_)
+
+
 def _stroke(rng: np.random.Generator, canvas: Canvas, area: float) -> None:
     """Paint a thick stroke along a random walk; its ends are round."""
     size = len(canvas)
@@ -74,6 +96,15 @@ def _box(rng: np.random.Generator, canvas: Canvas, area: float) -> None:
     width, height = (max(1, round(size * min(1.0, math.sqrt(area * a)))) for a in (aspect, 1 / aspect))
     left, top = (int(rng.integers(0, size - side, endpoint=True)) for side in (width, height))
     canvas[top : top + height, left : left + width] = 1
+
+
+def _ellipse(rng: np.random.Generator, canvas: Canvas, area: float) -> None:
+    """Paint a tilted ellipse that lies inside the canvas with its centre."""
+    size = len(canvas)
+    aspect = math.exp(rng.uniform(-0.7, 0.7))
+    axes = tuple(max(1, round(size * math.sqrt(area * a / math.pi))) for a in (aspect, 1 / aspect))
+    centre = tuple(int(v) for v in rng.integers(0, size, size=2))
+    cv2.ellipse(canvas, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
 
 
 def _border(rng: np.random.Generator, canvas: Canvas, area: float) -> None:

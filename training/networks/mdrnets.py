@@ -21,7 +21,7 @@ class MDRNets(nn.Module):
         super().__init__()
         self.config = config
         categories, channels = len(CATEGORIES), config.memory.channels
-        self.coarse = CoarseNetwork(config.coarse)
+        self.coarse = CoarseNetwork(config.coarse, config.image_size)
         self.parser = FaceParser(config.parser, categories)
         self.memory = MemoryModule(config.memory, categories)
         self.mrem = None if config.memory.kind == "none" else Mrem(config.mrem, channels, categories)

@@ -1,15 +1,15 @@
-"""Style encoder and Disentangled Memory Module (paper §3.2, eqs 1-5)."""
+"""Style encoder, region pooling and the stage ``memory`` (paper §3.2)."""
 
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import MemoryConfig
+from .layers import group_norm
+from .memory_bank import DisentangledMemory
 
-MIN_NORM = 1e-4  # of a vector in a cosine; a smaller one would leave the float16 range
 STRIDE = 4  # of the style features
 
 
@@ -47,101 +47,27 @@ def cell_mask(mask: Tensor) -> Tensor:
 
 
 class StyleEncoder(nn.Module):
-    """Encode a face into style features F_s at a quarter of its resolution."""
+    """Encode a face into style features F_s at a quarter of its resolution.
+
+    It works there from the start, on the pixels of each cell as channels. It ends in a normalisation rather than
+    in a tanh, whose values would all but turn into signs.
+    """
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, 2 * width, 3, 2, padding=1)
-        self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, 2, padding=1)
-        self.norm2 = nn.GroupNorm(8, 2 * width)
-        self.norm3 = nn.GroupNorm(8, 4 * width)
-        self.conv4 = nn.Conv2d(4 * width, 2 * width, 3, padding=1)
-        self.conv5 = nn.Conv2d(2 * width, channels, 1)
+        self.unshuffle = nn.PixelUnshuffle(STRIDE)
+        self.conv1 = nn.Conv2d(3 * STRIDE**2, width, 3, padding=1)
+        self.norm1 = group_norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm2 = group_norm(width)
+        self.conv3 = nn.Conv2d(width, channels, 1)
+        self.norm3 = group_norm(channels, affine=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map [B, 3, H, W] in [-1, 1] to F_s [B, c, H/4, W/4] in [-1, 1]."""
-        x = F.leaky_relu(self.conv1(image), 0.2)
+        """Map [B, 3, H, W] in [-1, 1] to F_s [B, c, H/4, W/4], each group of channels of mean 0 and deviation 1."""
+        x = F.leaky_relu(self.norm1(self.conv1(self.unshuffle(image))), 0.2)
         x = F.leaky_relu(self.norm2(self.conv2(x)), 0.2)
-        x = F.leaky_relu(self.norm3(self.conv3(x)), 0.2)
-        x = F.leaky_relu(self.conv4(x), 0.2)
-        return torch.tanh(self.conv5(x))
-
-
-class DisentangledMemory(nn.Module):
-    """Memory slots [blocks, m, c]: one block a category, or one block shared by all of them."""
-
-    slots: Tensor
-
-    def __init__(self, config: MemoryConfig, categories: int) -> None:
-        super().__init__()
-        shared = config.kind == "shared"
-        shape = (1, categories * config.slots) if shared else (categories, config.slots)
-        self.temperature, self.decay = config.temperature, config.decay
-        self.register_buffer("slots", F.normalize(torch.randn(*shape, config.channels), dim=2))
-
-    def similarity(self, queries: Tensor) -> Tensor:
-        """Return the cosines γ [B, n, m] between ``queries`` [B, n, c] and their block's slots (eq. 1)."""
-        queries = queries / queries.norm(dim=2, keepdim=True).clamp(min=MIN_NORM)
-        slots = self.slots / self.slots.norm(dim=2, keepdim=True).clamp(min=MIN_NORM)
-        # The batch stays a batch dimension of the product: a face must not depend on its neighbours.
-        return (queries[:, :, None, :] @ slots.transpose(1, 2)).squeeze(2)
-
-    def read(self, queries: Tensor) -> Tensor:
-        """Return Q̂ [B, n, c], the slots mixed by their softmax scores (eqs 4 and 5)."""
-        scores = torch.softmax(self.similarity(queries) / self.temperature, dim=2)
-        return (scores[:, :, None, :] @ self.slots).squeeze(2)
-
-    @torch.no_grad()
-    def fill(self, known: Tensor, generator: torch.Generator) -> None:
-        """Start every block from codes of real faces, as a codebook starts from samples of its data.
-
-        Random slots lie far from all codes, so that one of them wins every query and the others never
-        live. A category with fewer codes than slots repeats them; one without any keeps its slots.
-
-        Args:
-            known: V [N, n, c]; the zero vector where a region is absent.
-            generator: draws which codes are taken.
-        """
-        blocks, m, c = self.slots.shape
-        for block in range(blocks):
-            codes = known.reshape(-1, c) if blocks == 1 else known[:, block]
-            codes = codes[codes.abs().amax(dim=1) > 0]
-            if len(codes):
-                order = torch.randperm(len(codes), generator=generator).repeat(-(-m // len(codes)))
-                self.slots[block] = codes[order[:m].to(codes.device)]
-
-    @torch.no_grad()
-    def update(self, queries: Tensor, known: Tensor) -> Tensor:
-        """Move the slot nearest to each query towards the known code (eqs 2 and 3).
-
-        Several samples that hit one slot are averaged first, in float64 and over all processes, so
-        that neither their order in the batch nor their spread over devices matters. A region that is
-        absent from the face or wholly hidden has the zero vector and is left out.
-
-        Args:
-            queries: Q [B, n, c].
-            known: V [B, n, c].
-
-        Returns:
-            How often each slot was hit, [blocks, m].
-        """
-        blocks, m, _ = self.slots.shape
-        present = (queries.abs().amax(dim=2) > 0) & (known.abs().amax(dim=2) > 0)
-        with torch.autocast(queries.device.type, enabled=False):  # in bfloat16 slots that are near each other tie
-            nearest = self.similarity(queries.float()).argmax(dim=2)
-        hit = F.one_hot(nearest, m).double() * present[:, :, None]
-        total = torch.einsum("bnm,bnc->nmc", hit, known.double())
-        count = hit.sum(dim=0)
-        if blocks == 1:
-            total, count = total.sum(dim=0, keepdim=True), count.sum(dim=0, keepdim=True)
-        if dist.is_initialized():
-            dist.all_reduce(total)
-            dist.all_reduce(count)
-        mean = total / count.clamp(min=1.0)[:, :, None]
-        moved = self.decay * self.slots.double() + (1.0 - self.decay) * mean
-        self.slots.copy_(torch.where(count[:, :, None] > 0, moved, self.slots.double()))
-        return count
+        return self.norm3(self.conv3(x))
 
 
 class MemoryModule(nn.Module):

@@ -1,17 +1,19 @@
 """The chain on the device: only image and mask go in, only the completed image comes out.
 
-Everything is allocated once, for the greatest batch. Two slots of inputs and outputs take turns, so that the
-copy stream brings the next batch while the compute stream works on this one:
+Everything is allocated once, for the greatest batch. Two slots of inputs and outputs take turns on three streams, so
+that the device brings the next batch, works on this one and takes the last one away at the same time:
 
-    copy      up 0 | up 1 | down 0 | up 2 | down 1 | …
-    compute        | 0    | 1               | 2    | …
+    upload      0 | 1 |     | 2 | 3 …
+    compute         | 0       | 1       | 2 …
+    download                  | 0 |     | 1 | …
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -20,29 +22,61 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ShowfaceError, UsageError
+from ...errors import DeviceLostError, ShowfaceError, UsageError
 from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT, TENSORS
-from ..chain import Chain, Tensors
+from ..batches import Chunk, Shapes, batch_sizes, chunks
+from ..chain import Chain, Faces, Tensors
+from .cleanup import owned, quietly
 from .device import Cuda
-from .engine import Engine
-from .session import Chunk, EngineSession, Shapes, chunks
+from .engine import Engine, Graphs
+from .kernel_cache import KernelCache
+from .session import EngineSession, HostSession
 from .sidecar import EngineFolder, read_sidecar
+from .slot import Slot, Streams
 
+LOG = logging.getLogger(__name__)
 SLOTS = 2
 ENDS = (*CHAIN_INPUTS, CHAIN_OUTPUT)
 MIN_SCRATCH = 256  # bytes; TensorRT wants an address even where an engine needs none
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One turn's memory: the ends of the chain on the device and, page-locked, on the host; and its events."""
+@dataclass(slots=True)
+class Flight:
+    """The :class:`~..chain.Ticket` of faces that were given to the device."""
 
-    addresses: dict[str, int]  # of all tensors of the chain; those between the ends are shared by the slots
-    host: dict[str, NDArray[Any]]  # of the ends, at the greatest batch
-    uploaded: int
-    computed: int
-    downloaded: int
-    graphs: list[int] = field(default_factory=list)  # none or one
+    completed: NDArray[Any]
+    finish: Callable[[Flight], None]
+    error: ShowfaceError | None = None
+
+    def result(self) -> NDArray[Any]:
+        """Wait for the faces and return ``completed_image`` [B, 3, H, W]."""
+        self.finish(self)
+        if self.error is not None:
+            raise self.error
+        return self.completed
+
+
+@dataclass(slots=True)
+class Held:
+    """What a slot works on."""
+
+    flight: Flight
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class ChainOptions:
+    """How a chain runs its engines.
+
+    Attributes:
+        graphs: how their work is launched.
+        batch_limit: faces a batch at most; None for as many as the engines take.
+        cache: of compiled kernels.
+    """
+
+    graphs: Graphs = Graphs.OFF
+    batch_limit: int | None = None
+    cache: KernelCache = field(default_factory=lambda: KernelCache(None))
 
 
 class DeviceChain(Chain):
@@ -54,11 +88,14 @@ class DeviceChain(Chain):
         cuda: the device.
         folder: where the engines came from.
         description: what runs, where, and why.
-        cuda_graph: capture the engines' work for the engines' best batch, and run every batch in parts of that.
+        options: how.
 
     Raises:
         UsageError: there is not enough memory, or the engines' batches do not go together.
+        ShowfaceError: a first batch could not be run.
     """
+
+    overlaps = True
 
     def __init__(
         self,
@@ -67,40 +104,48 @@ class DeviceChain(Chain):
         cuda: Cuda,
         folder: EngineFolder,
         description: str,
-        cuda_graph: bool = False,
+        options: ChainOptions | None = None,
     ) -> None:
+        options = options or ChainOptions()
         self._shapes, self.cuda, self.folder = shapes, cuda, folder
-        self._least, self._greatest = common_batches(engines, cuda_graph)
+        self.sizes = common_sizes(engines, options.batch_limit)
+        self._held: list[Held | None] = [None] * SLOTS
+        self._next = 0
         with ExitStack() as stack:
-            self._compute = _owned(stack, cuda.create_stream(), cuda.destroy_stream)
-            self._copy = _owned(stack, cuda.create_stream(), cuda.destroy_stream)
+            self._streams = Streams(*(owned(stack, cuda.create_stream(), cuda.destroy_stream) for _ in range(3)))
+            for engine in engines:
+                engine.choose_profile(self._streams.compute)
             scratch = max(MIN_SCRATCH, *(engine.scratch_bytes for engine in engines))
-            address = _owned(stack, cuda.allocate(scratch), cuda.free)
+            address = owned(stack, cuda.allocate(scratch), cuda.free)
             inner = {
                 name: self._device_memory(stack, name)
                 for engine in engines
                 for name in engine.stage.outputs
                 if name not in ENDS
             }
-            self._slots = [self._make_slot(stack, inner) for _ in range(SLOTS)]
-            sessions = []
+            self._slots = [self._make_slot(stack, inner, engines, turn) for turn in range(SLOTS)]
             for engine in engines:
-                engine.context.set_device_memory(address, scratch)
-                batches = (self._least, self._greatest)
-                memory = self._slots[0].addresses
-                sessions.append(
-                    EngineSession(engine.stage, engine.context, batches, shapes, cuda, self._compute, memory)
-                )
-            super().__init__(sessions, description, "cuda")
-            self._engine_sessions = sessions
-            stack.callback(sessions.clear)  # the contexts go before the memory that they were lent
-            stack.callback(self.cuda.synchronize, self._compute)
-            stack.callback(self.cuda.synchronize, self._copy)
-            stack.callback(self.cuda.activate)  # the first call of the end, in whichever thread
-            self._warm_up()
-            if cuda_graph:
-                self._capture(stack)
-                stack.callback(self.cuda.activate)
+                for context in engine.contexts:
+                    context.set_device_memory(address, scratch)
+            first = self._slots[0]
+            hosts = [
+                HostSession(one, self.sizes, shapes, cuda, self._streams.compute, first.addresses, self._idle())
+                for one in first.engines
+            ]
+            super().__init__(hosts, description, "cuda")
+            quietly(stack, options.cache.release)
+            # At the end, in reverse: the contexts go first, then what they use, then the memory that they were lent.
+            for engine in engines:
+                stack.callback(engine.kept.clear)
+                stack.callback(engine.contexts.clear)
+            for slot in self._slots:
+                stack.callback(slot.engines.clear)
+            stack.callback(hosts.clear)
+            self._wait_first(stack)
+            self._prepare(stack, options.graphs)
+            options.cache.save()
+            stack.callback(options.cache.save)
+            self._wait_first(stack)  # graphs are given back after their work, too
             self._close = weakref.finalize(self, stack.pop_all().close)
 
     @property
@@ -110,32 +155,56 @@ class DeviceChain(Chain):
         return {name: read_sidecar(self.folder, name).arithmetic for name in names}
 
     def _device_memory(self, stack: ExitStack, name: str) -> int:
-        return _owned(stack, self.cuda.allocate(self._shapes.size(name, self._greatest)), self.cuda.free)
+        return owned(stack, self.cuda.allocate(self._shapes.size(name, self.sizes[-1])), self.cuda.free)
 
-    def _make_slot(self, stack: ExitStack, inner: dict[str, int]) -> Slot:
+    def _make_slot(self, stack: ExitStack, inner: dict[str, int], engines: Sequence[Engine], turn: int) -> Slot:
         cuda, host = self.cuda, {}
         for name in ENDS:
-            size = self._shapes.size(name, self._greatest)
-            address = _owned(stack, cuda.allocate_pinned(size), cuda.free_pinned)
+            size = self._shapes.size(name, self.sizes[-1])
+            address = owned(stack, cuda.allocate_pinned(size), cuda.free_pinned)
             memory = np.ctypeslib.as_array((ctypes.c_byte * size).from_address(address))
-            host[name] = memory.view(TENSORS[name].dtype).reshape(self._shapes.shape(name, self._greatest))
+            host[name] = memory.view(TENSORS[name].dtype).reshape(self._shapes.shape(name, self.sizes[-1]))
         ends = {name: self._device_memory(stack, name) for name in ENDS}
-        uploaded, computed, downloaded = (_owned(stack, cuda.create_event(), cuda.destroy_event) for _ in range(3))
-        return Slot({**inner, **ends}, host, uploaded, computed, downloaded)
+        uploaded, computed, downloaded = (owned(stack, cuda.create_event(), cuda.destroy_event) for _ in range(3))
+        sessions = [EngineSession(e.stage, e.contexts[turn % len(e.contexts)], self._shapes, e.reason) for e in engines]
+        return Slot({**inner, **ends}, host, uploaded, computed, downloaded, sessions)
 
-    def _warm_up(self) -> None:
-        """Run every slot once: libraries load and kernels are compiled on the first call."""
-        shape = {name: self._shapes.shape(name, self._greatest * SLOTS) for name in CHAIN_INPUTS}
-        self._complete({name: np.zeros(shape[name], TENSORS[name].dtype) for name in CHAIN_INPUTS})
+    def _wait_first(self, stack: ExitStack) -> None:
+        """Let the stack begin with a wait for all work, in whichever thread it is unwound."""
+        for stream in self._streams.every:
+            quietly(stack, self.cuda.synchronize, stream)
+        quietly(stack, self.cuda.activate)
 
-    def _capture(self, stack: ExitStack) -> None:
+    def _prepare(self, stack: ExitStack, graphs: Graphs) -> None:
+        """Run every batch in every slot once: libraries load, kernels are compiled, and graphs are captured."""
+        cuda, compute = self.cuda, self._streams.compute
+        refused = ""
         for slot in self._slots:
-            self.cuda.begin_capture(self._compute)
-            try:
-                self._enqueue(slot, self._greatest)
-            finally:
-                graph = self.cuda.end_capture(self._compute)
-            slot.graphs.append(_owned(stack, graph, self.cuda.destroy_graph))
+            for name in CHAIN_INPUTS:
+                slot.host[name][:] = 0
+                size = self._shapes.size(name, self.sizes[-1])
+                cuda.upload(slot.addresses[name], slot.host[name].ctypes.data, size, self._streams.upload)
+            cuda.record(slot.uploaded, self._streams.upload)
+            cuda.wait(compute, slot.uploaded)
+            for batch in reversed(self.sizes):
+                slot.bind(batch)
+                slot.execute(compute)
+                cuda.synchronize(compute)
+                if graphs is not Graphs.CAPTURE or refused:
+                    continue
+                try:
+                    slot.graphs[batch] = owned(stack, slot.capture(batch, cuda, compute), cuda.destroy_graph)
+                except DeviceLostError:
+                    raise
+                except ShowfaceError as error:
+                    refused = str(error)
+        if refused:  # all or none, so that a batch takes as long in one slot as in the other
+            for slot in self._slots:
+                slot.graphs.clear()
+            LOG.warning("CUDA graphs are not used: %s", refused)
+            self.description += f"; CUDA graphs are not used: {refused}"
+        elif graphs is not Graphs.OFF:
+            self.description += "; with CUDA graphs"
 
     def complete(self, image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
         """Return ``completed_image`` [B, 3, H, W]; a batch beyond the profile is split, one below it filled up.
@@ -146,68 +215,86 @@ class DeviceChain(Chain):
 
         Raises:
             UsageError: the inputs' shapes or types are wrong.
+            DeviceLostError: no later batch can be run either.
             ShowfaceError: CUDA or TensorRT failed, or the chain is closed.
         """
         self._check_open()
-        pairs = zip(CHAIN_INPUTS, (image, mask), strict=True)
-        inputs = {name: self._shapes.checked(name, array) for name, array in pairs}
-        if len(image) != len(mask):
-            raise UsageError(f"image has a batch of {len(image)}, mask one of {len(mask)}")
+        for name, array in zip(CHAIN_INPUTS, (image, mask), strict=True):
+            self._shapes.checked(name, array)
+        return self.submit(image, mask).result()
+
+    def submit(self, images: Faces, masks: Faces) -> Flight:
+        """Give faces to the device; see :meth:`~..chain.Chain.submit`. A third batch waits for the first.
+
+        Each face is written straight into the page-locked memory that is uploaded.
+
+        Raises:
+            UsageError: a face's shape or type is wrong.
+            DeviceLostError: no later batch can be run either.
+            ShowfaceError: CUDA or TensorRT failed, or the chain is closed. Faces given before are not concerned.
+        """
+        self._check_open()
+        self._shapes.check_faces(images, masks)
         self.cuda.activate()
+        flight = Flight(self._shapes.empty(CHAIN_OUTPUT, len(images)), self._finish)
         try:
-            return self._complete(inputs)
-        except BaseException:
-            self.cuda.synchronize(self._copy)  # no copy may be under way when its memory goes
-            self.cuda.synchronize(self._compute)
+            for chunk in chunks(len(images), self.sizes):
+                turn, self._next = self._next, (self._next + 1) % SLOTS
+                self._collect(turn)
+                self._held[turn] = Held(flight, chunk)
+                self._slots[turn].start(chunk, images, masks, self._shapes, self.cuda, self._streams)
+        except BaseException as error:
+            lost = self._settle()  # no copy may be under way when its memory is used again
+            self._held = [None if held is not None and held.flight is flight else held for held in self._held]
+            if lost is not None and isinstance(error, ShowfaceError) and not isinstance(error, DeviceLostError):
+                raise DeviceLostError(f"{error}; {lost}") from error
             raise
+        return flight
 
-    def _complete(self, inputs: Tensors) -> NDArray[Any]:
-        total = len(inputs[CHAIN_INPUTS[0]])
-        result = np.empty(self._shapes.shape(CHAIN_OUTPUT, total), TENSORS[CHAIN_OUTPUT].dtype)
-        parts = list(chunks(total, self._least, self._greatest))
-        for k, chunk in enumerate(parts):
-            if k >= SLOTS:
-                self._collect(k - SLOTS, parts, result)
-            self._upload(self._slots[k % SLOTS], chunk, inputs)
-            if k >= 1:
-                self._download(k - 1, parts)
-            self._run(self._slots[k % SLOTS], chunk.batch)
-        self._download(len(parts) - 1, parts)
-        for k in range(max(0, len(parts) - SLOTS), len(parts)):
-            self._collect(k, parts, result)
-        return result
+    def _settle(self) -> DeviceLostError | None:
+        """Wait for all streams after an error, and return whether the device is lost; no other error matters more."""
+        lost = None
+        for stream in self._streams.every:
+            try:
+                self.cuda.synchronize(stream)
+            except DeviceLostError as error:
+                lost = lost or error
+            except ShowfaceError:
+                pass
+        return lost
 
-    def _upload(self, slot: Slot, chunk: Chunk, inputs: Tensors) -> None:
-        """Give the copy stream a chunk; the slot's last result has been collected, so that its memory is free."""
-        for name in CHAIN_INPUTS:
-            chunk.cut(inputs[name], slot.host[name][: chunk.batch])
-            size = self._shapes.size(name, chunk.batch)
-            self.cuda.upload(slot.addresses[name], slot.host[name].ctypes.data, size, self._copy)
-        self.cuda.record(slot.uploaded, self._copy)
+    def _collect(self, turn: int) -> None:
+        """Wait for what a slot works on, and hand it over."""
+        held, slot = self._held[turn], self._slots[turn]
+        if held is None:
+            return
+        flight, chunk = held.flight, held.chunk
+        try:
+            self.cuda.synchronize_event(slot.downloaded)
+        except ShowfaceError as error:
+            flight.error, self._held[turn] = error, None
+            raise
+        flight.completed[chunk.start : chunk.start + chunk.count] = slot.host[CHAIN_OUTPUT][: chunk.count]
+        self._held[turn] = None
 
-    def _run(self, slot: Slot, batch: int) -> None:
-        self.cuda.wait(self._compute, slot.uploaded)
-        if slot.graphs:
-            self.cuda.launch(slot.graphs[0], self._compute)
-        else:
-            self._enqueue(slot, batch)
-        self.cuda.record(slot.computed, self._compute)
+    def _finish(self, flight: Flight) -> None:
+        mine = [turn for turn, held in enumerate(self._held) if held is not None and held.flight is flight]
+        if mine:
+            self._check_open()
+            self.cuda.activate()
+        for turn in mine:
+            self._collect(turn)
 
-    def _enqueue(self, slot: Slot, batch: int) -> None:
-        for session in self._engine_sessions:
-            session.enqueue(batch, slot.addresses)
+    def _idle(self) -> Callable[[], None]:
+        """Return what collects every slot, without a reference that would keep the chain alive."""
+        chain = weakref.ref(self)
 
-    def _download(self, k: int, parts: Sequence[Chunk]) -> None:
-        slot = self._slots[k % SLOTS]
-        size = self._shapes.size(CHAIN_OUTPUT, parts[k].batch)
-        self.cuda.wait(self._copy, slot.computed)
-        self.cuda.download(slot.host[CHAIN_OUTPUT].ctypes.data, slot.addresses[CHAIN_OUTPUT], size, self._copy)
-        self.cuda.record(slot.downloaded, self._copy)
+        def wait() -> None:
+            alive = chain()
+            for turn in range(SLOTS if alive is not None else 0):
+                alive._collect(turn)  # type: ignore[union-attr]
 
-    def _collect(self, k: int, parts: Sequence[Chunk], result: NDArray[Any]) -> None:
-        slot, chunk = self._slots[k % SLOTS], parts[k]
-        self.cuda.synchronize_event(slot.downloaded)
-        result[chunk.start : chunk.start + chunk.count] = slot.host[CHAIN_OUTPUT][: chunk.count]
+        return wait
 
     def run(self, inputs: Tensors, given: Tensors | None = None) -> dict[str, NDArray[Any]]:
         """Return every tensor of the chain on the host; for parity, not for speed."""
@@ -231,8 +318,8 @@ class DeviceChain(Chain):
         self.close()
 
 
-def common_batches(engines: Sequence[Engine], cuda_graph: bool) -> tuple[int, int]:
-    """Return the least and greatest batch that all engines take; with a graph, their one batch.
+def common_sizes(engines: Sequence[Engine], limit: int | None = None) -> tuple[int, ...]:
+    """Return the batches that are run, ascending: all engines take them, and none has more faces than ``limit``.
 
     Raises:
         UsageError: there is none.
@@ -242,12 +329,4 @@ def common_batches(engines: Sequence[Engine], cuda_graph: bool) -> tuple[int, in
     if least > greatest:
         every = [engine.batches for engine in engines]
         raise UsageError(f"the engines' batches do not go together: {every}; build them again in one call")
-    if cuda_graph:
-        best = min(max(engines[0].batches[1], least), greatest)
-        return best, best
-    return least, greatest
-
-
-def _owned(stack: ExitStack, handle: int, give_back: Any) -> int:
-    stack.callback(give_back, handle)
-    return handle
+    return batch_sizes(least, greatest if limit is None else max(least, min(limit, greatest)))

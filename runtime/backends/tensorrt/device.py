@@ -58,7 +58,10 @@ class Cuda(Protocol):
         """Collect what the stream is given from now on in a graph, instead of doing it."""
 
     def end_capture(self, stream: int) -> int:
-        """Return the collected graph, ready to be launched."""
+        """Return the collected graph, on the device and ready to be launched."""
+
+    def abort_capture(self, stream: int) -> None:
+        """End a capture that went wrong; nothing of it is kept, and its error is taken off the runtime."""
 
     def launch(self, graph: int, stream: int) -> None:
         """Do all that a graph has collected, in the stream's order."""
@@ -68,7 +71,10 @@ class Cuda(Protocol):
 
 
 class Context(Protocol):
-    """What is used of TensorRT's ``IExecutionContext``, under its own names."""
+    """What is used of TensorRT's ``IExecutionContext``, under its own names.
+
+    TensorRT-RTX's has ``is_stream_capturable`` beside.
+    """
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         """Fix the shape of an input."""
@@ -78,6 +84,9 @@ class Context(Protocol):
 
     def set_device_memory(self, memory: int, size: int) -> None:
         """Lend scratch memory."""
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        """Choose a profile; the first context of an engine has profile 0, others none in some versions."""
 
     def infer_shapes(self) -> Sequence[str]:
         """Return the names of the inputs whose shape or address is still missing."""

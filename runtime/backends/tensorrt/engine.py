@@ -1,17 +1,39 @@
-"""From the bytes of a checked engine to an execution context that scratch memory is lent to."""
+"""From the bytes of a checked engine to execution contexts that scratch memory is lent to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from ...errors import UsageError
 from ...stages import TENSORS, Stage
+from ..batches import Shapes
 from .device import Context
-from .session import Shapes
+from .kernel_cache import KernelCache
+from .messages import error_recorder, library_logger
 from .sidecar import EngineFolder, Sidecar
 
+LOG = logging.getLogger(__name__)
 DTYPES = {"float32": "FLOAT", "int32": "INT32"}  # the stage table's types by TensorRT's names
+RTX = "tensorrt-rtx"
+HEADER = 64  # bytes of an engine that TensorRT-RTX judges it by
+
+
+class Graphs(StrEnum):
+    """How the engines' work is launched: piece by piece, or as CUDA graphs."""
+
+    OFF = "off"
+    LIBRARY = "library"  # TensorRT-RTX captures by itself, again where shapes or better kernels come
+    CAPTURE = "capture"  # the chain captures all engines' work for each batch in one graph
+
+
+def choose_graphs(trt: Any, backend: str, wanted: bool) -> Graphs:
+    """Return how graphs are made where they are wanted: by the library where it can."""
+    if not wanted:
+        return Graphs.OFF
+    return Graphs.LIBRARY if backend == RTX and hasattr(trt, "CudaGraphStrategy") else Graphs.CAPTURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,66 +42,125 @@ class Engine:
 
     Attributes:
         stage: its entry of the stage table.
-        context: to run it; it keeps the engine alive.
-        scratch_bytes: what it needs while it runs, at its greatest batch.
+        contexts: to run it, one a slot of the chain, or one that all slots share.
+        scratch_bytes: what each context needs while it runs, at its greatest batch.
         batches: least, best and greatest batch.
+        recorder: of the errors of its runtime, its own and its contexts'.
+        kept: what a context needs while it lives, but does not hold itself in every version.
     """
 
     stage: Stage
-    context: Context
+    contexts: list[Context]
     scratch_bytes: int
     batches: tuple[int, int, int]
+    recorder: Any = None
+    kept: list[Any] = field(default_factory=list)
+
+    def choose_profile(self, stream: int) -> None:
+        """Give every context the engine's one profile; where contexts cannot share it, the first serves all slots.
+
+        The first context of an engine has it from the start. Whether the others have depends on the version.
+        """
+        for context in self.contexts[1:]:
+            if not context.set_optimization_profile_async(0, stream):
+                LOG.warning("stage %s: contexts cannot share a profile; %s", self.stage.name, self.reason())
+                del self.contexts[1:]
+                return
+
+    def reason(self) -> str:
+        """Return what TensorRT has said of the engine since it was last asked."""
+        return str(self.recorder.take()) if self.recorder is not None else ""
 
 
-def load_engine(
-    trt: Any,
-    runtime: Any,
-    data: bytes,
-    folder: EngineFolder,
-    sidecar: Sidecar,
-    stage: Stage,
-    shapes: Shapes,
-    cuda_graph: bool = False,
-) -> Engine:
-    """Deserialise an engine whose hash and sidecar have been checked.
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An engine without a context: the library's object, its runtime and its recorder."""
+
+    stage: Stage
+    sidecar: Sidecar
+    engine: Any
+    runtime: Any
+    recorder: Any
+
+
+def deserialise(trt: Any, data: bytes, folder: EngineFolder, sidecar: Sidecar, stage: Stage, shapes: Shapes) -> Loaded:
+    """Deserialise an engine whose hash and sidecar have been checked; each has a runtime, so that threads may do it.
 
     Args:
         trt: ``tensorrt`` or ``tensorrt_rtx``.
-        runtime: its ``Runtime``.
         data: the engine.
         folder: where it came from.
         sidecar: what it says of itself.
         stage: that it should be of.
         shapes: of the bundle's tensors.
-        cuda_graph: whether its work will be captured.
 
     Raises:
         UsageError: the library refuses it, or its tensors or profile are not those that were promised.
     """
-    path = folder.engine(stage.name)
+    runtime, recorder = trt.Runtime(library_logger(trt)), error_recorder(trt)
+    runtime.error_recorder = recorder
+    if sidecar.version_compatible:
+        runtime.engine_host_code_allowed = True  # such an engine carries the runtime that it was built with
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
-        raise UsageError(f"{path}: {folder.backend} {trt.__version__} refuses it on this GPU; {folder.rebuild}")
+        why = "; ".join(text for text in (_invalid(trt, runtime, data), recorder.take()) if text)
+        path, refuses = folder.engine(stage.name), f"{folder.backend} {trt.__version__} refuses it on this GPU"
+        raise UsageError(f"{path}: {refuses}{f' ({why})' if why else ''}; {folder.rebuild}")
     _check_tensors(trt, engine, folder, sidecar, stage, shapes)
-    context = _context(trt, engine, folder.backend, cuda_graph)
-    if context is None:
-        raise UsageError(f"{path}: no execution context could be made, probably for want of memory; free some")
-    return Engine(stage, context, int(engine.device_memory_size_v2), sidecar.batches)
+    return Loaded(stage, sidecar, engine, runtime, recorder)
 
 
-def _context(trt: Any, engine: Any, backend: str, cuda_graph: bool) -> Any:
-    """Return an execution context that is lent its scratch memory.
+def _invalid(trt: Any, runtime: Any, data: bytes) -> str:
+    """Return why TensorRT-RTX holds an engine for invalid, in its own words: ``old cuda driver, unsupported cc``."""
+    if not hasattr(runtime, "get_engine_validity"):
+        return ""
+    _, diagnostics = runtime.get_engine_validity(data[:HEADER])
+    flags = trt.EngineInvalidityDiagnostics.__members__
+    found = [name for name, flag in flags.items() if int(diagnostics) & int(flag)]
+    return ", ".join(name.lower().replace("_", " ") for name in found)
 
-    TensorRT-RTX compiles kernels for a shape in the background and uses others until they are ready. A graph
-    would capture those others for good, so that for a graph it has to compile at once.
+
+def make_contexts(
+    trt: Any, loaded: Loaded, folder: EngineFolder, count: int, graphs: Graphs, cache: KernelCache
+) -> Engine:
+    """Return an engine with ``count`` execution contexts; with one where the library does not make more.
+
+    Raises:
+        UsageError: not even one could be made.
     """
-    user_managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-    if backend != "tensorrt-rtx" or not cuda_graph:
-        return engine.create_execution_context(user_managed)
+    engine, contexts, kept = loaded.engine, list[Context](), [loaded.engine, loaded.runtime]
+    for _ in range(count):
+        config = _runtime_config(trt, engine, folder.backend, graphs, cache)
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED if config is None else config
+        context = engine.create_execution_context(strategy)
+        if context is None:
+            break
+        contexts.append(context)
+        kept.append(config)
+    if not contexts:
+        why = loaded.recorder.take() or "probably for want of memory"
+        path = folder.engine(loaded.stage.name)
+        raise UsageError(f"{path}: no execution context could be made: {why}; free some device memory")
+    size = int(engine.device_memory_size_v2)
+    return Engine(loaded.stage, contexts, size, loaded.sidecar.batches, loaded.recorder, kept)
+
+
+def _runtime_config(trt: Any, engine: Any, backend: str, graphs: Graphs, cache: KernelCache) -> Any:
+    """Return how TensorRT-RTX runs an engine, or None for TensorRT, which knows no such thing.
+
+    TensorRT-RTX compiles kernels for a shape in the background and uses others until they are ready. A graph that
+    the chain captures would keep those others for good, so that for it the library has to compile at once.
+    """
+    if backend != RTX:
+        return None
     config = engine.create_runtime_config()
-    config.set_execution_context_allocation_strategy(user_managed)
-    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-    return engine.create_execution_context(config)
+    config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    if graphs is Graphs.CAPTURE:
+        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    if graphs is Graphs.LIBRARY:
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    cache.attach(config)
+    return config
 
 
 def _check_tensors(trt: Any, engine: Any, folder: EngineFolder, sidecar: Sidecar, stage: Stage, shapes: Shapes) -> None:

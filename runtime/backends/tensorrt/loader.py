@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from ...bundle import Bundle
 from ...errors import UsageError
+from ..batches import Shapes
 from ..cuda_devices import CudaDevice, cuda_device
-from .chain import DeviceChain
+from .chain import SLOTS, ChainOptions, DeviceChain
 from .device import Cuda
-from .engine import load_engine
+from .engine import RTX, Graphs, choose_graphs, deserialise, make_contexts
+from .kernel_cache import KernelCache, cache_file
 from .library import load_library
-from .session import Shapes
 from .sidecar import EngineFolder, check_sidecar, engine_folders, fits_model, read_engine, read_sidecar, runs_on
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """What the user may choose of how engines run.
+
+    Attributes:
+        cuda_graph: launch the engines' work as CUDA graphs; True takes the library's own where it has them.
+        batch_limit: faces a batch at most, also what memory is allocated for; None for what the engines take.
+        kernel_cache: keep the kernels that TensorRT-RTX compiles on disk.
+    """
+
+    cuda_graph: bool | Graphs = False
+    batch_limit: int | None = None
+    kernel_cache: bool = True
 
 
 def matching_folder(bundle: Bundle, backend: str, device: CudaDevice) -> EngineFolder | None:
@@ -21,12 +40,13 @@ def matching_folder(bundle: Bundle, backend: str, device: CudaDevice) -> EngineF
     return min(fitting, key=lambda folder: folder.target != device.target, default=None)
 
 
-def open_engines(bundle: Bundle, backend: str, index: int = 0, cuda_graph: bool = False) -> DeviceChain:
+def open_engines(bundle: Bundle, backend: str, index: int = 0, options: OpenOptions | None = None) -> DeviceChain:
     """Load all engines of ``bundle`` on CUDA device ``index``.
 
     Raises:
         UsageError: there is no such device, library or set of engines, or an engine does not match; in one
             sentence, with the command that mends it.
+        ShowfaceError: a first batch could not be run.
     """
     device = cuda_device(index)
     if device is None:
@@ -45,7 +65,7 @@ def open_engines(bundle: Bundle, backend: str, index: int = 0, cuda_graph: bool 
     check_engines(folder, trt.__version__, device)
     from .cuda import CudaRuntime
 
-    return open_folder(folder, trt, CudaRuntime(index), device, cuda_graph)
+    return open_folder(folder, trt, CudaRuntime(index), device, options)
 
 
 def check_engines(folder: EngineFolder, version: str, device: CudaDevice) -> None:
@@ -65,27 +85,37 @@ def check_engines(folder: EngineFolder, version: str, device: CudaDevice) -> Non
 
 
 def open_folder(
-    folder: EngineFolder, trt: Any, cuda: Cuda, device: CudaDevice, cuda_graph: bool = False
+    folder: EngineFolder, trt: Any, cuda: Cuda, device: CudaDevice, options: OpenOptions | None = None
 ) -> DeviceChain:
-    """Deserialise the engines of a folder, every hash first.
+    """Deserialise the engines of a folder, side by side and every hash first.
 
     Args:
         folder: whose sidecars have been checked.
         trt: ``tensorrt`` or ``tensorrt_rtx``.
         cuda: the device.
         device: its name, for the description.
-        cuda_graph: see :class:`~.chain.DeviceChain`.
+        options: see :class:`OpenOptions`.
     """
-    manifest = folder.bundle.manifest
-    shapes = Shapes(manifest.image_size, manifest.code_channels)
-    sidecars = [read_sidecar(folder, stage.name) for stage in manifest.stages]
-    data = [read_engine(folder, sidecar) for sidecar in sidecars]
-    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-    if any(sidecar.version_compatible for sidecar in sidecars):
-        runtime.engine_host_code_allowed = True  # such engines carry the runtime that they were built with
-    engines = [
-        load_engine(trt, runtime, one, folder, sidecar, stage, shapes, cuda_graph)
-        for one, sidecar, stage in zip(data, sidecars, manifest.stages, strict=True)
-    ]
+    options = options or OpenOptions()
+    graphs = options.cuda_graph
+    if not isinstance(graphs, Graphs):
+        graphs = choose_graphs(trt, folder.backend, graphs)
+    stages, shapes = folder.bundle.manifest.stages, Shapes.of_bundle(folder.bundle)
+    sidecars = [read_sidecar(folder, stage.name) for stage in stages]
+
+    def side_by_side(function: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
+        with ThreadPoolExecutor(len(stages), initializer=cuda.activate) as pool:
+            return list(pool.map(function, *arguments))
+
+    data = side_by_side(lambda sidecar: read_engine(folder, sidecar), sidecars)
+    loaded = side_by_side(
+        lambda one, sidecar, stage: deserialise(trt, one, folder, sidecar, stage, shapes), data, sidecars, stages
+    )
+    cuda.activate()
+    cache = KernelCache(None)
+    if folder.backend == RTX and options.kernel_cache:
+        cache = KernelCache(cache_file([s.engine_sha256 for s in sidecars], trt.__version__, device.name))
+    engines = [make_contexts(trt, one, folder, SLOTS, graphs, cache) for one in loaded]
     description = f"{folder.backend} {trt.__version__} on {device.name} (its engines for {folder.target} match)"
-    return DeviceChain(engines, shapes, cuda, folder, description, cuda_graph)
+    chosen = ChainOptions(graphs, options.batch_limit, cache)
+    return DeviceChain(engines, shapes, cuda, folder, description, chosen)

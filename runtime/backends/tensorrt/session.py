@@ -2,146 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ShowfaceError, UsageError
-from ...stages import TENSORS, Stage
+from ...stages import Stage
+from ..batches import Shapes, chunks
 from ..chain import Tensors
 from .device import Context, Cuda
 
 Addresses = Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Shapes:
-    """The shapes of a bundle's tensors, and their sizes in bytes, at a batch."""
-
-    image_size: int
-    channels: int
-
-    def shape(self, name: str, batch: int) -> tuple[int, ...]:
-        """Return the shape of tensor ``name``."""
-        return TENSORS[name].resolve(batch, self.image_size, self.channels)
-
-    def size(self, name: str, batch: int) -> int:
-        """Return its bytes."""
-        return int(np.prod(self.shape(name, batch))) * np.dtype(TENSORS[name].dtype).itemsize
-
-    def checked(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
-        """Return ``array``, contiguous, as input ``name``.
-
-        Raises:
-            UsageError: its shape or type is not that of the stage table, or its batch is 0.
-        """
-        batch = len(array) if array.ndim else 0
-        if batch == 0 or array.shape != self.shape(name, batch) or array.dtype != TENSORS[name].dtype:
-            wanted = ("B ≥ 1", *self.shape(name, 1)[1:])
-            raise UsageError(
-                f"{name} is {array.dtype} {array.shape}, not {TENSORS[name].dtype} ({', '.join(map(str, wanted))})"
-            )
-        return np.ascontiguousarray(array)
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A part of a batch that the engines take: ``count`` faces from ``start``, run as a batch of ``batch``."""
-
-    start: int
-    count: int
-    batch: int
-
-    def cut(self, array: NDArray[Any], target: NDArray[Any]) -> None:
-        """Fill ``target`` [batch, …] with the chunk of ``array``; its last face is repeated."""
-        target[: self.count] = array[self.start : self.start + self.count]
-        target[self.count :] = target[self.count - 1]
-
-
-def chunks(total: int, least: int, greatest: int) -> Iterator[Chunk]:
-    """Split a batch into parts that a profile allows; a part smaller than ``least`` is filled up."""
-    for start in range(0, total, greatest):
-        count = min(greatest, total - start)
-        yield Chunk(start, count, max(count, least))
-
-
 class EngineSession:
-    """One engine, with memory lent to it: a :class:`~..session.Session` for parity, and a step of the device chain.
+    """One engine, with memory lent to it: a :class:`~..chain.Session` for parity, and a step of the device chain.
 
     Args:
         stage: its entry of the stage table.
         context: of the engine; it keeps the engine alive.
-        batches: least and greatest batch.
+        shapes: of the bundle's tensors.
+        reason: returns what TensorRT has said since it was last asked.
+    """
+
+    def __init__(self, stage: Stage, context: Context, shapes: Shapes, reason: Callable[[], str]) -> None:
+        self.stage, self.context = stage, context
+        self._shapes, self._reason = shapes, reason
+        self._batch, self._addresses = 0, dict[str, int]()
+
+    def bind(self, batch: int, addresses: Addresses) -> None:
+        """Set the shapes and addresses of the next work; what is set already is left alone.
+
+        Args:
+            batch: within the profile.
+            addresses: where the stage's tensors are.
+
+        Raises:
+            ShowfaceError: TensorRT refuses a shape or an address.
+        """
+        stage, context = self.stage, self.context
+        wanted = {name: addresses[name] for name in (*stage.inputs, *stage.outputs)}
+        if batch == self._batch and wanted == self._addresses:
+            return
+        self._batch, self._addresses = 0, {}  # half of them may be set if it fails
+        try:
+            for name in stage.inputs:
+                if not context.set_input_shape(name, self._shapes.shape(name, batch)):
+                    raise self._error(f"the engine refuses a batch of {batch} for {name}")
+            for name, address in wanted.items():
+                if not context.set_tensor_address(name, address):
+                    raise self._error(f"the engine has no tensor {name}")
+            missing = context.infer_shapes()
+        except (RuntimeError, TypeError) as error:  # what the bindings raise where a shape cannot be inferred
+            raise self._error(f"TensorRT cannot infer the shapes of a batch of {batch}: {error}") from error
+        if missing:
+            raise self._error(f"the engine wants inputs that no stage has: {', '.join(missing)}")
+        for name in stage.outputs:
+            shape = tuple(context.get_tensor_shape(name))
+            if shape != self._shapes.shape(name, batch):
+                raise self._error(f"the engine's {name} has shape {shape}; build it again")
+        self._batch, self._addresses = batch, wanted
+
+    def execute(self, stream: int) -> None:
+        """Give the engine's work to a stream.
+
+        Raises:
+            ShowfaceError: TensorRT refuses it.
+        """
+        try:
+            done = self.context.execute_async_v3(stream)
+        except (RuntimeError, TypeError) as error:
+            raise self._error(f"TensorRT could not run the engine: {error}") from error
+        if not done:
+            raise self._error("TensorRT could not run the engine")
+
+    def _error(self, text: str) -> ShowfaceError:
+        reason = self._reason()
+        return ShowfaceError(f"stage {self.stage.name}: {text}{f': {reason}' if reason else ''}")
+
+
+class HostSession:
+    """The :class:`~..chain.Session` of a stage whose engine works on the chain's memory, tensors given by the host.
+
+    Args:
+        engine: of the stage.
+        sizes: of the batches that are run.
         shapes: of the bundle's tensors.
         cuda: the device.
-        stream: that all engines work on.
-        addresses: of every tensor of the stage on the device, at the greatest batch.
+        stream: of the chain's engines.
+        addresses: of every tensor of the chain on the device, at the greatest batch.
+        idle: waits until the chain works on nothing, so that this memory is free.
     """
 
     def __init__(
         self,
-        stage: Stage,
-        context: Context,
-        batches: tuple[int, int],
+        engine: EngineSession,
+        sizes: Sequence[int],
         shapes: Shapes,
         cuda: Cuda,
         stream: int,
         addresses: Addresses,
+        idle: Callable[[], None],
     ) -> None:
-        self.stage, self.batches, self.shapes = stage, batches, shapes
-        self._context, self._cuda, self._stream, self._addresses = context, cuda, stream, dict(addresses)
-
-    def enqueue(self, batch: int, addresses: Addresses) -> None:
-        """Give the engine's work on ``batch`` faces to the stream.
-
-        Args:
-            batch: within the profile.
-            addresses: where its tensors are now.
-
-        Raises:
-            ShowfaceError: TensorRT refuses a shape, an address or the work.
-        """
-        stage, context = self.stage, self._context
-        for name in stage.inputs:
-            if not context.set_input_shape(name, self.shapes.shape(name, batch)):
-                raise ShowfaceError(f"stage {stage.name}: the engine refuses a batch of {batch} for {name}")
-        for name in (*stage.inputs, *stage.outputs):
-            if not context.set_tensor_address(name, addresses[name]):
-                raise ShowfaceError(f"stage {stage.name}: the engine has no tensor {name}")
-        missing = context.infer_shapes()
-        if missing:
-            raise ShowfaceError(f"stage {stage.name}: the engine wants inputs that no stage has: {', '.join(missing)}")
-        for name in stage.outputs:
-            shape = tuple(context.get_tensor_shape(name))
-            if shape != self.shapes.shape(name, batch):
-                raise ShowfaceError(f"stage {stage.name}: the engine's {name} has shape {shape}; build it again")
-        if not context.execute_async_v3(self._stream):
-            raise ShowfaceError(f"stage {stage.name}: TensorRT could not run the engine; --verbose shows its log")
+        self.stage = engine.stage
+        self._engine, self._sizes, self._shapes, self._cuda = engine, sizes, shapes, cuda
+        self._stream, self._addresses, self._idle = stream, addresses, idle
 
     def run(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """Map the stage's inputs to its outputs on the host, by name; a batch beyond the profile is split."""
-        arrays = {name: self.shapes.checked(name, inputs[name]) for name in self.stage.inputs}
+        stage, shapes, cuda = self.stage, self._shapes, self._cuda
+        arrays = {name: shapes.checked(name, inputs[name]) for name in stage.inputs}
         total = len(next(iter(arrays.values())))
         if any(len(array) != total for array in arrays.values()):
-            raise UsageError(f"stage {self.stage.name}: its inputs differ in their batch")
-        self._cuda.activate()
-        dtypes = {name: np.dtype(TENSORS[name].dtype) for name in self.stage.outputs}
-        results = {name: np.empty(self.shapes.shape(name, total), dtypes[name]) for name in self.stage.outputs}
-        for chunk in chunks(total, *self.batches):
-            parts = {name: np.empty(self.shapes.shape(name, chunk.batch), a.dtype) for name, a in arrays.items()}
-            outputs = {name: np.empty(self.shapes.shape(name, chunk.batch), dtypes[name]) for name in results}
+            raise UsageError(f"stage {stage.name}: its inputs differ in their batch")
+        cuda.activate()
+        self._idle()
+        results = {name: shapes.empty(name, total) for name in stage.outputs}
+        for chunk in chunks(total, self._sizes):
+            parts = {name: shapes.empty(name, chunk.batch) for name in stage.inputs}
+            outputs = {name: shapes.empty(name, chunk.batch) for name in stage.outputs}
             try:
                 for name, part in parts.items():
                     chunk.cut(arrays[name], part)
-                    self._cuda.upload(self._addresses[name], part.ctypes.data, part.nbytes, self._stream)
-                self.enqueue(chunk.batch, self._addresses)
+                    cuda.upload(self._addresses[name], part.ctypes.data, part.nbytes, self._stream)
+                self._engine.bind(chunk.batch, self._addresses)
+                self._engine.execute(self._stream)
                 for name, output in outputs.items():
-                    self._cuda.download(output.ctypes.data, self._addresses[name], output.nbytes, self._stream)
-            finally:
-                self._cuda.synchronize(self._stream)  # before any of these arrays can go
+                    cuda.download(output.ctypes.data, self._addresses[name], output.nbytes, self._stream)
+            except BaseException:
+                with suppress(ShowfaceError):
+                    cuda.synchronize(self._stream)  # before any of these arrays can go
+                raise
+            cuda.synchronize(self._stream)
             for name, output in outputs.items():
                 results[name][chunk.start : chunk.start + chunk.count] = output[: chunk.count]
         return results

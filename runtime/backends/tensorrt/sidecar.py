@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import platform
 import shlex
+import stat
+import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,9 @@ from ...errors import UsageError, system_errors
 from .library import version_numbers
 
 ENGINES_FOLDER = "engines"
-SIDECAR_SCHEMA = 1
+SIDECAR_SCHEMA = 2  # 2: user_allocation and platform, so that engines of before are built again
+ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}  # as other systems call them
+MAX_SIDECAR = 2**20  # bytes
 AMPERE_PLUS = "ampere_plus"  # a target of TensorRT: any GPU from sm_80 on
 
 
@@ -37,6 +44,9 @@ class Sidecar:
         tf32: whether TensorFloat-32 was allowed.
         optimization_level: of the builder.
         workspace_mib: limit of the builder's scratch memory; None for the library's own.
+        user_allocation: whether the engine takes all its memory from the chain, which a CUDA graph presupposes;
+            TensorRT-RTX has to be told so, TensorRT's engines do it always.
+        platform: operating system and architecture of the builder, such as ``linux-x86_64``.
         onnx_sha256: of the graph.
         engine_sha256: of the engine.
         engine_bytes: size of the engine.
@@ -57,6 +67,8 @@ class Sidecar:
     tf32: bool
     optimization_level: int
     workspace_mib: int | None
+    user_allocation: bool
+    platform: str
     onnx_sha256: str
     engine_sha256: str
     engine_bytes: int
@@ -120,7 +132,7 @@ def read_sidecar(folder: EngineFolder, stage: str) -> Sidecar:
     """
     path = folder.sidecar(stage)
     with system_errors(UsageError, path, f"no sidecar here, or it cannot be read; {folder.rebuild}"):
-        text = path.read_bytes()
+        text = _read(path, MAX_SIDECAR)
     try:
         data = json.loads(text)
         fault = _fault(data)
@@ -129,6 +141,14 @@ def read_sidecar(folder: EngineFolder, stage: str) -> Sidecar:
     if fault is not None:
         raise UsageError(f"{path}: not an engine's sidecar: {fault}; {folder.rebuild}")
     return Sidecar(**{**data, "batches": tuple(data["batches"])})
+
+
+def _read(path: Path, most: int) -> bytes:
+    """Read a regular file, of which no more than one byte beyond ``most`` matters."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        return file.read(most + 1)
 
 
 def _fault(data: Any) -> str | None:
@@ -176,6 +196,8 @@ def check_sidecar(folder: EngineFolder, sidecar: Sidecar, stage: str, version: s
     if not runs_on(sidecar.target, device):
         other = EngineFolder(folder.bundle, folder.backend, device)
         raise UsageError(f"{path}: built for {sidecar.target}, this GPU is {device}; {other.rebuild}")
+    if sidecar.backend == "tensorrt" and sidecar.platform != platform_here():  # TensorRT-RTX's run on any
+        raise UsageError(f"{path}: built on {sidecar.platform}, this machine is {platform_here()}; {mend}")
     if sidecar.onnx_sha256 != folder.bundle.manifest.sha256[f"{stage}.onnx"]:
         raise UsageError(f"{path}: {stage}.onnx of {MANIFEST_FILE} has changed since the build; {mend}")
     if sidecar.precision != folder.bundle.manifest.precision[stage]:
@@ -190,10 +212,16 @@ def read_engine(folder: EngineFolder, sidecar: Sidecar) -> bytes:
     """
     path = folder.engine(sidecar.stage)
     with system_errors(UsageError, path, f"cannot be read; {folder.rebuild}"):
-        data = path.read_bytes()
+        data = _read(path, sidecar.engine_bytes)
     if hashlib.sha256(data).hexdigest() != sidecar.engine_sha256:
         raise UsageError(f"{path}: its hash differs from its sidecar's; {folder.rebuild}")
     return data
+
+
+def platform_here() -> str:
+    """Return the operating system and architecture of this machine, such as ``linux-x86_64`` or ``linux-aarch64``."""
+    machine = platform.machine().lower()
+    return f"{sys.platform}-{ARCHITECTURES.get(machine, machine)}"
 
 
 def version_matches(sidecar: Sidecar, version: str) -> bool:

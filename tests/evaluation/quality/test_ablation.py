@@ -31,7 +31,7 @@ def test_rows_change_what_they_are_named_after(config):
     rows = {(table, name): change(base) for table, changes in TABLES.items() for name, change in changes.items()}
     network = base.network
     assert rows["modules", "without-memory"].network == replace(network, memory=replace(network.memory, kind="none"))
-    restarted = TABLES["modules"]["without-memory"](replace(base, memory_restarts=(2,)))
+    restarted = TABLES["modules"]["without-memory"](replace(base, oracle_steps=2))
     assert restarted == rows["modules", "without-memory"]
     assert rows["modules", "without-mrem"].network == replace(network, mrem=replace(network.mrem, mining=False))
     assert rows["losses", "without-intra"].loss == {"semantic": 0.1, "intra": 0.0, "inter": 0.3}

@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import fields
 
 import cv2
 import numpy as np
@@ -11,13 +12,14 @@ import pytest
 import torch
 
 from showface.evaluation.faces import pair_files, read_pair
-from showface.evaluation.quality.diagnosis import diagnose, diagnosis_table, slots_alive
+from showface.evaluation.quality.diagnosis import OTHER_GUIDANCE, diagnose, diagnosis_table
 from showface.evaluation.quality.evaluate import evaluate
 from showface.evaluation.quality.methods import model_method
 from showface.runtime.faces.tensors import prepare
 from showface.training.checkpoint import model_from_checkpoint
 from showface.training.config import MemoryConfig
 from showface.training.data.labels import read_label_map
+from showface.training.health import Face, join_ratios, memory_figures
 
 CPU = torch.device("cpu")
 
@@ -39,36 +41,52 @@ def found(narrow_model, evaluation_set, labelled):
 
 
 def test_quality_of_each_part(found, narrow_model, evaluation_set):
-    """The coarse face is what a silent refiner returns; shuffled blocks are the next category's."""
+    """The coarse face is what a silent refiner returns."""
     places = (evaluation_set.images, evaluation_set.masks)
     silent = copy.deepcopy(narrow_model)
-    shuffled = copy.deepcopy(narrow_model)
     with torch.no_grad():
-        silent.refiner.to_rgb.weight.zero_()
-        silent.refiner.to_rgb.bias.zero_()
-        for i in range(14):
-            shuffled.memory.bank.slots[i] = narrow_model.memory.bank.slots[i - 1]
-    for name, model in (("coarse", silent), ("whole", narrow_model), ("shuffled", shuffled)):
+        for head in (silent.refiner.body.head, silent.refiner.detail.head):
+            head.gain.zero_()
+    for name, model in (("coarse", silent), ("whole", narrow_model)):
         assert found.quality[name] == evaluate(model_method(model, CPU), *places).buckets
-    assert found.quality["coarse"] != found.quality["whole"] != found.quality["shuffled"]
+    assert found.quality["coarse"] != found.quality["whole"] != found.quality[OTHER_GUIDANCE]
 
 
-def test_slots_alive_against_a_loop(found, narrow_model, evaluation_set):
-    hit = [set() for _ in range(14)]
+def test_memory_and_joins_are_those_of_the_largest_holes(found, narrow_model, evaluation_set):
+    faces = []
     for pair in pair_files(evaluation_set.images, evaluation_set.masks, "40-60"):
         face = read_pair(pair)
         image, mask = (torch.from_numpy(a[None]) for a in prepare(face.rgb, face.hole, 256, "face"))
+        whole = torch.from_numpy(face.rgb.transpose(2, 0, 1)[None]).float() / 127.5 - 1
         with torch.no_grad():
             coarse_image = narrow_model.coarse(image, mask)
-            labels = narrow_model.parser(coarse_image).argmax(dim=1)
-            queries = narrow_model.memory.codes(coarse_image, labels, mask)[0][0].numpy()
-        for i, query in enumerate(queries):
-            if query.any():
-                slots = narrow_model.memory.bank.slots[i].numpy()
-                cosines = [slot @ query / np.linalg.norm(slot) / np.linalg.norm(query) for slot in slots]
-                hit[i].add(int(np.argmax(cosines)))
-    assert list(found.alive.values()) == [(len(slots), 8) for slots in hit]
-    assert 0 < sum(map(len, hit)) < 14 * 8
+            faces.append(Face(whole, mask, coarse_image, narrow_model.parser(coarse_image).argmax(dim=1)))
+    expected = memory_figures(narrow_model, faces)
+    assert found.memory.keys() == expected.keys()
+    for name, block in expected.items():
+        assert (found.memory[name].faces, found.memory[name].hit) == (block.faces, block.hit)
+        assert (found.memory[name].r2 is None) == (block.r2 is None)
+        assert block.r2 is None or found.memory[name].r2 == pytest.approx(block.r2, rel=1e-3)
+    assert found.joins == pytest.approx(join_ratios(narrow_model, _joined(faces)), rel=1e-4)
+
+
+def _joined(faces):
+    return Face(*(torch.cat([getattr(face, f.name) for face in faces]) for f in fields(Face)))
+
+
+def test_the_residual_is_correlated_with_the_error(found, narrow_model, evaluation_set):
+    added, lacking = [], []
+    for pair in pair_files(evaluation_set.images, evaluation_set.masks, "20-40"):
+        face = read_pair(pair)
+        image, mask = (torch.from_numpy(a[None]) for a in prepare(face.rgb, face.hole, 256, "face"))
+        whole = face.rgb.transpose(2, 0, 1)[None] / 127.5 - 1
+        with torch.no_grad():
+            coarse, completed = narrow_model.coarse(image, mask).numpy(), narrow_model(image, mask).numpy()
+        hole = np.broadcast_to(mask.numpy() > 0, coarse.shape)
+        added.append((completed - coarse)[hole])
+        lacking.append((whole - coarse)[hole])
+    expected = np.corrcoef(np.concatenate(added), np.concatenate(lacking))[0, 1]
+    assert found.residual["20-40"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_parser_sees_photographs_and_coarse_faces(found, narrow_model, evaluation_set, labelled):
@@ -89,23 +107,24 @@ def test_the_parser_sees_photographs_and_coarse_faces(found, narrow_model, evalu
         assert found.parser[name].mean == pytest.approx(np.mean(expected))
 
 
-def test_a_shared_memory_has_no_blocks_to_shuffle(evaluation_set, make_checkpoint, tmp_path):
+def test_a_shared_memory_is_one_block(evaluation_set, make_checkpoint, tmp_path):
 
     memory = MemoryConfig(kind="shared", channels=16, slots=8, encoder_width=8)
     model = model_from_checkpoint(make_checkpoint(tmp_path / "shared.safetensors", memory=memory))[0]
     places = (evaluation_set.images, evaluation_set.masks)
-    alive = slots_alive(model, CPU, *places)
-    assert alive.keys() == {"all"}
-    assert 1 <= alive["all"][0] <= alive["all"][1] == 14 * 8
-    assert diagnose(model, CPU, *places, limit=1).quality.keys() == {"coarse", "whole"}
+    block = diagnose(model, CPU, *places, limit=1).memory
+    assert block.keys() == {"all"}
+    assert 1 <= block["all"].hit <= block["all"].slots == 14 * 8
 
 
 def test_json_and_table_say_the_same(found):
     document = json.loads(found.to_json())
     table = diagnosis_table(found)
     assert f"{document['quality']['whole']['40-60']['psnr']:.3f}" in table
-    hit, slots = document["alive"]["nose"]
-    assert f"nose {hit}/{slots}" in table
+    nose = document["memory"]["nose"]
+    assert f"| nose | {nose['faces']} | {nose['hit']} of {nose['slots']} |" in table
+    assert f"body.join4 {document['joins']['body.join4']:.2f}" in table
+    assert f"40-60% {document['residual']['40-60']:.3f}" in table
     assert f"mean IoU {document['parser']['coarse faces']['mean']:.3f}" in table
 
 
@@ -119,4 +138,4 @@ def test_the_verb_writes_the_figures(narrow_checkpoint, evaluation_set, labelled
     assert whole.returncode == 0, whole.stderr
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert found["quality"]["whole"]["1-20"]["images"] == 1
-    assert f"{found['quality']['shuffled']['40-60']['psnr']:.3f}" in whole.stdout
+    assert f"{found['quality'][OTHER_GUIDANCE]['40-60']['psnr']:.3f}" in whole.stdout

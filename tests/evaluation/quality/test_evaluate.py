@@ -134,16 +134,17 @@ def test_frechet_distance_is_between_results_and_ground_truth(telea_report, comp
         assert telea_report.buckets[bucket].frechet == pytest.approx(expected, rel=1e-6)
 
 
-def test_one_batch_at_a_time_with_progress(tree):
-    sizes, seen = [], []
+def test_one_batch_at_a_time_with_progress(tree, caplog):
+    caplog.set_level("DEBUG", "showface")
+    sizes = []
 
     def method(faces):
         sizes.append(len(faces))
         return perfect(faces)
 
-    evaluate(method, tree / "images", tree / "masks", progress=lambda done, total: seen.append((done, total)))
+    evaluate(method, tree / "images", tree / "masks")
     assert sizes == [8, 1] * 3
-    assert seen == [(n, 27) for n in (8, 9, 17, 18, 26, 27)]
+    assert caplog.messages == [f"{n} of 27 faces measured" for n in (8, 9, 17, 18, 26, 27)]
 
 
 def test_results_equal_to_the_truth_have_no_psnr(tree):
@@ -340,7 +341,7 @@ def invert(folder):
     ("damage", "message"),
     [
         (remove_images, "images: no such folder, or no images in it"),
-        (remove_bin, "masks/30-40: no such folder, or no images in it; --masks needs the bins 00-10, 10-20"),
+        (remove_bin, "masks/30-40: no such folder, or no images in it; the bins 00-10, 10-20"),
         (spoil("masks/40-50/0.png"), "masks/40-50/0.png: not a readable mask"),
         (spoil("images/1.png"), "images/1.png: not a readable image"),
         (invert, r"masks/10-20: the mean hole ratio 0\.8\d contradicts the name; white must be the hole"),

@@ -129,7 +129,7 @@ def test_a_run_against_pytorch_and_itself_writes_all_tables(call, narrow_bundle,
 
 
 def test_a_checkpoint_of_other_weights_is_refused(call, narrow_bundle, make_checkpoint, tmp_path, capsys):
-    other = make_checkpoint(tmp_path / "other.safetensors", refiner=RefinerConfig(width=16, dilations=(2,)))
+    other = make_checkpoint(tmp_path / "other.safetensors", refiner=RefinerConfig((16, 16, 16), (8, 8, 16), (2,)))
     arguments = ("--threads", "1", "benchmark", narrow_bundle, "--device", "cpu", "--checkpoint", other)
     assert call(*arguments) == 2
     assert "was exported from other weights" in " ".join(capsys.readouterr().err.split())

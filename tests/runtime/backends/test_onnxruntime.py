@@ -1,14 +1,22 @@
 """The device that was asked for is the device that is used, or the run stops: no GPU is needed to test that."""
 
 import ctypes
+import os
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
+import numpy as np
 import onnxruntime as ort
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from showface.runtime.backends import onnxruntime as backend
+from showface.runtime.backends import onnxruntime_binding as binding
+from showface.runtime.backends.batches import Shapes
 from showface.runtime.bundle import open_bundle
-from showface.runtime.errors import UsageError
+from showface.runtime.errors import DeviceLostError, ShowfaceError, UsageError
 from showface.runtime.stages import STAGES
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -30,19 +38,41 @@ class Driver:
 
 @pytest.fixture
 def sessions(monkeypatch):
-    """Let ONNX Runtime return sessions of the providers ``granted``; gather what it was asked for."""
-    record = SimpleNamespace(granted=None, asked=[], devices=1)
+    """Let ONNX Runtime return sessions of the providers ``granted``; gather what it was asked for.
 
-    def create(data, options, providers):
+    A chain on CUDA works on host memory instead, and so do the sessions in truth.
+    """
+    record = SimpleNamespace(granted=None, asked=[], devices=1, entries=[], preloads=0)
+    real = ort.InferenceSession
+
+    def create(data, options, providers, enable_fallback):
+        assert enable_fallback == 0
         names = [p if isinstance(p, str) else p[0] for p in providers]
         record.asked.append(providers)
+        if CUDA in names:
+            assert record.preloads == 1, "the libraries are loaded before the first session"
+            assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
         stage = STAGES[len(record.asked) % len(STAGES) - 1]
+        session = real(data, ort.SessionOptions(), providers=[CPU])
         return SimpleNamespace(
+            disable_fallback=session.disable_fallback,
+            io_binding=session.io_binding,
+            run_with_iobinding=session.run_with_iobinding,
             get_providers=lambda: record.granted or [*names, CPU],
             get_inputs=lambda: [SimpleNamespace(name=name) for name in stage.inputs],
             get_outputs=lambda: [SimpleNamespace(name=name) for name in stage.outputs],
         )
 
+    def preload():
+        record.preloads += 1
+        print("Failed to load libcublasLt.so.13: cannot open shared object file")
+
+    on_host = ort.OrtValue.ortvalue_from_shape_and_type
+    on_cuda = lambda shape, kind, device, index: on_host(shape, kind)  # noqa: E731
+    monkeypatch.setattr(ort.OrtValue, "ortvalue_from_shape_and_type", on_cuda)
+    backend.preload_libraries.cache_clear()
+    monkeypatch.setattr(ort, "preload_dlls", preload)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(ort, "InferenceSession", create)
     monkeypatch.setattr(backend, "cuda_device_count", lambda: record.devices)
     return record
@@ -75,10 +105,14 @@ def test_without_a_driver_there_are_no_devices(monkeypatch):
     assert backend.cuda_device_count() == 0
 
 
-def test_a_cpu_session_is_refused_where_cuda_was_asked_for(sessions, narrow_bundle):
+def test_a_cpu_session_is_refused_where_cuda_was_asked_for(sessions, narrow_bundle, capsys):
     sessions.granted = [CPU]
-    with pytest.raises(UsageError, match=r"CUDA was asked for, but .* did not load.*pip install 'showface\[cuda\]'"):
+    with pytest.raises(UsageError, match=r"CUDA was asked for, but .* did not load") as caught:
         backend.open_chain(open_bundle(narrow_bundle), "cuda:0")
+    assert re.search(
+        r"pip install 'showface\[cuda\]' \(Failed to load libcublasLt\.so\.13.*--device cpu", str(caught.value)
+    )
+    assert capsys.readouterr().out == ""  # what ONNX Runtime prints does not reach the terminal
 
 
 def test_a_cuda_session_runs_on_the_device_that_was_asked_for(sessions, narrow_bundle):
@@ -86,7 +120,163 @@ def test_a_cuda_session_runs_on_the_device_that_was_asked_for(sessions, narrow_b
     chain = backend.open_chain(open_bundle(narrow_bundle), "cuda:1")
     assert "on CUDA device 1 (as asked)" in chain.description
     assert chain.device == "cuda"
-    assert sessions.asked == [[(CUDA, {"device_id": "1", "use_tf32": "0"})]] * len(STAGES)
+    assert [entry[0][0] for entry in sessions.asked] == [CUDA] * len(STAGES)
+    options = sessions.asked[0][0][1]
+    assert (options["device_id"], options["use_tf32"]) == ("1", "0")
+    assert options["cudnn_conv_algo_search"] == "HEURISTIC"
+    assert sessions.preloads == 1
+
+
+@pytest.mark.parametrize(
+    ("built", "driver", "providers", "remedy"),
+    [
+        ("13.0", (12, 4), [CUDA, CPU], r"built for CUDA 13\.0 and the driver runs CUDA up to 12\.4: update the NVIDIA"),
+        ("13.0", (13, 0), [CPU], "built for the CPU: pip uninstall onnxruntime onnxruntime-gpu"),
+        ("13.0", None, [CUDA, CPU], r"pip install 'showface\[cuda\]'"),
+    ],
+)
+def test_the_remedy_fits_what_is_missing(sessions, narrow_bundle, monkeypatch, built, driver, providers, remedy):
+    sessions.granted = [CPU]
+    monkeypatch.setattr(ort, "cuda_version", built, raising=False)
+    monkeypatch.setattr(backend, "driver_version", lambda: driver)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: providers)
+    with pytest.raises(UsageError, match=remedy):
+        backend.open_chain(open_bundle(narrow_bundle), "cuda:0")
+
+
+def test_a_failed_run_is_not_repeated_on_the_cpu(narrow_bundle, chain_inputs, capsys):
+    """The real fallback of ONNX Runtime: a session whose provider fails would go on with another one."""
+    bundle = open_bundle(narrow_bundle)
+    one = backend.open_session(bundle.model(STAGES[0]), STAGES[0], None, 1)
+
+    def fail(*arguments):
+        raise EPFail("CUDA failure 2: out of memory")
+
+    one.session._sess = SimpleNamespace(run=fail, is_webgpu_graph_capture_enabled=lambda: False)
+    with pytest.raises(EPFail):
+        one.run({"image": chain_inputs[0], "mask": chain_inputs[1]})
+    assert "Falling back" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("said", "probe", "lost"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", None, True),
+        ("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED", "CUDA failure 719: unspecified launch failure", True),
+        ("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED", None, False),
+        ("CUDA failure 2: out of memory ; GPU=0", None, False),
+    ],
+)
+def test_a_lost_device_is_told_from_a_failed_batch(monkeypatch, said, probe, lost):
+    def copy(array, device, index):
+        assert (device, index) == ("cuda", 1)
+        if probe is not None:
+            raise RuntimeError(probe)
+
+    monkeypatch.setattr(ort.OrtValue, "ortvalue_from_numpy", copy)
+    with pytest.raises(DeviceLostError if lost else EPFail, match=re.escape(said)), backend.device_errors(1):
+        raise EPFail(said)
+    with pytest.raises(EPFail), backend.device_errors(None):  # on the CPU nothing is asked of CUDA
+        raise EPFail(said)
+
+
+@pytest.fixture
+def bound(narrow_bundle):
+    """Return a chain with its tensors bound, on the host, and the chain that it has to equal."""
+    bundle = open_bundle(narrow_bundle)
+    sessions = [backend.open_session(bundle.model(s), s, None, 1) for s in bundle.manifest.stages]
+    with_binding = binding.BoundChain(sessions, Shapes.of_bundle(bundle), "bound", "cpu")
+    yield with_binding, backend.open_chain(bundle, "cpu", 1)
+    with_binding.close()
+
+
+def test_bound_tensors_equal_those_that_are_handed_on(bound, chain_inputs):
+    chain, reference = bound
+    chosen = [0, 1, 2, 0, 2, 1, 1, 0, 2, 0, 1]
+    image, mask = chain_inputs[0][chosen], chain_inputs[1][chosen]
+    expected = reference.complete(image, mask)
+    np.testing.assert_array_equal(chain.complete(image, mask), expected)
+    first = chain.submit(list(image[:3]), list(mask[:3]))
+    second = chain.submit(image[3:5], mask[3:5])
+    np.testing.assert_array_equal(second.result(), expected[3:5])
+    np.testing.assert_array_equal(first.result(), expected[:3])
+    assert sorted(chain._turns) == [1, 2, 4, 8]
+
+
+def test_only_the_ends_of_the_chain_are_copied(bound, chain_inputs, monkeypatch):
+    chain, _ = bound
+    image, mask = (np.concatenate([array] * 3)[:8] for array in chain_inputs)
+    chain.complete(image, mask)
+    copied = {"up": 0, "down": 0}
+    update, numpy = ort.OrtValue.update_inplace, ort.OrtValue.numpy
+
+    def up(self, data):
+        copied["up"] += data.nbytes
+        update(self, data)
+
+    def down(self):
+        copied["down"] += (result := numpy(self)).nbytes
+        return result
+
+    monkeypatch.setattr(ort.OrtValue, "update_inplace", up)
+    monkeypatch.setattr(ort.OrtValue, "numpy", down)
+    monkeypatch.setattr(ort.InferenceSession, "run", None)  # would take and give arrays of the host
+    chain.complete(image, mask)
+    assert sum(copied.values()) / 8 <= 1.9e6
+    assert copied == {"up": image.nbytes + mask.nbytes, "down": image.nbytes}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda i, m: (i[:0], m[:0]), "image has a batch of 0"),
+        (lambda i, m: (i, m[:1]), "image has a batch of 3, mask one of 1"),
+        (lambda i, m: (i.astype(np.float64), m), r"image of a face is float64"),
+        (lambda i, m: (i, m[:, :, :128]), r"mask of a face is float32 \(1, 128, 256\), not float32 \(1, 256, 256\)"),
+    ],
+)
+def test_wrong_faces_are_refused(bound, chain_inputs, change, named):
+    with pytest.raises(UsageError, match=named):
+        bound[0].complete(*change(*chain_inputs))
+
+
+def test_a_chain_that_cannot_run_is_not_opened(narrow_bundle, monkeypatch):
+    bundle = open_bundle(narrow_bundle)
+    sessions = [backend.open_session(bundle.model(s), s, None, 1) for s in bundle.manifest.stages]
+
+    def fail(self, values):
+        raise EPFail("Could not load library libcudnn_graph.so.9")
+
+    monkeypatch.setattr(ort.InferenceSession, "run_with_iobinding", fail)
+    with pytest.raises(ShowfaceError, match=r"cannot run the chain on cpu device 0: .*libcudnn_graph"):
+        binding.BoundChain(sessions, Shapes.of_bundle(bundle), "bound", "cpu")
+
+
+TELEMETRY = """
+import os, socket
+def refuse(*arguments):
+    raise AssertionError(f"a look-up: {arguments}")
+socket.getaddrinfo = refuse
+import showface.runtime
+from showface.runtime.bundle import open_bundle
+from showface.runtime.backends.onnxruntime import open_chain
+open_chain(open_bundle(), "cpu", 1)
+print(os.environ["ORT_DISABLE_TELEMETRY"])
+"""
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "1"), ("0", "0")])
+def test_onnx_runtime_reports_nothing_unless_the_user_lets_it(tmp_path, given, found):
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    if given is not None:
+        environment["ORT_DISABLE_TELEMETRY"] = given
+    done = subprocess.run(
+        [sys.executable, "-c", TELEMETRY], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [found]
+    if given is None:
+        assert list(tmp_path.rglob("*")) == []
 
 
 def test_a_device_that_the_driver_does_not_report_is_refused(sessions, narrow_bundle):

@@ -151,16 +151,16 @@ def work(folders, narrow_bundle, tmp_path):
 
 def test_a_worker_keeps_its_decoders_and_its_halved_batch(work, monkeypatch):
     worker, start = work
-    real, opened = worker.runner.inpainter.run, []
+    real, opened = worker.runner.inpainter.submit, []
 
-    def run_networks(image, mask):
-        if len(image) > 1:
+    def submit(images, masks):
+        if len(images) > 1:
             raise MemoryError
-        return real(image, mask)
+        return real(images, masks)
 
     enter = IsolatedDecoder.__enter__
     monkeypatch.setattr(IsolatedDecoder, "__enter__", lambda decoder: opened.append(decoder) or enter(decoder))
-    monkeypatch.setattr(worker.runner.inpainter, "run", run_networks)
+    monkeypatch.setattr(worker.runner.inpainter, "submit", submit)
     first, second = start(0, 1), start(2, 3)
     assert [line["say"] for line in first + second if "say" in line] == [
         "out of memory with 2 faces a batch; going on with 1"

@@ -127,13 +127,13 @@ def test_an_all_black_mask_copies_the_file_byte_by_byte(run, face_folder, tmp_pa
 
 def test_an_input_without_a_hole_does_not_split_a_batch(run, inpainter, face_folder, monkeypatch):
     write_mask(face_folder[1] / "b.png", 0)
-    sizes, real = [], inpainter.run
+    sizes, real = [], inpainter.submit
 
-    def record(image, mask):
-        sizes.append(len(image))
-        return real(image, mask)
+    def record(images, masks):
+        sizes.append(len(images))
+        return real(images, masks)
 
-    monkeypatch.setattr(inpainter, "run", record)
+    monkeypatch.setattr(inpainter, "submit", record)
     assert statuses(run()) == ALL_DONE
     assert sizes == [2]
 

@@ -45,6 +45,14 @@ def test_a_fault_of_the_server_is_told_in_its_log_alone(service, caplog, path):
     assert f'showface_requests_total{{path="{path}",status="500"}} 1' in service.metrics.text(0, 1)
 
 
+@pytest.mark.parametrize(("lost", "status", "text"), [(False, 200, "ok"), (True, 503, "device lost")])
+def test_the_health_tells_a_lost_device(service, lost, status, text):
+    service.device_lost = lost
+    service.inpainter = SimpleNamespace(chain=SimpleNamespace(device="cuda"), bundle_digest="0", image_size=256)
+    reply = ask(service, "GET", "/health")
+    assert (reply.status_code, reply.json()["status"]) == (status, text)
+
+
 def test_every_file_of_the_page_is_served_and_loads_only_its_own(service):
     for path in PAGE:
         reply = ask(service, "GET", path)

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from showface.runtime.errors import InputError
+from showface.runtime.errors import DeviceLostError, InputError
 from showface.runtime.server.batcher import Batcher, NetworksFailed
 
 
@@ -73,6 +73,14 @@ def test_the_thread_outlives_an_error_of_the_networks(runner, batcher):
         submit(batcher, 1)[0].result(30)
     runner.error = None
     assert submit(batcher, 2)[0].result(30)[0, 0, 0] == 4
+
+
+def test_a_lost_device_is_remembered(runner, batcher):
+    assert not batcher.lost
+    runner.error = DeviceLostError("every call fails")
+    with pytest.raises(NetworksFailed, match="every call fails"):
+        submit(batcher, 1)[0].result(30)
+    assert batcher.lost
 
 
 def test_closing_completes_what_was_submitted(runner):

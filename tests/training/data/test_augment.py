@@ -2,6 +2,8 @@
 
 import math
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,8 @@ def aligned_batch(count=8, offset=0):
     mask[:, :, :16] = 1
     part = slice(offset, offset + count)
     tensors = (torch.from_numpy(x[part]) for x in (image, mask, labels))
-    return Batch(*tensors, tuple("abcdefghijklmnop"[part]), tuple(range(16))[part])
+    photograph = torch.arange(16)[part] % 2 == 0
+    return Batch(*tensors, tuple("abcdefghijklmnop"[part]), tuple(range(16))[part], photograph)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,8 @@ def test_shares_of_a_batch_equal_the_whole(settings, parts):
 
 def test_positions_differ():
     batch = aligned_batch()
-    alike = Batch(*(t[:1].expand_as(t) for t in (batch.image, batch.mask, batch.labels)), batch.names, batch.positions)
+    same = {key: getattr(batch, key)[:1].expand_as(getattr(batch, key)) for key in ("image", "mask", "labels")}
+    alike = replace(batch, **same)
     sample = augment(alike, AugmentConfig(rotate=10), PhaseConfig(1, 8, SIZE), (0, 0), CPU)
     assert len({image.numpy().tobytes() for image in sample.image}) == 8
 
@@ -105,7 +109,7 @@ def test_grid_against_torch():
 def test_jitter_is_one_gain_a_channel_and_one_offset():
     batch = aligned_batch()
     gray = torch.from_numpy(np.random.default_rng(2).integers(100, 156, (8, 3, SIZE, SIZE), dtype=np.uint8))
-    batch = Batch(gray, batch.mask, None, batch.names, batch.positions)
+    batch = replace(batch, image=gray, labels=None)
     phase = PhaseConfig(1, 8, SIZE)
     plain = augment(batch, AugmentConfig(), phase, (0, 0), CPU).image.double().numpy()
     changed = augment(batch, AugmentConfig(color=0.2), phase, (0, 0), CPU).image.double().numpy()
@@ -125,7 +129,7 @@ def test_jitter_is_one_gain_a_channel_and_one_offset():
 def test_blur_takes_its_share():
     batch = aligned_batch(16)
     noise = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (16, 3, SIZE, SIZE), dtype=np.uint8))
-    batch = Batch(noise, batch.mask, None, batch.names, batch.positions)
+    batch = replace(batch, image=noise, labels=None)
     blurred = 0
     for step in range(6):
         images = augment(batch, AugmentConfig(blur=0.25), PhaseConfig(1, 16, SIZE), (0, step), CPU).image
@@ -150,3 +154,25 @@ def test_resize_and_crop():
         crops.add((top, left))
     assert len(crops) > 8
     assert {top for top, _ in crops} == {0, 4, 8, 12, 16}
+
+
+def test_known_coarse_faces_are_mirrored_with_their_faces_and_nothing_else():
+    batch = aligned_batch(16)
+    coarse, labels = 255 - batch.image, batch.labels
+    batch = replace(batch, coarse_image=coarse, semantic_map=labels)
+    sample = augment(batch, ALL, PhaseConfig(1, 16, SIZE, crop=32), (0, 3), CPU)
+    mirrored = 0
+    for i in range(16):
+        image, mask, wanted, kind = (
+            t[i].flip(-1) if not torch.equal(sample.semantic_map[i], labels[i].long()) else t[i]
+            for t in (batch.image, batch.mask.float(), coarse, labels.long())
+        )
+        mirrored += torch.equal(kind, labels[i].long().flip(-1))
+        assert torch.equal(sample.semantic_map[i], kind)
+        assert torch.equal(sample.mask[i], mask)
+        torch.testing.assert_close(sample.image[i], image.float() / 127.5 - 1)
+        known = sample.image[i] * (1 - mask) + (wanted.float() / 127.5 - 1) * mask
+        torch.testing.assert_close(sample.coarse_image[i], known)
+    assert 2 <= mirrored <= 14
+    assert torch.equal(sample.photograph, batch.photograph)
+    assert sample.crop[2] == 32

@@ -24,6 +24,7 @@ from showface.training.config import (
     ValidationConfig,
 )
 from showface.training.data.augment import augment
+from showface.training.data.masks import MaskBank
 from showface.training.data.dataset import draw, generator, open_feed
 
 SIZE = 32
@@ -161,13 +162,22 @@ def test_a_larger_batch_begins_with_the_smaller(data):
 
 def test_faces_and_masks_are_drawn_by_their_probability():
     shares = np.asarray([0.1, 0.3, 0.3, 1.0])
-    drawn = [draw(generator(1, 0, step, position), shares, 5) for step in range(500) for position in range(8)]
+    bank = MaskBank(np.zeros((5, 4, 4), np.uint8), np.arange(1, 6) / 5, np.ones(5, np.bool_))
+    drawn = [draw(generator(1, 0, step, position), shares, bank) for step in range(500) for position in range(8)]
     faces = Counter(d.image for d in drawn)
     np.testing.assert_allclose([faces[i] / 4000 for i in range(4)], [0.1, 0.2, 0.0, 0.7], atol=0.03)
     for key, count in (("mask", 5), ("turns", 4), ("mirrored", 2)):
         seen = Counter(getattr(d, key) for d in drawn)
         np.testing.assert_allclose([seen[i] / 4000 for i in range(count)], 1 / count, atol=0.03)
     assert abs(np.corrcoef([d.mask for d in drawn], [d.turns for d in drawn])[0, 1]) < 0.05
+
+
+def test_a_mask_that_may_not_be_turned_is_taken_as_it_is():
+    bank = MaskBank(np.zeros((2, 4, 4), np.uint8), np.asarray([0.3, 1.0]), np.asarray([True, False]))
+    drawn = [draw(generator(1, 0, 0, position), np.ones(1), bank) for position in range(2000)]
+    assert np.mean([d.mask for d in drawn]) == pytest.approx(0.7, abs=0.04)
+    assert {(d.turns, d.mirrored) for d in drawn if d.mask == 1} == {(0, False)}
+    assert len({(d.turns, d.mirrored) for d in drawn if d.mask == 0}) == 8
 
 
 def test_rare_faces_are_drawn_more_often_in_memory(data):

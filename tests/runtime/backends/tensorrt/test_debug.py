@@ -32,7 +32,7 @@ from showface.runtime.errors import ShowfaceError
 from showface.runtime.stages import STAGES
 
 STAGE = {stage.name: stage for stage in STAGES}
-FAULTY = "spade1.shared.bias"
+FAULTY = "body.spade4.shared.bias"
 PLANT = f"""
 def plant(proto):
     from onnx import numpy_helper
@@ -108,7 +108,7 @@ def failing(rig):
 
     def debug_engine(data):
         engine = make(data)
-        engine.fails = True
+        engine.fails = "Error Code 2: OutOfMemory"
         return engine
 
     rig.debug_engine = debug_engine
@@ -120,7 +120,7 @@ def failing(rig):
         (lambda rig: setattr(rig, "debug_engine", lambda data: None), r"tensorrt_rtx 1\.7\.1\.116 refuses the debug"),
         (lambda rig: setattr(rig, "batches", (2, 2, 4)), r"the debug engine refuses \(1, "),
         (lambda rig: setattr(rig.cuda, "budget", 10_000), "not enough memory"),
-        (failing, "TensorRT could not run the debug engine"),
+        (failing, "TensorRT could not run the debug engine: Error Code 2: OutOfMemory"),
     ],
 )
 def test_what_the_device_refuses_is_said_and_given_back(rig, tensors, change, said):
@@ -158,7 +158,7 @@ def test_a_planted_fault_is_attributed_and_a_graph_in_onnx_runtime_shows_none(
     compare = partial(compare_modules, proto, stage, origin.modules()["refiner"], tensors)
     assert first_jump(compare(), ROUNDING["float32"]) is None
     jump = first_jump(compare(debug.debug_run(chain, stage, builder[0])), ROUNDING["float32"])
-    assert jump.module == "refiner.spade1.shared"
+    assert jump.module == "refiner.body.spade4.shared"
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,8 @@ def test_validate_names_the_module_of_an_engine(
         main(["--threads", "1", *map(str, arguments)])
     assert stopped.value.code == 1
     captured = capsys.readouterr()
-    assert "refiner: the error jumps in refiner.spade1.shared" in captured.out
+    assert "refiner: the error jumps in refiner.body.spade4.shared" in captured.out
     assert "a debug engine of refiner is built" in captured.err
     (finding,) = json.loads((tmp_path / "result.json").read_text())["attribution"]
-    assert finding["module"] == "refiner.spade1.shared"
+    assert finding["module"] == "refiner.body.spade4.shared"
     assert len(rig.debug_engines) == 1

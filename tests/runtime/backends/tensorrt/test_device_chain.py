@@ -5,57 +5,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from fakes.cuda import MisuseError
 
+from showface.runtime.backends.batches import Chunk, batch_sizes, chunks
 from showface.runtime.backends.onnxruntime import open_chain
-from showface.runtime.backends.tensorrt.chain import common_batches
-from showface.runtime.backends.tensorrt.loader import open_folder
-from showface.runtime.backends.tensorrt.session import Chunk, chunks
+from showface.runtime.backends.tensorrt.chain import common_sizes
+from showface.runtime.backends.tensorrt.engine import Graphs
 from showface.runtime.errors import ShowfaceError, UsageError
 
 
-def open_rig(rig, **options):
-    return open_folder(rig.folder, rig.trt, rig.cuda, rig.device, **options)
-
-
-def batch_of(chain_inputs, count):
-    chosen = [i % len(chain_inputs[0]) for i in range(count)]
-    brightness = np.linspace(1, 0.5, count, dtype=np.float32)[:, None, None, None]
-    return chain_inputs[0][chosen] * brightness, chain_inputs[1][chosen]
-
-
-@pytest.fixture
-def quick_rig(make_rig, zeros):
-    """A rig whose engines only copy the image; the mask decides nothing."""
-    rig = make_rig(compute=lambda inputs: {})
-    blank = zeros(rig.bundle.manifest)
-    for name, engine in rig.engines.items():
-        wanted = engine.stage.outputs
-
-        def compute(inputs, wanted=wanted, name=name):
-            outputs = {k: v for k, v in blank(inputs).items() if k in wanted}
-            if name == "coarse":
-                outputs["coarse_image"] = inputs["image"] * 0.5
-            if name == "refiner":
-                outputs["completed_image"] = inputs["coarse_image"] + inputs["mask"]
-            return outputs
-
-        engine.compute = compute
-    return rig
-
-
-def expected(image, mask):
-    return image * np.float32(0.5) + mask
-
-
-@pytest.mark.parametrize("cuda_graph", [False, True])
-def test_the_chain_equals_onnx_runtime(make_rig, chain_inputs, cuda_graph):
+@pytest.mark.parametrize("cuda_graph", [False, True, Graphs.CAPTURE])
+def test_the_chain_equals_onnx_runtime(make_rig, batch_of, cuda_graph):
     rig = make_rig()
-    image, mask = batch_of(chain_inputs, 3)
+    image, mask = batch_of(3)
     reference = open_chain(rig.bundle, "cpu", 1)
-    with open_rig(rig, cuda_graph=cuda_graph) as chain:
+    with rig.open(cuda_graph=cuda_graph) as chain:
         np.testing.assert_array_equal(chain.complete(image, mask), reference.complete(image, mask))
-        assert chain.description == "tensorrt-rtx 1.7.1.116 on Fake GPU (its engines for sm_86 match)"
+        ending = "; with CUDA graphs" if cuda_graph else ""
+        assert chain.description == f"tensorrt-rtx 1.7.1.116 on Fake GPU (its engines for sm_86 match){ending}"
         assert chain.device == "cuda"
         truth = reference.run({"image": image, "mask": mask})
         tensors = chain.run({"image": image, "mask": mask})
@@ -65,55 +31,50 @@ def test_the_chain_equals_onnx_runtime(make_rig, chain_inputs, cuda_graph):
     assert rig.cuda.leaks() == []
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 5, 8, 11, 17])
-def test_a_batch_beyond_the_profile_is_split(quick_rig, chain_inputs, count):
-    image, mask = batch_of(chain_inputs, count)
-    with open_rig(quick_rig) as chain:
-        context = quick_rig.engines["refiner"].contexts[0]
-        context.batches_run.clear()
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 11, 17])
+def test_a_batch_is_split_and_its_rest_filled_up_to_a_batch_that_is_prepared(quick_rig, batch_of, expected, count):
+    image, mask = batch_of(count)
+    with quick_rig.open() as chain:
+        contexts = quick_rig.engines["refiner"].contexts
+        for context in contexts:
+            context.batches_run.clear()
         np.testing.assert_array_equal(chain.complete(image, mask), expected(image, mask))
-    assert context.batches_run == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
+    rest = {0: [], 1: [1], 2: [2], 3: [4]}[count % 4]
+    ran = [batch for context in contexts for batch in context.batches_run]
+    assert sorted(ran) == sorted([4] * (count // 4) + rest)
 
 
-def test_a_batch_below_the_profile_is_filled_up(quick_rig, chain_inputs):
+def test_a_batch_below_the_profile_is_filled_up(quick_rig, batch_of, expected):
     for engine in quick_rig.engines.values():
         engine.batches = (3, 3, 4)
         quick_rig.edit_sidecar(engine.stage.name, batches=[3, 3, 4])
-    with open_rig(quick_rig) as chain:
-        context = quick_rig.engines["coarse"].contexts[0]
-        context.batches_run.clear()
+    with quick_rig.open() as chain:
+        for context in quick_rig.engines["coarse"].contexts:
+            context.batches_run.clear()
         for count in (1, 5):
-            image, mask = batch_of(chain_inputs, count)
+            image, mask = batch_of(count)
             np.testing.assert_array_equal(chain.complete(image, mask), expected(image, mask))
-        assert context.batches_run == [3, 4, 3]
+        ran = [context.batches_run for context in quick_rig.engines["coarse"].contexts]
+        assert ran == [[3, 3], [4]]  # the slots take turns
         session = chain.sessions[0]
         assert session.run({"image": image, "mask": mask})["coarse_image"].shape == image.shape
 
 
-def test_a_graph_is_launched_and_nothing_is_bound_again(quick_rig, chain_inputs):
-    with open_rig(quick_rig, cuda_graph=True) as chain:
-        context = quick_rig.engines["coarse"].contexts[0]
-        context.batches_run.clear()
-        quick_rig.cuda.calls.clear()
-        image, mask = batch_of(chain_inputs, 5)
+def test_a_limit_saves_memory_and_preparation(quick_rig, batch_of, expected):
+    with quick_rig.open():
+        whole = quick_rig.cuda.used("device")
+    image, mask = batch_of(3)
+    with quick_rig.open(batch_limit=1) as chain:
+        assert chain.sizes == (1,)
+        assert quick_rig.cuda.used("device") < whole / 3
         np.testing.assert_array_equal(chain.complete(image, mask), expected(image, mask))
-        assert quick_rig.cuda.calls.count("launch") == 3  # batches of 2, the profile's best
-        assert context.batches_run == []
-    assert quick_rig.cuda.leaks() == []
+    with quick_rig.open(batch_limit=99) as chain:
+        assert chain.sizes == (1, 2, 4)
 
 
-def test_the_next_upload_does_not_wait_for_this_download(quick_rig, chain_inputs):
-    image, mask = batch_of(chain_inputs, 12)
-    with open_rig(quick_rig) as chain:
-        quick_rig.cuda.calls.clear()
-        chain.complete(image, mask)
-        copies = quick_rig.cuda.calls
-    assert copies == ["upload"] * 4 + ["download"] + ["upload"] * 2 + ["download"] * 2
-
-
-def test_a_thousand_calls_take_no_memory_and_no_handle(quick_rig, chain_inputs):
-    image, mask = batch_of(chain_inputs, 1)
-    with open_rig(quick_rig) as chain:
+def test_a_thousand_calls_take_no_memory_and_no_handle(quick_rig, batch_of, expected):
+    image, mask = batch_of(1)
+    with quick_rig.open() as chain:
         before, allocations = sorted(quick_rig.cuda.leaks()), quick_rig.cuda.calls.count("allocate")
         peak, pinned = quick_rig.cuda.peak, quick_rig.cuda.used("pinned")
         for _ in range(1000):
@@ -126,13 +87,15 @@ def test_a_thousand_calls_take_no_memory_and_no_handle(quick_rig, chain_inputs):
     assert quick_rig.cuda.leaks() == []
 
 
-def test_another_thread_works_on_the_same_device(quick_rig, chain_inputs):
-    image, mask = batch_of(chain_inputs, 2)
-    with ThreadPoolExecutor(1) as pool, open_rig(quick_rig) as chain:
+def test_another_thread_works_on_the_same_device(quick_rig, batch_of, expected):
+    image, mask = batch_of(2)
+    with ThreadPoolExecutor(1) as pool, quick_rig.open() as chain:
         np.testing.assert_array_equal(pool.submit(chain.complete, image, mask).result(), expected(image, mask))
+        ticket = chain.submit(image, mask)
+        np.testing.assert_array_equal(pool.submit(ticket.result).result(), expected(image, mask))
     for session in ("complete", "session", "close"):
         with ThreadPoolExecutor(1) as pool:
-            chain = open_rig(quick_rig)
+            chain = quick_rig.open()
             calls = {
                 "complete": lambda chain=chain: chain.complete(image, mask),
                 "session": lambda chain=chain: chain.sessions[0].run({"image": image, "mask": mask}),
@@ -145,53 +108,83 @@ def test_another_thread_works_on_the_same_device(quick_rig, chain_inputs):
 
 def test_the_engines_share_the_scratch_memory_of_the_greediest(quick_rig):
     quick_rig.engines["mrem"].device_memory_size_v2 = 100_000
-    with open_rig(quick_rig):
-        contexts = [engine.contexts[0] for engine in quick_rig.engines.values()]
+    with quick_rig.open():
+        contexts = [context for engine in quick_rig.engines.values() for context in engine.contexts]
+        assert len(contexts) == 2 * len(quick_rig.engines)
         assert len({context.scratch for context in contexts}) == 1
         assert quick_rig.cuda.arrays[contexts[0].scratch].nbytes == 100_000
 
 
-def test_a_lost_chain_frees_itself_and_a_closed_one_says_so(quick_rig, chain_inputs):
-    chain = open_rig(quick_rig)
+def test_a_lost_chain_frees_itself_and_a_closed_one_says_so(quick_rig, batch_of):
+    chain = quick_rig.open()
+    ticket = chain.submit(*batch_of(1))
     chain.close()
     chain.close()
     assert quick_rig.cuda.leaks() == []
-    with pytest.raises(ShowfaceError, match="closed"):
-        chain.complete(*batch_of(chain_inputs, 1))
-    chain = open_rig(quick_rig)
-    del chain
+    for call, arguments in ((ticket.result, ()), (chain.complete, batch_of(1)), (chain.submit, batch_of(1))):
+        with pytest.raises(ShowfaceError, match="closed"):
+            call(*arguments)
+    chain = quick_rig.open()
+    chain.submit(*batch_of(1))
+    del chain, ticket, call
     gc.collect()
     assert quick_rig.cuda.leaks() == []
 
 
 @pytest.mark.parametrize("stage", ["coarse", "mrem"])
-def test_a_failing_engine_is_named_and_leaves_nothing_under_way(quick_rig, chain_inputs, stage):
-    with open_rig(quick_rig) as chain:
-        quick_rig.engines[stage].fails = True
-        with pytest.raises(ShowfaceError, match=f"stage {stage}: TensorRT could not run the engine") as caught:
-            chain.complete(*batch_of(chain_inputs, 9))
+def test_a_failing_engine_is_named_with_the_library_s_reason(quick_rig, batch_of, expected, stage):
+    with quick_rig.open() as chain:
+        before = chain.submit(*batch_of(2))
+        quick_rig.engines[stage].fails = "Error Code 2: OutOfMemory (requested 1024 bytes)"
+        said = rf"stage {stage}: TensorRT could not run the engine: Error Code 2: OutOfMemory \(requested 1024 bytes\)$"
+        with pytest.raises(ShowfaceError, match=said) as caught:
+            chain.complete(*batch_of(9))
         assert not isinstance(caught.value, UsageError)
         assert all(work.done for work in quick_rig.cuda.history)
-        quick_rig.engines[stage].fails = False
-        image, mask = batch_of(chain_inputs, 2)
+        np.testing.assert_array_equal(before.result(), expected(*batch_of(2)))  # given before, and not concerned
+        quick_rig.engines[stage].fails = ""
+        image, mask = batch_of(2)
         np.testing.assert_array_equal(chain.complete(image, mask), expected(image, mask))
     assert quick_rig.cuda.leaks() == []
 
 
+def test_what_the_bindings_raise_is_an_error_of_the_stage(quick_rig, batch_of, expected):
+    quick_rig.engines["mrem"].infer_error = "IExecutionContext::inferShapes: Error Code 3"
+    with pytest.raises(ShowfaceError, match="stage mrem: TensorRT cannot infer the shapes of a batch of 4: IExecution"):
+        quick_rig.open()
+    assert quick_rig.cuda.leaks() == []
+
+
+def test_contexts_that_the_library_does_not_make_are_shared_by_the_slots(quick_rig, batch_of, expected, caplog):
+    image, mask = batch_of(9)
+    quick_rig.engines["memory"].context_limit = 1
+    quick_rig.engines["mrem"].shares_profiles = False
+    with quick_rig.open() as chain:
+        np.testing.assert_array_equal(chain.complete(image, mask), expected(image, mask))
+    assert "stage mrem: contexts cannot share a profile; profile 0 is in use" in caplog.text
+    quick_rig.engines["memory"].context_limit = 0
+    with pytest.raises(UsageError, match=r"memory\.engine: no execution context could be made: out of memory"):
+        quick_rig.open()
+
+
 def test_without_enough_memory_everything_is_given_back(quick_rig):
-    with open_rig(quick_rig):
-        needed = quick_rig.cuda.used("device")
+    with quick_rig.open():
+        needed, pinned = quick_rig.cuda.used("device"), quick_rig.cuda.used("pinned")
     for share in (0.0, 0.3, 0.6, 0.99):
         quick_rig.cuda.budget = int(needed * share)
         with pytest.raises(UsageError, match="not enough memory"):
-            open_rig(quick_rig)
+            quick_rig.open()
         assert quick_rig.cuda.leaks() == []
+    quick_rig.cuda.budget, quick_rig.cuda.pinned = needed, pinned // 2
+    with pytest.raises(ShowfaceError, match="cudaMallocHost: out of memory"):
+        quick_rig.open()
+    assert quick_rig.cuda.leaks() == []
 
 
 def test_a_failure_while_warming_up_gives_everything_back(quick_rig):
-    quick_rig.engines["refiner"].fails = True
+    quick_rig.engines["refiner"].fails = "no"
     with pytest.raises(ShowfaceError, match="stage refiner"):
-        open_rig(quick_rig)
+        quick_rig.open()
     assert quick_rig.cuda.leaks() == []
 
 
@@ -205,75 +198,30 @@ def test_a_failure_while_warming_up_gives_everything_back(quick_rig):
         (lambda i, m: (i[0], m), "image is float32"),
     ],
 )
-def test_wrong_inputs_are_refused_before_the_device_sees_them(quick_rig, chain_inputs, change, named):
-    with open_rig(quick_rig) as chain:
+def test_wrong_inputs_are_refused_before_the_device_sees_them(quick_rig, batch_of, change, named):
+    with quick_rig.open() as chain:
         quick_rig.cuda.calls.clear()
         with pytest.raises(UsageError, match=named):
-            chain.complete(*change(*batch_of(chain_inputs, 2)))
+            chain.complete(*change(*batch_of(2)))
+        with pytest.raises(UsageError, match=r"image|mask"):
+            chain.submit(*change(*batch_of(2)))
         assert quick_rig.cuda.calls == []
 
 
 def test_chunks_cover_a_batch():
-    assert list(chunks(5, 2, 4)) == [Chunk(0, 4, 4), Chunk(4, 1, 2)]
-    assert list(chunks(2, 1, 4)) == [Chunk(0, 2, 2)]
+    assert list(chunks(5, (2, 4))) == [Chunk(0, 4, 4), Chunk(4, 1, 2)]
+    assert list(chunks(3, (1, 2, 4))) == [Chunk(0, 3, 4)]
+    assert batch_sizes(1, 8) == (1, 2, 4, 8)
+    assert batch_sizes(3, 12) == (3, 4, 8, 12)
+    assert batch_sizes(1, 1) == (1,)
     for total in range(1, 20):
-        parts = list(chunks(total, 3, 5))
+        parts = list(chunks(total, (3, 5)))
         assert sum(part.count for part in parts) == total
-        assert all(3 <= part.batch <= 5 for part in parts)
+        assert all(part.count <= part.batch for part in parts)
 
 
 def test_profiles_that_exclude_each_other_are_refused(quick_rig):
     engines = list(quick_rig.engines.values())
     engines[0].batches, engines[1].batches = (1, 1, 2), (3, 3, 4)
     with pytest.raises(UsageError, match="do not go together"):
-        common_batches(engines, False)
-
-
-class TestTheFakeIsStrict:
-    """Each wrong use that the fake is there to find does raise."""
-
-    def test_a_missing_wait_between_the_streams_is_a_race(self, quick_rig, chain_inputs, monkeypatch):
-        with open_rig(quick_rig) as chain:
-            monkeypatch.setattr(quick_rig.cuda, "wait", lambda stream, event: None)
-            with pytest.raises(MisuseError, match="race"):
-                chain.complete(*batch_of(chain_inputs, 1))
-
-    def test_a_result_that_is_read_too_early_is_wrong(self, quick_rig, chain_inputs, monkeypatch):
-        image, mask = batch_of(chain_inputs, 4)
-        with open_rig(quick_rig) as chain:
-            monkeypatch.setattr(quick_rig.cuda, "synchronize_event", lambda event: None)
-            assert not np.array_equal(chain.complete(image, mask), expected(image, mask))
-            monkeypatch.undo()
-
-    def test_use_after_free_and_double_free(self, cuda):
-        stream, address = cuda.create_stream(), cuda.allocate(16)
-        host = np.zeros(16, np.uint8)
-        cuda.free(address)
-        with pytest.raises(MisuseError, match="no device memory"):
-            cuda.upload(address, host.ctypes.data, 16, stream)
-        with pytest.raises(MisuseError, match="freed before"):
-            cuda.free(address)
-        with pytest.raises(MisuseError, match="no stream"):
-            cuda.synchronize(99)
-        with pytest.raises(MisuseError, match="never recorded"):
-            cuda.wait(stream, cuda.create_event())
-
-    def test_memory_freed_under_work_and_overrun(self, cuda):
-        stream, address, host = cuda.create_stream(), cuda.allocate(16), np.zeros(32, np.uint8)
-        with pytest.raises(MisuseError, match="32 bytes of 16"):
-            cuda.upload(address, host.ctypes.data, 32, stream)
-        cuda.upload(address, host.ctypes.data, 16, stream)
-        with pytest.raises(MisuseError, match="under way"):
-            cuda.free(address)
-
-    def test_an_unbound_tensor_and_missing_scratch(self, quick_rig, cuda):
-        context = quick_rig.engines["coarse"].create_execution_context("USER_MANAGED")
-        stream = cuda.create_stream()
-        for name in ("image", "mask"):
-            assert context.set_input_shape(name, quick_rig.engines["coarse"].shape(name, 1))
-        assert not context.set_input_shape("image", (9, 3, 256, 256))
-        with pytest.raises(MisuseError, match="no scratch memory"):
-            context.execute_async_v3(stream)
-        context.set_device_memory(cuda.allocate(4096), 4096)
-        with pytest.raises(MisuseError, match="not bound"):
-            context.execute_async_v3(stream)
+        common_sizes(engines)

@@ -1,5 +1,6 @@
 """Engines are refused before a byte is deserialised, each fault in a sentence with the command that mends it."""
 
+import os
 import re
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,9 +11,9 @@ from showface.runtime import backends
 from showface.runtime.backends import cuda_devices as devices
 from showface.runtime.backends import onnxruntime as onnxruntime_backend
 from showface.runtime.backends.cuda_devices import CudaDevice
-from showface.runtime.backends.tensorrt import library, loader
-from showface.runtime.backends.tensorrt.loader import check_engines, matching_folder, open_folder
-from showface.runtime.backends.tensorrt.sidecar import fits_model, read_sidecar
+from showface.runtime.backends.tensorrt import library, loader, sidecar
+from showface.runtime.backends.tensorrt.loader import check_engines, matching_folder
+from showface.runtime.backends.tensorrt.sidecar import check_sidecar, fits_model, platform_here, read_sidecar
 from showface.runtime.errors import UsageError
 
 MEND = r"rebuild with: showface build .* --backend tensorrt-rtx --target sm_86"
@@ -25,7 +26,7 @@ def rig(make_rig):
 
 def open_rig(rig):
     check_engines(rig.folder, rig.version, rig.device)
-    return open_folder(rig.folder, rig.trt, rig.cuda, rig.device)
+    return rig.open()
 
 
 def cut(rig):
@@ -69,13 +70,14 @@ def junk(text):
         (edit("coarse", backend="tensorrt"), "its sidecar speaks of coarse tensorrt sm_86"),
         (edit("coarse", schema_version=9), "'schema_version' is 9"),
         (edit("coarse", batches=[4, 2, 1]), r"'batches' is \[4, 2, 1\]"),
+        (edit("coarse", schema_version=1), "'schema_version' is 1, not 2"),  # before engines took all memory from us
         (edit("coarse", batches=[1, 2]), r"'batches' is \[1, 2\]"),
         (edit("coarse", tf32="no"), "'tf32' is 'no'"),
         (edit("coarse", extra=1), "'extra' is unknown"),
         (edit("coarse", batches=[1, 2, 8]), r"its profile of image is .*, its sidecar says \(1, 2, 8\)"),
         (junk("{"), "not an engine's sidecar"),
         (junk("[]"), "it is no JSON object"),
-        (junk('{"schema_version": 1}'), "'stage' is missing"),
+        (junk('{"schema_version": 2}'), "'stage' is missing"),
     ],
 )
 def test_a_fault_is_named_with_the_command_that_mends_it(rig, fault, named):
@@ -97,9 +99,37 @@ def test_an_engine_for_another_gpu_is_refused(rig):
     assert matching_folder(rig.bundle, "tensorrt", rig.device) is None
 
 
+def test_an_engine_of_another_system_is_refused_where_engines_are_not_portable(rig, monkeypatch):
+    rig.edit_sidecar("coarse", platform="win32-x86_64")
+    check_engines(rig.folder, rig.version, rig.device)  # TensorRT-RTX's run everywhere
+    coarse = replace(read_sidecar(rig.folder, "coarse"), backend="tensorrt", gpu="Fake GPU")
+    folder = replace(rig.folder, backend="tensorrt")
+    said = rf"coarse\.engine: built on win32-x86_64, this machine is {platform_here()}; rebuild"
+    with pytest.raises(UsageError, match=said):
+        check_sidecar(folder, coarse, "coarse", rig.version, "sm_86")
+    monkeypatch.setattr(sidecar.sys, "platform", "win32")
+    monkeypatch.setattr(sidecar.platform, "machine", lambda: "AMD64")
+    check_sidecar(folder, coarse, "coarse", rig.version, "sm_86")
+
+
+def test_a_sidecar_or_engine_that_floods_or_blocks_is_not_waited_for(rig):
+    for path in (rig.folder.sidecar("mrem"), rig.folder.engine("mrem")):
+        data = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(UsageError, match=r"mrem\.(json|engine): .*is no regular file"):
+            rig.open()
+        path.unlink()
+        path.write_bytes(data)
+    rig.folder.engine("mrem").write_bytes(bytes(10**6))
+    with pytest.raises(UsageError, match=r"mrem\.engine: its hash differs"):
+        rig.open()
+
+
 def test_an_engine_that_the_library_refuses(rig):
     del rig.engines["mrem"]
-    with pytest.raises(UsageError, match=rf"mrem\.engine: tensorrt-rtx 1\.7\.1\.116 refuses it on this GPU; {MEND}"):
+    said = rf"mrem\.engine: tensorrt-rtx 1\.7\.1\.116 refuses it on this GPU \(old cuda driver\); {MEND}"
+    with pytest.raises(UsageError, match=said):
         open_rig(rig)
     assert rig.cuda.leaks() == []
 
@@ -151,7 +181,10 @@ def test_auto_takes_matching_engines_and_says_so(rig, machine):
         (lambda rig, machine: cut(rig), r"CPU \(.*\); engines of tensorrt-rtx not used: .*parser\.engine: its hash"),
         (lambda rig, machine: setattr(machine, "gpu", CudaDevice(0, "X", "sm_120")), r"CPU.*; no engines for sm_120"),
         (lambda rig, machine: setattr(machine, "gpu", None), r"CPU \(no CUDA device found\)$"),
-        (lambda rig, machine: setattr(rig.engines["mrem"], "fails", True), "CPU.*; engines .* not used: stage mrem: "),
+        (
+            lambda rig, machine: setattr(rig.engines["mrem"], "fails", "x"),
+            "CPU.*; engines .* not used: stage mrem: .*x",
+        ),
         (lambda rig, machine: setattr(rig.cuda, "budget", 10), "CPU.*; engines of tensorrt-rtx not used: not enough"),
     ],
 )
@@ -170,9 +203,9 @@ def test_auto_without_graphs_says_why_the_engines_were_not_used(rig, machine):
 
 
 def test_tensorrt_tunes_an_engine_for_a_model(rig):
-    sidecar = read_sidecar(rig.folder, "parser")
-    assert fits_model(sidecar, "any GPU")  # TensorRT-RTX compiles on the device
-    tuned = replace(sidecar, backend="tensorrt", gpu="RTX A6000")
+    compiled = read_sidecar(rig.folder, "parser")
+    assert fits_model(compiled, "any GPU")  # TensorRT-RTX compiles on the device
+    tuned = replace(compiled, backend="tensorrt", gpu="RTX A6000")
     assert fits_model(tuned, "RTX A6000")
     assert not fits_model(tuned, "RTX 3060")
     assert fits_model(replace(tuned, target="ampere_plus"), "RTX 3060")
@@ -180,7 +213,7 @@ def test_tensorrt_tunes_an_engine_for_a_model(rig):
 
 def test_the_cpu_is_the_cpu(rig, machine):
     assert "CPU (as asked)" in backends.open_chain(rig.bundle, device="cpu", threads=1).description
-    with pytest.raises(UsageError, match="--backend tensorrt-rtx runs on a GPU: use --device auto or cuda:N, not cpu"):
+    with pytest.raises(UsageError, match="tensorrt-rtx runs on a GPU; use auto or cuda:N, not cpu"):
         backends.open_chain(rig.bundle, "tensorrt-rtx", "cpu")
 
 

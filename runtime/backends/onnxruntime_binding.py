@@ -1,0 +1,125 @@
+"""A chain of ONNX Runtime sessions over tensors that stay on the device.
+
+Only image and mask go up and only the completed image comes down: 1.8 MB a face instead of 8.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ..errors import ShowfaceError
+from ..stages import CHAIN_INPUTS, CHAIN_OUTPUT, TENSORS
+from .batches import Chunk, Shapes, batch_sizes, chunks
+from .chain import Chain, Device, Faces, Ticket
+from .onnxruntime import OnnxRuntimeSession, device_errors
+
+GREATEST = 8  # faces a batch; more gain nothing once the device is full, and each batch keeps memory of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The tensors of one batch on the device, and the sessions' bindings to them."""
+
+    values: dict[str, ort.OrtValue]
+    host: dict[str, NDArray[Any]]  # image and mask, filled up
+    bindings: tuple[tuple[ort.InferenceSession, ort.IOBinding], ...]
+
+
+class BoundChain(Chain):
+    """The stages of a bundle in ONNX Runtime, with every tensor between them on the device.
+
+    Args:
+        sessions: of the stages, in order.
+        shapes: of the bundle's tensors.
+        description: what runs, where, and why.
+        device: ``cuda``; ``cpu`` does the same on the host, to compare.
+        index: of the device.
+
+    Raises:
+        ShowfaceError: a first batch could not be run, such as for want of a library that is loaded only then.
+    """
+
+    overlaps = True
+
+    def __init__(
+        self, sessions: Sequence[OnnxRuntimeSession], shapes: Shapes, description: str, device: Device, index: int = 0
+    ) -> None:
+        super().__init__(sessions, description, device)
+        self._bound, self._shapes, self._index = list(sessions), shapes, index
+        self._turns: dict[int, Turn] = {}
+        self._sizes = batch_sizes(1, GREATEST)
+        self._worker = ThreadPoolExecutor(1, "showface-onnxruntime")  # starts its thread at the first submit
+        blank = (np.zeros(shapes.shape(name, 1), TENSORS[name].dtype) for name in CHAIN_INPUTS)
+        try:
+            self.complete(*blank)
+        except ShowfaceError:
+            raise
+        except Exception as error:  # of a type of ONNX Runtime's
+            raise ShowfaceError(f"ONNX Runtime cannot run the chain on {device} device {index}: {error}") from error
+
+    def complete(self, image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+        """Return ``completed_image`` [B, 3, H, W]; the batch is run in parts of at most 8 faces.
+
+        Args:
+            image: [B, 3, H, W] float32 in [-1, 1].
+            mask: [B, 1, H, W] float32, 1 = hole.
+
+        Raises:
+            UsageError: the inputs' shapes or types are wrong.
+            DeviceLostError: no later batch can be run either.
+        """
+        return self.submit(image, mask).result()
+
+    def submit(self, images: Faces, masks: Faces) -> Ticket:
+        """Give faces to the device; a thread of the chain works on them in the order in which they come."""
+        self._shapes.check_faces(images, masks)
+        return self._worker.submit(self._complete, images, masks)
+
+    def _complete(self, images: Faces, masks: Faces) -> NDArray[Any]:
+        completed = self._shapes.empty(CHAIN_OUTPUT, len(images))
+        with device_errors(self._index if self.device == "cuda" else None):
+            for chunk in chunks(len(images), self._sizes):
+                completed[chunk.start : chunk.start + chunk.count] = self._run(chunk, images, masks)
+        return completed
+
+    def _run(self, chunk: Chunk, images: Faces, masks: Faces) -> NDArray[Any]:
+        turn = self._turns.get(chunk.batch)
+        if turn is None:
+            turn = self._turns[chunk.batch] = self._turn(chunk.batch)
+        for name, faces in zip(CHAIN_INPUTS, (images, masks), strict=True):
+            chunk.cut(faces, turn.host[name])
+            turn.values[name].update_inplace(turn.host[name])
+        for session, binding in turn.bindings:
+            session.run_with_iobinding(binding)  # returns when the device has done its work
+        completed: NDArray[Any] = turn.values[CHAIN_OUTPUT].numpy()
+        return completed[: chunk.count]
+
+    def _turn(self, batch: int) -> Turn:
+        """Allocate the tensors of a batch on the device and bind the sessions to them."""
+        names = {*CHAIN_INPUTS, *(name for session in self._bound for name in session.stage.outputs)}
+        values = {
+            name: ort.OrtValue.ortvalue_from_shape_and_type(
+                self._shapes.shape(name, batch), np.dtype(TENSORS[name].dtype).type, self.device, self._index
+            )
+            for name in names
+        }
+        bindings = []
+        for one in self._bound:
+            binding = one.session.io_binding()
+            for name in one.stage.inputs:
+                binding.bind_ortvalue_input(name, values[name])
+            for name in one.stage.outputs:
+                binding.bind_ortvalue_output(name, values[name])
+            bindings.append((one.session, binding))
+        return Turn(values, {name: self._shapes.empty(name, batch) for name in CHAIN_INPUTS}, tuple(bindings))
+
+    def close(self) -> None:
+        """End the thread; the sessions free themselves."""
+        self._worker.shutdown()

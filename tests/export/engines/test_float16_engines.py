@@ -1,0 +1,44 @@
+"""Float16 engines from a float32 bundle in one command."""
+
+import json
+
+import pytest
+
+from showface.cli import main
+from showface.export import parity
+from showface.runtime.stages import STAGES
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["--threads", "1", *map(str, arguments)])
+    return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(parity, "PARITY_BATCHES", (1,))
+
+
+def test_engines_in_float16_in_one_command(bundle_copy, capsys):
+    """The way that ``build --check`` prints for sm_75, which compiles no float32 matrix product."""
+    bundle = bundle_copy()
+    arguments = ["build", bundle.folder, "--backend", "tensorrt-rtx", "--target", "sm_75", "--max-batch", 2]
+    assert run(*arguments, "--check") == 1
+    table = capsys.readouterr().out
+    assert sum(" sm_75 " in line for line in table.splitlines()) == len(STAGES)  # one line a stage
+    assert "--precision fp16" in table
+    half = bundle.folder.with_name(f"{bundle.folder.name}-fp16")
+    assert run(*arguments, "--precision", "fp16") == 0
+    engines = half / "engines" / "tensorrt-rtx-sm_75"
+    assert {path.suffix for path in engines.iterdir()} == {".engine", ".json"}
+    assert json.loads((engines / "mrem.json").read_text())["precision"] == "float16"
+    assert f"engines go to {half}, the float16 bundle that was made" in " ".join(capsys.readouterr().err.split())
+    assert run(*arguments, "--precision", "fp16") == 0  # the bundle is there, and so are its engines
+    printed = capsys.readouterr()
+    assert "that is there" in printed.err
+    assert "nothing to do" in printed.err
+    (half / "manifest.json").write_text((bundle.folder / "manifest.json").read_text())
+    assert run(*arguments, "--precision", "fp16") == 2
+    assert "is no float16 bundle of these weights" in " ".join(capsys.readouterr().err.split())
