@@ -13,6 +13,7 @@ from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError, system_errors
 
 if TYPE_CHECKING:
+    from showface.runtime.batch.options import Alignment
     from showface.runtime.faces.masks import MaskSource
 
 BundleArgument = Annotated[Path | None, typer.Argument(help="Bundle folder; default: the one shipped.")]
@@ -73,12 +74,18 @@ TargetOption = Annotated[list[str] | None, typer.Option("--target", help="sm_86 
 
 
 def found_mask_source(
-    mask_from: str, masks: Path | None, margin: int, threshold: float, min_hole: float, max_hole: float
+    mask_from: str,
+    masks: Path | None,
+    margin: int,
+    threshold: float,
+    min_hole: float,
+    max_hole: float,
+    bundle: Path | None,
 ) -> MaskSource:
     """Return the mask source that the options describe.
 
     Raises:
-        UsageError: they do not fit together.
+        UsageError: they do not fit together, or occlusions are to be found by a bundle without an occluder.
     """
     from showface.runtime.faces.masks import mask_source
     from showface.runtime.faces.occlusion import OcclusionSettings
@@ -87,15 +94,7 @@ def found_mask_source(
         limits = OcclusionSettings(threshold, margin, min_hole, max_hole)
     except ValueError as error:
         raise UsageError(f"--occlusion-threshold, --min-hole, --max-hole: {error}") from error
-    return mask_source(mask_from, masks, margin, limits)
-
-
-def check_occluder(source: MaskSource, bundle: Path | None) -> None:
-    """Refuse, before any work, to look for occlusions without an occluder.
-
-    Raises:
-        UsageError: the bundle has none.
-    """
+    source = mask_source(mask_from, masks, margin, limits)
     if source.kind == "occlusion":
         opened = open_bundle(bundle)
         if opened.manifest.occluder is None:
@@ -103,6 +102,23 @@ def check_occluder(source: MaskSource, bundle: Path | None) -> None:
                 f"{opened.folder}: this bundle has no occluder for --mask-from occlusion; give it one with: showface "
                 "export BUNDLE OUT --occluder CHECKPOINT, or use --masks or --mask-from class:NAME"
             )
+    return source
+
+
+def alignment_of(align: bool, detector: Path | None, landmarks: Path | None) -> Alignment | None:
+    """Return how faces are found in pictures of any kind; None where each image is an aligned face.
+
+    Raises:
+        UsageError: the options do not fit together, or there is no detector.
+    """
+    from showface.runtime.batch.options import Alignment
+    from showface.runtime.faces.landmarks import find_detector
+
+    if not align and (detector is not None or landmarks is not None):
+        raise UsageError("--face-detector and --landmarks go with --align")
+    if not align:
+        return None
+    return Alignment(find_detector(detector) if landmarks is None else None, landmarks)
 
 
 def check_writable(option: str, path: Path | None) -> None:

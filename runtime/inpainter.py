@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import open_chain
-from .backends.chain import Chain, Ticket
+from .backends.chain import Chain, Tensors, Ticket
 from .bundle import open_bundle
 from .errors import DeviceLostError, InputError, UsageError
 from .faces.masks import Hole
@@ -112,6 +112,15 @@ class Inpainter:
         """
         with self._networks:
             return self.chain.complete(image, mask)
+
+    def run_stages(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
+        """Return every tensor of the chain, inputs included.
+
+        Args:
+            tensors: ``image`` [B, 3, size, size] in [-1, 1] and ``mask`` [B, 1, size, size], 1 = hole.
+        """
+        with self._networks:
+            return self.chain.run(tensors)
 
     @staticmethod
     def compose(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False) -> Pixels:

@@ -62,7 +62,8 @@ def test_the_reader_finds_imports_of_every_form(tmp_path, monkeypatch):
 
 # Still to be split: what is larger than a sitting or a glance.
 LONG = {"training/loop.py"}
-CROWDED = {"training", "training/networks", "runtime/backends/tensorrt"}
+VERBS = "cli/verbs"  # one file a verb: it grows with the command line
+CROWDED = {VERBS, "training", "training/networks", "runtime/backends/tensorrt"}
 
 
 def test_rooms_stay_small():

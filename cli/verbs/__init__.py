@@ -15,11 +15,12 @@ from .info import info
 from .inpaint import inpaint
 from .masks import masks
 from .pack import pack
+from .serve import serve
 from .train import train
 from .validate import validate
 
 # In the order of ``showface --help``.
-VERBS = (benchmark, calibrate, build, pack, export, info, inpaint, masks, train, diagnose, ablate, validate)
+VERBS = (benchmark, calibrate, build, pack, export, info, inpaint, masks, serve, train, diagnose, ablate, validate)
 
 
 def register(app: typer.Typer) -> None:

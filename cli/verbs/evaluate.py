@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from showface.runtime.errors import UsageError, extra, system_errors
+from showface.runtime.errors import UsageError, extra
 
 from ..app import threads_of
 from ..options import (
@@ -88,44 +87,18 @@ def evaluate_occluder(
     if not labelled and not clean:
         raise UsageError("nothing to measure: give --labelled DIR or --clean DIR")
     with extra("train"):
-        from showface.evaluation.quality import occluder as measure
-        from showface.evaluation.quality import occluder_end_to_end as ends_of
-        from showface.training.config import TrainConfig
-        from showface.training.config_reader import config_from_toml
+        from showface.evaluation.quality.occluder_run import OccluderFaces, PastedThings, measure_occluder
     from showface.runtime.faces.occlusion import OcclusionSettings
-    from showface.runtime.images.codec import SUFFIXES
     from showface.runtime.inpainter import Inpainter
 
-    inpainter = Inpainter.from_bundle(bundle, device, threads_of(context))
     try:
         settings = OcclusionSettings(threshold=threshold, min_hole=min_hole)
     except ValueError as error:
         raise UsageError(f"--occlusion-threshold, --min-hole: {error}") from error
-    find, size = measure.finder_of(inpainter, settings), inpainter.image_size
-    named = {} if groups is None else measure.read_groups(groups)
-    result: dict[str, Any] = {"schema_version": 1, "bundle": inpainter.bundle_digest, "threshold": threshold}
-    scores = []
-    for folder in labelled or []:
-        scores += [measure.score_face(f, find) for f in measure.read_labelled(folder, size, pictures, named)]
-    result["kinds"], result["faces"] = measure.summarise(scores), [asdict(score) for score in scores]
-    result["false_alarms"], result["alarms"] = {}, {}
-    left_out: set[str] = set()
-    if without is not None:
-        with system_errors(UsageError, without, "cannot be read"):
-            left_out = set(without.read_text(encoding="utf-8").split())
-    ends: list[Path] = []
-    for folder in clean or []:
-        with system_errors(UsageError, folder, "cannot be read"):
-            paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.stem not in left_out)
-        if not paths:
-            raise UsageError(f"{folder}: no faces")
-        rates, worst = measure.false_alarms(paths, find, size, named)
-        result["false_alarms"][str(folder)], result["alarms"][str(folder)] = rates, worst
-        ends += paths
-    if config is not None:
-        run = config_from_toml(TrainConfig, config)
-        pairs = ends_of.compare_masks(ends[:limit], inpainter, find, run, data, settings.margin)
-        result["end_to_end"], result["pairs"] = ends_of.summarise_pairs(pairs), [asdict(pair) for pair in pairs]
+    inpainter = Inpainter.from_bundle(bundle, device, threads_of(context))
+    faces = OccluderFaces(labelled or [], clean or [], pictures, without, groups)
+    pasted = None if config is None else PastedThings(config, data, limit)
+    result = measure_occluder(inpainter, settings, faces, pasted)
     write_text(json_file, json.dumps(result, indent=1) + "\n")
     _print(result)
 

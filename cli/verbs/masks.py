@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,7 +25,7 @@ from ..options import (
     MaxHoleOption,
     MinHoleOption,
     ThresholdOption,
-    check_occluder,
+    alignment_of,
     check_picture,
     check_writable,
     found_mask_source,
@@ -33,6 +33,16 @@ from ..options import (
 )
 from ..printing import errors, printable
 from ..signals import catch_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from showface.runtime.batch.item import Item
+    from showface.runtime.batch.options import Options
+    from showface.runtime.batch.results_log import Result
+    from showface.runtime.inpainter import Inpainter
+
+    from ..progress import Tally
 
 
 def masks(
@@ -60,24 +70,18 @@ def masks(
     """Find the masks of faces and show them; edit them, then: showface inpaint INPUT OUTPUT --masks MASKS."""
     caught = catch_signals()  # before the slow imports
     from showface.runtime.batch.inputs import plan_items
-    from showface.runtime.batch.options import Alignment, Options
-    from showface.runtime.batch.review import check_review, find_masks, write_review
-    from showface.runtime.faces.landmarks import find_detector
+    from showface.runtime.batch.options import Options
+    from showface.runtime.batch.review import check_review, write_review
     from showface.runtime.inpainter import Inpainter
 
-    from ..progress import Tally, show_progress
+    from ..progress import Tally
 
     if mask_from == "file":
         raise UsageError("--mask-from file: such masks are there already; use occlusion, class:NAME, alpha or color:#…")
-    origin = found_mask_source(mask_from, None, mask_margin, threshold, min_hole, max_hole)
-    check_occluder(origin, bundle)
-    if not align and (face_detector is not None or landmarks is not None):
-        raise UsageError("--face-detector and --landmarks go with --align")
+    origin = found_mask_source(mask_from, None, mask_margin, threshold, min_hole, max_hole, bundle)
     sheet = sheet or folder.with_name(f"{folder.name}-review.jpg")
-    detector = find_detector(face_detector) if align and landmarks is None else None
-    alignment = Alignment(detector, landmarks) if align else None
-    options = Options(origin, overwrite=overwrite, alignment=alignment, save_masks=folder)
-
+    faces = alignment_of(align, face_detector, landmarks)
+    options = Options(origin, overwrite=overwrite, alignment=faces, save_masks=folder)
     if folder.suffix and source.is_file() and not folder.is_dir():
         raise UsageError(f"{folder}: MASKS is a folder, also for one image; give a name without a suffix")
     items = plan_items(source, folder, None, ".png", distinct_stems=True)
@@ -87,12 +91,8 @@ def masks(
     check_picture("--sheet", sheet)
     check_writable("--json", json_file)
     inpainter = Inpainter.from_bundle(bundle, device, threads_of(context), backend)
-    errors.print(f"using {printable(inpainter.chain.description)}")
-    tally, results = Tally(len(items)), []
-    with show_progress(tally) as display:
-        for result in find_masks(items, inpainter, options, lambda: bool(caught)):
-            display(result)
-            results.append(result)
+    tally = Tally(len(items))
+    results = _find(items, inpainter, options, caught, tally)
     write_text(json_file, "".join(json.dumps(asdict(result)) + "\n" for result in results))
     write_review(sheet, items, results)
     found = tally.found_line("with a mask", "empty mask")
@@ -102,3 +102,20 @@ def masks(
         raise typer.Exit(128 + caught[0])
     if tally.count["failed"] or (fail_on_uncertain and tally.doubtful):
         raise typer.Exit(1)
+
+
+def _find(
+    items: Sequence[Item], inpainter: Inpainter, options: Options, caught: list[int], tally: Tally
+) -> list[Result]:
+    """Find the masks, and show what becomes of each."""
+    from showface.runtime.batch.review import find_masks
+
+    from ..progress import show_progress
+
+    errors.print(f"using {printable(inpainter.chain.description)}")
+    results = []
+    with show_progress(tally) as display:
+        for result in find_masks(items, inpainter, options, lambda: bool(caught)):
+            display(result)
+            results.append(result)
+    return results
