@@ -35,7 +35,8 @@ def pack(
     """Pack what a device or a server needs: manifest, golden file, and engines, or the graphs to build them from."""
     if triton:
         with extra("triton"):
-            from showface.export.triton.repository import Serving, write_repository
+            from showface.export.triton.config import Serving
+            from showface.export.triton.repository import write_repository
 
         serving = Serving(backend or "onnxruntime", max_batch, instances, queue_delay, photo)
         models = write_repository(open_bundle(bundle), output, serving, container_tensorrt, target or [])
