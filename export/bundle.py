@@ -22,7 +22,7 @@ from showface.training.networks.mdrnets import MDRNets
 from showface.training.networks.stages import numpy_reference, reference_outputs, run_stage, stage_modules, variant_of
 
 from .float16_bundle import REMEDY, lower
-from .occluder import GRAPH_FILE, Finder, open_occluder, trace_occluder
+from .occluder import GRAPH_FILE, TracedOccluder, open_occluder, trace_occluder
 from .onnx_stages import OPSET, export_stage
 from .parity import bundle_parity, refuse_difference
 
@@ -75,7 +75,7 @@ def export_bundle(
     return report
 
 
-def _write(folder: Path, model: MDRNets, checkpoint: Checkpoint, faces: Faces, finder: Finder | None) -> Bundle:
+def _write(folder: Path, model: MDRNets, checkpoint: Checkpoint, faces: Faces, finder: TracedOccluder | None) -> Bundle:
     """Trace the stages of a model and write its float32 bundle."""
     variant, modules = variant_of(model.config), stage_modules(model)
     half = all(not w.is_floating_point() or w.dtype == torch.float16 for w in checkpoint.weights.values())

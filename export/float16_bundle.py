@@ -14,6 +14,7 @@ from showface.evaluation.parity.sources import golden_source, source_of_bundle
 from showface.evaluation.parity.tolerances import plan_tolerances
 from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import GOLDEN_FILE, Bundle, check_new, write_bundle
+from showface.runtime.device_kit import TERMS
 from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.files import atomic_folder
 from showface.training.networks.islands import ISLANDS
@@ -22,7 +23,6 @@ from .float16 import assert_float16, convert_to_float16, half_shares
 from .parity import bundle_parity, refuse_difference
 
 REMEDY = "nothing was kept; widen the islands in training/networks/islands.py"
-BESIDE = ("MODEL_CARD.md", "LICENSE-weights")  # what goes with the weights wherever they go
 
 
 def export_float16(
@@ -46,7 +46,7 @@ def export_float16(
     """
     check_float32(source)
     check_new(destination)
-    beside = [source.folder / name for name in BESIDE if (source.folder / name).is_file()]
+    beside = [source.folder / name for name in TERMS if (source.folder / name).is_file()]
     with system_errors(UsageError, destination, "cannot be written"), atomic_folder(destination) as folder:
         files = {f"{stage.name}.onnx": source.model(stage) for stage in source.manifest.graphs}
         files[GOLDEN_FILE] = source.read(GOLDEN_FILE)

@@ -39,21 +39,21 @@ OUTPUT = OCCLUDER.outputs[0]
 
 
 @dataclass(frozen=True, slots=True)
-class Finder:
+class TracedOccluder:
     """The occluder as it is exported, and the digest of its weights."""
 
     module: OccluderStage
     sha256: str
 
 
-def open_occluder(path: Path) -> Finder:
+def open_occluder(path: Path) -> TracedOccluder:
     """Load the checkpoint that a run of the stage ``occluder`` left.
 
     Raises:
         UsageError: it is broken, or another stage's.
     """
     network, checkpoint = occluder_from_checkpoint(path)
-    return Finder(OccluderStage(folded(network)).eval(), checkpoint.sha256)
+    return TracedOccluder(OccluderStage(folded(network)).eval(), checkpoint.sha256)
 
 
 @torch.no_grad()
@@ -74,7 +74,7 @@ def folded(network: Occluder) -> Occluder:
     return network
 
 
-def trace_occluder(finder: Finder, config: NetworkConfig) -> ModelProto:
+def trace_occluder(finder: TracedOccluder, config: NetworkConfig) -> ModelProto:
     """Return the occluder's float32 graph, its weights stored as float16."""
     return export_stage(finder.module, OCCLUDER, config, half_weights=True)
 

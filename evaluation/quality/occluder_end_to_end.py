@@ -25,7 +25,7 @@ NEGATIVES = ("outside",)  # kinds that cover nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class MaskPair:
     """One face completed twice: PSNR in dB and SSIM over the whole picture against the face without an occluder."""
 
     name: str
@@ -38,7 +38,7 @@ class Pair:
 
 def compare_masks(
     paths: Sequence[Path], inpainter: Inpainter, find: Finder, config: TrainConfig, data: Path, margin: int
-) -> list[Pair]:
+) -> list[MaskPair]:
     """Paste a held-out thing on each face and complete it under both masks.
 
     Args:
@@ -68,11 +68,11 @@ def compare_masks(
         true, found = grown(scene.labels == COVERED, margin), find(covered).hole
         results = inpainter.complete_batch([(covered, true), (covered, found)])
         scores = [(psnr(result, clean), ssim(result, clean)) for result in results]
-        pairs.append(Pair(path.stem, kind, scores[0][0], scores[1][0], scores[0][1], scores[1][1]))
+        pairs.append(MaskPair(path.stem, kind, scores[0][0], scores[1][0], scores[0][1], scores[1][1]))
     return pairs
 
 
-def summarise_pairs(pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
+def summarise_pairs(pairs: Sequence[MaskPair]) -> dict[str, dict[str, Any]]:
     """Return for each kind, and for ``all``, the mean figures under both masks."""
     kinds = [*sorted({pair.kind for pair in pairs}), "all"]
     rows = {}

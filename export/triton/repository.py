@@ -11,6 +11,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from showface.runtime.backends.tensorrt.sidecar import EngineFolder, engine_folders, read_engine, read_sidecar
 from showface.runtime.bundle import Bundle, check_new
+from showface.runtime.device_kit import TERMS
 from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.files import atomic_folder
 from showface.runtime.stages import Stage
@@ -19,7 +20,6 @@ from .config import PHOTO, Config, Serving, configs, model_name
 
 BACKENDS = ("onnxruntime", "tensorrt")
 CONFIG_FILE = "config.pbtxt"
-TERMS = ("MODEL_CARD.md", "LICENSE-weights")
 
 
 def write_repository(
