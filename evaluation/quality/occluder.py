@@ -96,7 +96,8 @@ def read_labelled(folder: Path, size: int, pictures: Path | None, groups: dict[s
 
 
 def _picture_of(label: Path, pictures: Path | None) -> Path | None:
-    for folder in (label.parent, *(() if pictures is None else (pictures,))):
+    folders = [label.parent] if pictures is None else [label.parent, pictures]
+    for folder in folders:
         for suffix in SUFFIXES:
             path = folder / f"{label.stem}{suffix}"
             if path != label and path.is_file():
