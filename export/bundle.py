@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -91,5 +92,6 @@ def _write(folder: Path, model: MDRNets, checkpoint: Checkpoint, faces: Faces) -
         sha256={},
         checkpoint_sha256=checkpoint.sha256,
         versions={"showface": __version__, "torch": version("torch"), "onnx": version("onnx")},
+        network=asdict(model.config),
     )
     return write_bundle(folder, manifest, files)

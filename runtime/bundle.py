@@ -40,6 +40,7 @@ class Manifest:
         checkpoint_sha256: digest of the weights that were exported.
         versions: versions of the packages that wrote the bundle.
         calibration: how the stages in ``int8`` were calibrated and judged; None for a float bundle.
+        network: config of the networks, to rebuild them in PyTorch; None in a bundle of an older version.
     """
 
     schema_version: int
@@ -54,6 +55,7 @@ class Manifest:
     checkpoint_sha256: str
     versions: dict[str, str]
     calibration: dict[str, Any] | None = None
+    network: dict[str, Any] | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -64,8 +66,9 @@ class Manifest:
         """Return the text of ``manifest.json``; it repeats the stage table for other readers."""
         table = [asdict(stage) for stage in self.stages]
         document = {**asdict(self), "stages": table}
-        if self.calibration is None:
-            del document["calibration"]  # so that older versions read a float bundle
+        for name in ("calibration", "network"):
+            if document[name] is None:
+                del document[name]  # so that older versions read the bundle
         return json.dumps(document, indent=2) + "\n"
 
 
@@ -165,8 +168,9 @@ def _fault(manifest: Any) -> str | None:
         value = manifest[name]
         if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
             return f"{name!r} must be an object of texts, not {value!r}"
-    if not isinstance(manifest.get("calibration"), dict | None):
-        return f"'calibration' must be an object, not {manifest['calibration']!r}"
+    for name in ("calibration", "network"):
+        if not isinstance(manifest.get(name), dict | None):
+            return f"{name!r} must be an object, not {manifest[name]!r}"
     if not isinstance(manifest["categories"], list):
         return f"'categories' must be a list, not {manifest['categories']!r}"
     if manifest["variant"] not in VARIANTS:
