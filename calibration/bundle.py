@@ -36,7 +36,7 @@ def write_int8_bundle(
         UsageError: the destination exists or cannot be written; nothing is left behind.
     """
     check_new(destination)
-    files = {f"{stage.name}.onnx": source.model(stage) for stage in source.manifest.stages}
+    files = {f"{stage.name}.onnx": source.model(stage) for stage in source.manifest.graphs}
     for stage, graph in graphs.items():
         checker.check_model(graph)
         files[f"{stage}.onnx"] = graph.SerializeToString()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from showface.runtime.backends import Backend
+from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError, system_errors
+
+if TYPE_CHECKING:
+    from showface.runtime.batch.options import Alignment
+    from showface.runtime.faces.masks import MaskSource
 
 BundleArgument = Annotated[Path | None, typer.Argument(help="Bundle folder; default: the one shipped.")]
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")]
@@ -22,6 +27,33 @@ CudaGraphOption = Annotated[
 ]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="Real faces; default: the golden inputs.")]
+MaskFromOption = Annotated[
+    str,
+    typer.Option(
+        "--mask-from",
+        help="file, alpha, color:#RRGGBB, class:NAME,… (what the parser finds), occlusion (what covers the face), or "
+        "occlusion,class:NAME,….",
+    ),
+]
+MaskMarginOption = Annotated[
+    int, typer.Option("--mask-margin", min=0, max=64, help="By how many of 256 pixels what is found grows.")
+]
+ThresholdOption = Annotated[
+    float, typer.Option("--occlusion-threshold", help="Probability from which a pixel is covered.")
+]
+MinHoleOption = Annotated[float, typer.Option("--min-hole", help="Smallest occlusion, a share of the face's square.")]
+MaxHoleOption = Annotated[
+    float, typer.Option("--max-hole", help="A face whose found hole takes more of its square is left as it is.")
+]
+FailOnUncertainOption = Annotated[
+    bool, typer.Option("--fail-on-uncertain", help="Exit with 1 where a found mask is uncertain or too large.")
+]
+DetectorOption = Annotated[
+    Path | None, typer.Option("--face-detector", help="YuNet model for --align; default: $SHOWFACE_YUNET.")
+]
+LandmarksOption = Annotated[
+    Path | None, typer.Option("--landmarks", help="CSV or JSON of landmarks for --align, instead of a detector.")
+]
 MasksOption = Annotated[Path | None, typer.Option("--masks", help="Mask file, or folder of masks by stem.")]
 
 # Of training, and of what measures a model's quality.
@@ -39,6 +71,54 @@ LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Faces a
 # Of engines.
 EngineBackendOption = Annotated[str, typer.Option("--backend", help="tensorrt or tensorrt-rtx.")]
 TargetOption = Annotated[list[str] | None, typer.Option("--target", help="sm_86 …; repeat it for several.")]
+
+
+def found_mask_source(
+    mask_from: str,
+    masks: Path | None,
+    margin: int,
+    threshold: float,
+    min_hole: float,
+    max_hole: float,
+    bundle: Path | None,
+) -> MaskSource:
+    """Return the mask source that the options describe.
+
+    Raises:
+        UsageError: they do not fit together, or occlusions are to be found by a bundle without an occluder.
+    """
+    from showface.runtime.faces.masks import mask_source
+    from showface.runtime.faces.occlusion import OcclusionSettings
+
+    try:
+        limits = OcclusionSettings(threshold, margin, min_hole, max_hole)
+    except ValueError as error:
+        raise UsageError(f"--occlusion-threshold, --min-hole, --max-hole: {error}") from error
+    source = mask_source(mask_from, masks, margin, limits)
+    if source.kind == "occlusion":
+        opened = open_bundle(bundle)
+        if opened.manifest.occluder is None:
+            raise UsageError(
+                f"{opened.folder}: this bundle has no occluder for --mask-from occlusion; give it one with: showface "
+                "export BUNDLE OUT --occluder CHECKPOINT, or use --masks or --mask-from class:NAME"
+            )
+    return source
+
+
+def alignment_of(align: bool, detector: Path | None, landmarks: Path | None) -> Alignment | None:
+    """Return how faces are found in pictures of any kind; None where each image is an aligned face.
+
+    Raises:
+        UsageError: the options do not fit together, or there is no detector.
+    """
+    from showface.runtime.batch.options import Alignment
+    from showface.runtime.faces.landmarks import find_detector
+
+    if not align and (detector is not None or landmarks is not None):
+        raise UsageError("--face-detector and --landmarks go with --align")
+    if not align:
+        return None
+    return Alignment(find_detector(detector) if landmarks is None else None, landmarks)
 
 
 def check_writable(option: str, path: Path | None) -> None:

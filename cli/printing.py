@@ -80,6 +80,8 @@ def print_parity(report: Mapping[str, Any]) -> None:
     for name, figures in views:
         for failure in figures["failures"]:
             console.print(f"{name}: {failure}", soft_wrap=True)
+    for sentence in report.get("not_compared", []):
+        console.print(sentence, soft_wrap=True)
     if not report["stages"]:
         console.print("the stages were not compared alone: neither side can run them")
     for found in report.get("attribution", []):

@@ -13,6 +13,7 @@ from showface.runtime.batch.results_log import Result, Status
 
 from .printing import errors, printable
 
+FOUND = ("completed", "nothing found", "too large", "uncertain")  # what becomes of a mask that was found
 LINE_EVERY = 30.0  # seconds between two lines where stderr is no terminal
 
 
@@ -23,11 +24,13 @@ class Tally:
     Attributes:
         total: inputs.
         count: results by status.
+        found: results of masks that the networks found, by what became of them.
         started: on the monotonic clock; of a run that goes on with an earlier one, when it had skipped what was done.
     """
 
     total: int
     count: dict[Status, int] = field(default_factory=lambda: {"done": 0, "skipped": 0, "failed": 0})
+    found: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FOUND, 0))
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -48,8 +51,38 @@ class Tally:
     def add(self, result: Result) -> None:
         """Count a result."""
         self.count[result.status] += 1
+        if result.status != "failed":
+            self._add_found(result)
         if not self.worked:
             self.started = time.monotonic()
+
+    def _add_found(self, result: Result) -> None:
+        note = result.mask or {}
+        if note.get("too_large"):
+            self.found["too large"] += 1
+        elif result.hole_ratio:
+            self.found["completed"] += 1
+        else:
+            self.found["nothing found"] += 1
+        self.found["uncertain"] += bool(note.get("uncertain"))
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a found mask is uncertain or too large."""
+        return bool(self.found["uncertain"] or self.found["too large"])
+
+    def found_line(self, what: str = "completed", empty: str = "copied") -> str:
+        """Return what became of the files whose masks the networks found.
+
+        Args:
+            what: happened to those with a hole.
+            empty: happened to those without one.
+        """
+        total = sum(self.found.values()) - self.found["uncertain"]
+        return (
+            f"{total} files: {self.found['completed']} {what}, {self.found['nothing found']} nothing found ({empty}), "
+            f"{self.found['too large']} too large (a face left as it is); {self.found['uncertain']} of them uncertain"
+        )
 
     def line(self) -> str:
         """Return files, images/s, failures and time left in one line."""

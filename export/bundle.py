@@ -16,13 +16,14 @@ from showface.evaluation.parity.torch_source import source_of_model
 from showface.runtime.bundle import GOLDEN_FILE, SCHEMA_VERSION, Bundle, Manifest, check_new, write_bundle
 from showface.runtime.errors import UsageError
 from showface.runtime.files import atomic_folder
-from showface.runtime.stages import CATEGORIES, VARIANTS
+from showface.runtime.stages import CATEGORIES, OCCLUDER, VARIANTS, graphs_of
 from showface.runtime.version import __version__
 from showface.training.checkpoint import Checkpoint, model_from_checkpoint
 from showface.training.networks.mdrnets import MDRNets
-from showface.training.networks.stages import numpy_reference, reference_outputs, stage_modules, variant_of
+from showface.training.networks.stages import numpy_reference, reference_outputs, run_stage, stage_modules, variant_of
 
 from .float16_bundle import REMEDY, lower
+from .occluder import GRAPH_FILE, TracedOccluder, open_occluder, trace_occluder
 from .onnx_stages import OPSET, export_stage
 from .parity import bundle_parity, refuse_difference
 
@@ -31,7 +32,12 @@ PRECISIONS = ("fp32", "fp16")
 
 
 def export_bundle(
-    checkpoint_path: Path, destination: Path, faces: Faces, threads: int | None = None, precision: str = "fp32"
+    checkpoint_path: Path,
+    destination: Path,
+    faces: Faces,
+    threads: int | None = None,
+    precision: str = "fp32",
+    occluder: Path | None = None,
 ) -> dict[str, Any]:
     """Write the bundle of a checkpoint and return its parity figures.
 
@@ -46,6 +52,7 @@ def export_bundle(
         faces: real inputs for the golden file and the parity check.
         threads: number of CPU threads of ONNX Runtime.
         precision: ``fp32`` or ``fp16``.
+        occluder: checkpoint of the stage ``occluder``; None leaves it out of the bundle.
 
     Raises:
         UsageError: the checkpoint is broken or the destination exists, or there is no such precision.
@@ -55,9 +62,11 @@ def export_bundle(
         raise UsageError(f"{precision} is not made; use one of {', '.join(PRECISIONS)}", "precision")
     check_new(destination)
     model, checkpoint = model_from_checkpoint(checkpoint_path)
-    reference = source_of_model(model, f"PyTorch {torch.__version__} with {checkpoint_path}", checkpoint.sha256)
+    finder = None if occluder is None else open_occluder(occluder)
+    description = f"PyTorch {torch.__version__} with {checkpoint_path}"
+    reference = source_of_model(model, description, checkpoint.sha256, finder and finder.module)
     with atomic_folder(destination) as folder:
-        bundle = _write(folder, model, checkpoint, faces)
+        bundle = _write(folder, model, checkpoint, faces, finder)
         report = bundle_parity(bundle, reference, faces, threads)
         refuse_difference(report, f"{checkpoint_path}: the export differs from PyTorch, nothing was kept")
         if precision == "fp16":
@@ -67,7 +76,7 @@ def export_bundle(
     return report
 
 
-def _write(folder: Path, model: MDRNets, checkpoint: Checkpoint, faces: Faces) -> Bundle:
+def _write(folder: Path, model: MDRNets, checkpoint: Checkpoint, faces: Faces, finder: TracedOccluder | None) -> Bundle:
     """Trace the stages of a model and write its float32 bundle."""
     variant, modules = variant_of(model.config), stage_modules(model)
     half = all(not w.is_floating_point() or w.dtype == torch.float16 for w in checkpoint.weights.values())
@@ -76,7 +85,11 @@ def _write(folder: Path, model: MDRNets, checkpoint: Checkpoint, faces: Faces) -
         for stage in VARIANTS[variant]
     }
     image, mask = (torch.from_numpy(array[:GOLDEN_FACES]) for array in faces)
-    golden: dict[str, Any] = numpy_reference(reference_outputs(model, image, mask))
+    tensors = reference_outputs(model, image, mask)
+    if finder is not None:
+        files[GRAPH_FILE] = trace_occluder(finder, model.config).SerializeToString()
+        tensors.update(run_stage(finder.module, OCCLUDER, tensors))
+    golden: dict[str, Any] = numpy_reference(tensors)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **golden)
     files[GOLDEN_FILE] = buffer.getvalue()
@@ -86,12 +99,13 @@ def _write(folder: Path, model: MDRNets, checkpoint: Checkpoint, faces: Faces) -
         image_size=model.config.image_size,
         code_channels=model.config.memory.channels,
         categories=CATEGORIES,
-        precision={stage.name: "float32" for stage in VARIANTS[variant]},
+        precision={stage.name: "float32" for stage in graphs_of(variant, () if finder is None else (OCCLUDER.name,))},
         weights_dtype="float16" if half else "float32",
         opset=OPSET,
         sha256={},
         checkpoint_sha256=checkpoint.sha256,
         versions={"showface": __version__, "torch": version("torch"), "onnx": version("onnx")},
         network=asdict(model.config),
+        occluder=None if finder is None else {"checkpoint_sha256": finder.sha256},
     )
     return write_bundle(folder, manifest, files)

@@ -14,6 +14,7 @@ from showface.evaluation.parity.sources import golden_source, source_of_bundle
 from showface.evaluation.parity.tolerances import plan_tolerances
 from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import GOLDEN_FILE, Bundle, check_new, write_bundle
+from showface.runtime.device_kit import TERMS
 from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.files import atomic_folder
 from showface.training.networks.islands import ISLANDS
@@ -22,7 +23,6 @@ from .float16 import assert_float16, convert_to_float16, half_shares
 from .parity import bundle_parity, refuse_difference
 
 REMEDY = "nothing was kept; widen the islands in training/networks/islands.py"
-BESIDE = ("MODEL_CARD.md", "LICENSE-weights")  # what goes with the weights wherever they go
 
 
 def export_float16(
@@ -46,9 +46,9 @@ def export_float16(
     """
     check_float32(source)
     check_new(destination)
-    beside = [source.folder / name for name in BESIDE if (source.folder / name).is_file()]
+    beside = [source.folder / name for name in TERMS if (source.folder / name).is_file()]
     with system_errors(UsageError, destination, "cannot be written"), atomic_folder(destination) as folder:
-        files = {f"{stage.name}.onnx": source.model(stage) for stage in source.manifest.stages}
+        files = {f"{stage.name}.onnx": source.model(stage) for stage in source.manifest.graphs}
         files[GOLDEN_FILE] = source.read(GOLDEN_FILE)
         bundle, shares = lower(write_bundle(folder, source.manifest, files))
         for path in beside:
@@ -80,7 +80,7 @@ def check_float32(bundle: Bundle) -> None:
 def lower(bundle: Bundle) -> tuple[Bundle, dict[str, dict[str, float]]]:
     """Turn a float32 bundle, in its folder, into a float16 one; return it and each stage's float16 shares."""
     files, shares = {GOLDEN_FILE: bundle.read(GOLDEN_FILE)}, {}
-    for stage in bundle.manifest.stages:
+    for stage in bundle.manifest.graphs:
         proto = onnx.load_model_from_string(bundle.model(stage))
         proto = convert_to_float16(proto, ISLANDS[stage.name], stage.name)
         assert_float16(proto, stage.name)

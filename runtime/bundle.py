@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError, system_errors
-from .stages import CATEGORIES, VARIANTS, Stage
+from .stages import CATEGORIES, OCCLUDER, VARIANTS, Stage, graphs_of
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -41,6 +41,7 @@ class Manifest:
         versions: versions of the packages that wrote the bundle.
         calibration: how the stages in ``int8`` were calibrated and judged; None for a float bundle.
         network: config of the networks, to rebuild them in PyTorch; None in a bundle of an older version.
+        occluder: where the occluder's weights come from (``checkpoint_sha256``); None for a bundle without one.
     """
 
     schema_version: int
@@ -56,17 +57,23 @@ class Manifest:
     versions: dict[str, str]
     calibration: dict[str, Any] | None = None
     network: dict[str, Any] | None = None
+    occluder: dict[str, str] | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages of this bundle's variant, in order."""
+        """The stages of this bundle's variant, in order: the chain."""
         return VARIANTS[self.variant]
+
+    @property
+    def graphs(self) -> tuple[Stage, ...]:
+        """The stages of the chain, and the occluder where the bundle has one: what has a graph and engines."""
+        return graphs_of(self.variant, self.precision)
 
     def to_json(self) -> str:
         """Return the text of ``manifest.json``; it repeats the stage table for other readers."""
         table = [asdict(stage) for stage in self.stages]
         document = {**asdict(self), "stages": table}
-        for name in ("calibration", "network"):
+        for name in ("calibration", "network", "occluder"):
             if document[name] is None:
                 del document[name]  # so that older versions read the bundle
         return json.dumps(document, indent=2) + "\n"
@@ -171,11 +178,15 @@ def _fault(manifest: Any) -> str | None:
     for name in ("calibration", "network"):
         if not isinstance(manifest.get(name), dict | None):
             return f"{name!r} must be an object, not {manifest[name]!r}"
+    occluder = manifest.get("occluder")
+    if occluder is not None and (not isinstance(occluder, dict) or set(occluder) != {"checkpoint_sha256"}):
+        return f"'occluder' must be an object with 'checkpoint_sha256', not {occluder!r}"
     if not isinstance(manifest["categories"], list):
         return f"'categories' must be a list, not {manifest['categories']!r}"
     if manifest["variant"] not in VARIANTS:
         return f"'variant' {manifest['variant']!r} is unknown; known: {', '.join(VARIANTS)}"
-    stages = {stage.name for stage in VARIANTS[manifest["variant"]]}
+    names = () if occluder is None else (OCCLUDER.name,)
+    stages = {stage.name for stage in graphs_of(manifest["variant"], names)}
     if set(manifest["precision"]) != stages:
         return f"'precision' does not name the stages of variant {manifest['variant']!r}: {', '.join(sorted(stages))}"
     graphs = {name for name in manifest["sha256"] if name.endswith(".onnx")}

@@ -53,7 +53,7 @@ def write_kit(
     folders = _chosen(bundle, backend, targets)
     entries = {MANIFEST_FILE: (bundle.folder / MANIFEST_FILE).read_bytes(), GOLDEN_FILE: bundle.read(GOLDEN_FILE)}
     if graphs or (graphs is None and not folders):
-        entries |= {f"{stage.name}.onnx": bundle.model(stage) for stage in bundle.manifest.stages}
+        entries |= {f"{stage.name}.onnx": bundle.model(stage) for stage in bundle.manifest.graphs}
     # The terms of the weights travel with them.
     entries |= {name: path.read_bytes() for name in TERMS if (path := bundle.folder / name).is_file()}
     for folder in folders:
@@ -91,7 +91,7 @@ def _chosen(bundle: Bundle, backend: str | None, targets: Sequence[str]) -> list
 def _engines(folder: EngineFolder) -> dict[str, bytes]:
     """Return the engines and sidecars of a folder, checked, by their names in the zip."""
     entries = {}
-    for stage in folder.bundle.manifest.stages:
+    for stage in folder.bundle.manifest.graphs:
         sidecar = read_sidecar(folder, stage.name)
         if sidecar.onnx_sha256 != folder.bundle.manifest.sha256[f"{stage.name}.onnx"]:
             raise UsageError(f"{folder.engine(stage.name)}: its graph has changed since the build; {folder.rebuild}")

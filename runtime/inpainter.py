@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import open_chain
-from .backends.chain import Chain, Ticket
+from .backends.chain import Chain, Tensors, Ticket
 from .bundle import open_bundle
 from .errors import DeviceLostError, InputError, UsageError
 from .faces.masks import Hole
 from .faces.tensors import Array, composite, prepare
 from .images.codec import Pixels
-from .stages import COARSE_IMAGE, LABELS
+from .stages import COARSE_IMAGE, LABELS, OCCLUDER
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,15 @@ class Inpainter:
         with self._networks:
             return self.chain.complete(image, mask)
 
+    def run_stages(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
+        """Return every tensor of the chain, inputs included.
+
+        Args:
+            tensors: ``image`` [B, 3, size, size] in [-1, 1] and ``mask`` [B, 1, size, size], 1 = hole.
+        """
+        with self._networks:
+            return self.chain.run(tensors)
+
     @staticmethod
     def compose(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False) -> Pixels:
         """Return the face with ``completed`` [3, size, size] in its hole, all else copied bit by bit."""
@@ -139,11 +148,25 @@ class Inpainter:
         Raises:
             UsageError: the bundle's chain gives no access to its parser.
         """
-        for session in self.chain.sessions:
-            if session.stage.name == "parser":
-                with self._networks:
-                    return session.run({COARSE_IMAGE: image})[LABELS]
+        session = self.chain.session("parser")
+        if session is not None:
+            with self._networks:
+                return session.run({COARSE_IMAGE: image})[LABELS]
         raise UsageError("categories are found by a bundle whose parser is a stage of its own; use the default bundle")
+
+    def find_occlusion(self, image: Array) -> NDArray[Any]:
+        """Return the occluder's probabilities [B, size, size] for prepared faces without holes.
+
+        Raises:
+            UsageError: the bundle has no occluder.
+        """
+        if self.chain.occluder is None:
+            raise UsageError(
+                "this bundle has no occluder to find what covers a face; use the default bundle, export one with an "
+                "occluder, or give masks"
+            )
+        with self._networks:
+            return self.chain.occluder.run({OCCLUDER.inputs[0]: image})[OCCLUDER.outputs[0]][:, 0]
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -6,6 +6,7 @@ a tensor name. Tensors are matched by name, so the chain is a fold over the tabl
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,6 +60,7 @@ TENSORS = {
         Tensor("known_codes", "float32", ("B", "n", "c"), "the paper's V, pooled over known pixels"),
         Tensor("guidance", "float32", ("B", "c", "h", "h"), "what steers the refiner"),
         Tensor("completed_image", "float32", ("B", 3, "H", "H"), "RGB in [-1, 1], known pixels copied"),
+        Tensor("occlusion", "float32", ("B", 1, "H", "H"), "probability that something covers the head there"),
     )
 }
 
@@ -80,9 +82,17 @@ VARIANTS = {
     "no-memory": (_COARSE, _PARSER, _STYLE_ONLY, _REFINER),
 }
 
+# Beside the chain, and not in every bundle: it sees the whole face and finds what the chain is to complete.
+OCCLUDER = Stage("occluder", ("image",), ("occlusion",))
+
 CHAIN_INPUTS = ("image", "mask")
 CHAIN_OUTPUT = "completed_image"
 COARSE_IMAGE = "coarse_image"
 CODES = ("memory_codes", "known_codes", "guidance")  # what stands behind the normalisations of the memory
 LABELS = "semantic_map"
 MARGIN = "semantic_margin"  # [B, H, W], the parser's lead of the best label over the second best; of no stage
+
+
+def graphs_of(variant: str, names: Iterable[str]) -> tuple[Stage, ...]:
+    """Return the stages of a variant in order, and the occluder after them where ``names`` holds its name."""
+    return (*VARIANTS[variant], OCCLUDER) if OCCLUDER.name in names else VARIANTS[variant]

@@ -67,7 +67,9 @@ class HeadsJudge:
         terms = [losses.patch_generator_loss(logits, _holes(outcome.mask, logits), self.kind) for logits, _ in fake]
         with torch.no_grad():
             real = discriminator(self._chosen(outcome.wanted), outcome.mask)
-        pairs = [pair for (_, ours), (_, theirs) in zip(fake, real, strict=True) for pair in zip(ours, theirs, strict=True)]
+        pairs = [
+            pair for (_, ours), (_, theirs) in zip(fake, real, strict=True) for pair in zip(ours, theirs, strict=True)
+        ]
         matching = torch.stack([(ours.float() - theirs.float()).abs().mean() for ours, theirs in pairs]).mean()
         return {"adversarial": torch.stack(terms).mean(), "feature_matching": matching}
 
@@ -121,8 +123,10 @@ class Adversary:
 
     def adapts_at(self, step: int) -> bool:
         """Return whether the weight is measured before ``step``."""
-        return bool(self.config.adaptive) and step >= self.config.start and (
-            (step - self.config.start) % ADAPT_EVERY == 0 or self.adapted == 0.0
+        return (
+            bool(self.config.adaptive)
+            and step >= self.config.start
+            and ((step - self.config.start) % ADAPT_EVERY == 0 or self.adapted == 0.0)
         )
 
     def adapt(self, others: float, adversarial: float) -> None:

@@ -25,6 +25,8 @@ from .config import NetworkConfig, ReconstructionConfig
 from .config_reader import config_from_dict
 from .networks.mdrnets import MDRNets
 from .networks.reconstruction import ReconstructionNetwork
+from .occluder.config import OccluderConfig
+from .occluder.network import Occluder
 from .run_files import write_whole
 
 SCHEMA_VERSION = 1
@@ -171,6 +173,22 @@ def model_from_checkpoint(path: Path) -> tuple[MDRNets, Checkpoint]:
         )
     load_weights(model, checkpoint, path)
     return model.eval(), checkpoint
+
+
+def occluder_from_checkpoint(path: Path) -> tuple[Occluder, Checkpoint]:
+    """Rebuild the network that a run of the stage ``occluder`` left, frozen.
+
+    Raises:
+        UsageError: as :func:`read_checkpoint` and :func:`load_weights`, or it is another stage's.
+    """
+    checkpoint = read_checkpoint(path)
+    if checkpoint.stages != ("occluder",):
+        raise UsageError(f"{path}: holds {', '.join(checkpoint.stages)}; wanted: showface train occluder")
+    settings = checkpoint.training["occluder"]["config"]["occluder"]
+    with torch.random.fork_rng(devices=[]):
+        network = Occluder(config_from_dict(OccluderConfig, settings, f"{path}: occluder"))
+    load_weights(nn.ModuleDict({"occluder": network}), checkpoint, path)
+    return network.requires_grad_(False).eval(), checkpoint
 
 
 def reconstruction_from_checkpoint(path: Path) -> ReconstructionNetwork:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .occluder.config import OccluderConfig, OcclusionConfig
+
 
 @dataclass(frozen=True, slots=True)
 class LayoutConfig:
@@ -300,6 +302,8 @@ class TrainConfig:
     perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    occluder: OccluderConfig = field(default_factory=OccluderConfig)
+    occlusion: OcclusionConfig = field(default_factory=OcclusionConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
 
     @property

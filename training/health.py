@@ -127,9 +127,7 @@ def _watched(refiner: nn.Module, ratios: dict[str, float]) -> Iterator[None]:
             hook.remove()
 
 
-def faults(
-    memory: Mapping[str, MemoryFigures], ratios: Mapping[str, float], spread: float
-) -> list[str]:
+def faults(memory: Mapping[str, MemoryFigures], ratios: Mapping[str, float], spread: float) -> list[str]:
     """Return a sentence for each figure that says that training on would be wasted.
 
     Args:

@@ -26,12 +26,12 @@ from .adversary import Adversary
 from .checkpoint import save_checkpoint
 from .config import AugmentConfig, OptimizerConfig, PhaseConfig, TrainConfig
 from .data.augment import Sample, augment
-from .data.dataset import Batch, Feed, open_feed
+from .data.dataset import Batch, Feed
 from .data.sample_cache import CacheFeed, open_samples
-from .losses import total_loss
-from .reporter import Reporter
 from .health import health_report
+from .losses import total_loss
 from .make_samples import make_samples
+from .reporter import Reporter
 from .run_files import STATE_FILE, check_origin, load_state, save_state
 from .task import Outcome
 from .tasks import TASKS
@@ -88,12 +88,12 @@ class Trainer:
         place = (fabric.device, fabric.global_rank, fabric.world_size)
         self.feed: Feed | CacheFeed
         if config.samples is None:
-            self.feed = open_feed(config, data, self.task.with_labels, *place)
+            self.feed = self.task.open_feed(data, *place)
         else:
             self.feed = open_samples(config, output / config.samples, self.task.network_digests, *place)
         self.held_out = None
         if config.validation is not None:
-            self.held_out = open_feed(config, data, self.task.with_labels, *place, held_out=True)
+            self.held_out = self.task.open_feed(data, *place, held_out=True)
 
     def sample(self, batch: Batch, step: int, phase: PhaseConfig) -> Sample:
         """Return what the networks see of ``batch``."""

@@ -117,7 +117,9 @@ def _check_run(run: Run, before: list[Run], data: Path) -> None:
         _check_samples(run, before)
     perceptual = config.perceptual.weights if task.with_features(config) else None
     sources = [path for source in config.sources.values() for path in (source.images, source.labels)]
-    for name in filter(None, (*sources, config.masks.folder, config.masks.part_labels, config.backbone, perceptual)):
+    weights = (config.backbone, perceptual)
+    masks = (config.masks.folder, config.masks.part_labels)
+    for name in filter(None, (*sources, *masks, *weights, *task.files(config))):
         if not (data / name).exists():
             raise UsageError(f"{data / name}: not there; name the folder that holds it with --data")
     loaded: set[str] = set()
@@ -151,7 +153,7 @@ def _networks_in(path: Path) -> set[str]:
 def _check_network(maker: Run, network: NetworkConfig) -> None:
     """Refuse to build the networks that ``maker`` leaves in another way; a layout network may join the coarse one."""
     made = maker.config.network
-    for name in maker.leaves - {"coarse", "coarse.layout", "reconstruction"}:
+    for name in maker.leaves - {"coarse", "coarse.layout", "reconstruction", "occluder"}:
         if getattr(made, name) != getattr(network, name):
             raise UsageError(f"network.{name}: differs from the run in {maker.output}, which this one starts from")
     coarse = replace(network.coarse, layout=made.coarse.layout)

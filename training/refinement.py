@@ -50,10 +50,10 @@ class MdrnetTask(Task):
         if cls.coordinated(weights) and config.coordination is None:
             raise UsageError("coordination: the InCo² loss needs the checkpoint of the stage reconstruction")
         if config.scale == "small" and (cls.coordinated(weights) or weights["semantic"]):
-            raise UsageError("loss: intra, inter and semantic look at whole faces; scale = \"small\" has none")
+            raise UsageError('loss: intra, inter and semantic look at whole faces; scale = "small" has none')
         cropped = [name for name, phase in config.phases.items() if phase.crop is not None]
         if cropped and config.scale == "small":
-            raise UsageError(f"phases.{cropped[0]}.crop: scale = \"small\" sees whole faces only; remove the key")
+            raise UsageError(f'phases.{cropped[0]}.crop: scale = "small" sees whole faces only; remove the key')
         if config.oracle_steps and config.network.memory.kind == "none":
             raise UsageError("oracle_steps: the network has no memory (network.memory.kind); remove the key")
 
@@ -119,7 +119,9 @@ class MdrnetTask(Task):
 
     def health_face(self, sample: Sample) -> Face:
         """Return what :mod:`.health` looks at."""
-        coarse_image, semantic_map = self.coarse_and_map(sample.image, sample.mask, sample.coarse_image, sample.semantic_map)
+        coarse_image, semantic_map = self.coarse_and_map(
+            sample.image, sample.mask, sample.coarse_image, sample.semantic_map
+        )
         return Face(sample.image, sample.mask, coarse_image, semantic_map)
 
     def at_step(self, step: int) -> None:
@@ -132,7 +134,9 @@ class MdrnetTask(Task):
 
     def prepare(self, sample: Sample) -> Tensor:
         """Return the known codes V [B, n, c]."""
-        coarse_image, semantic_map = self.coarse_and_map(sample.image, sample.mask, sample.coarse_image, sample.semantic_map)
+        coarse_image, semantic_map = self.coarse_and_map(
+            sample.image, sample.mask, sample.coarse_image, sample.semantic_map
+        )
         return self.model.memory.codes(coarse_image, semantic_map, sample.mask)[1]
 
     def start(self, prepared: Tensor, generator: torch.Generator) -> None:
@@ -199,7 +203,9 @@ class MdrnetTask(Task):
         place = crop or (0, 0, image.shape[-1])
         square, hole, target = (_square(tensor, place) for tensor in (face, mask, image))
         features, guidance = (_square(tensor, place, STRIDE) for tensor in (features, guidance))
-        outcome = self.compared(square + self.model.refiner.detail(square, hole, features, guidance) * hole, target, hole)
+        outcome = self.compared(
+            square + self.model.refiner.detail(square, hole, features, guidance) * hole, target, hole
+        )
         whole = outcome.result if crop is None else _pasted(image, outcome.result, *crop[:2])
         return outcome._replace(terms={**outcome.terms, **self.face_terms(whole, image, mask)}, photograph=photograph)
 

@@ -15,6 +15,7 @@ from . import losses
 from .checkpoint import belongs, load_weights, network_digest, read_checkpoint
 from .config import NetworkConfig, TrainConfig
 from .data.augment import Sample
+from .data.dataset import Feed, open_feed
 from .networks.mdrnets import MDRNets
 from .networks.vgg import VggFeatures, vgg_from_file
 
@@ -83,7 +84,9 @@ class Task(nn.Module):
         if unknown:
             raise UsageError(f"loss: unknown term {unknown[0]!r} for {cls.name}; known: {', '.join(cls.terms)}")
         if cls.with_features(config) and config.perceptual.weights is None:
-            raise UsageError("perceptual.weights: the perceptual and style losses and the heads need the file of a VGG network")
+            raise UsageError(
+                "perceptual.weights: the perceptual and style losses and the heads need the file of a VGG network"
+            )
 
     @classmethod
     def needed(cls, config: TrainConfig) -> set[str]:
@@ -104,9 +107,18 @@ class Task(nn.Module):
                 f"train it first (showface train {missing[0].split('.')[-1]}) and name its checkpoint in 'init'"
             )
 
+    @classmethod
+    def files(cls, config: TrainConfig) -> tuple[str, ...]:
+        """Return what the stage reads of the data folder beside faces, masks and pre-trained weights."""
+        return ()
+
     def build(self, config: TrainConfig) -> nn.Module:
         """Return the networks, by the names that checkpoints know them under."""
         return MDRNets(config.network)
+
+    def open_feed(self, data: Path, device: torch.device, rank: int, world: int, held_out: bool = False) -> Feed:
+        """Open the samples that the stage learns from, or the held-out ones; see :func:`data.dataset.open_feed`."""
+        return open_feed(self.config, data, self.with_labels, device, rank, world, held_out)
 
     def _features(self, data: Path) -> VggFeatures | None:
         if not self.with_features(self.config):

@@ -15,6 +15,7 @@ from . import losses
 from .config import TrainConfig
 from .networks.backbone import load_backbone
 from .networks.reconstruction import ReconstructionNetwork
+from .occluder.task import OccluderTask
 from .refinement import MdrnetTask
 from .samples import SamplesTask
 from .task import Outcome, Task, with_layout
@@ -135,5 +136,5 @@ def paint(labels: Tensor) -> Tensor:
     return torch.sin(phase)
 
 
-STAGES = (ParserTask, LayoutTask, CoarseTask, ReconstructionTask, SamplesTask, MdrnetTask)
+STAGES = (ParserTask, LayoutTask, CoarseTask, ReconstructionTask, SamplesTask, MdrnetTask, OccluderTask)
 TASKS: Mapping[str, type[Task]] = {task.name: task for task in STAGES}

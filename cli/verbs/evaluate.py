@@ -1,31 +1,37 @@
-"""``showface evaluate``: how good a model is, beside other methods."""
+"""``showface evaluate``: how good a model is beside other methods, and whether its occluder finds what covers faces."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from showface.runtime.errors import extra
+from showface.runtime.errors import UsageError, extra
 
 from ..app import threads_of
 from ..options import (
+    BundleOption,
     DeviceOption,
     FeaturesOption,
     JsonOption,
     LimitOption,
-    TestImagesOption,
-    TestMasksOption,
+    MinHoleOption,
+    ThresholdOption,
     check_picture,
     check_writable,
+    write_text,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def evaluate(
     context: typer.Context,
-    images: TestImagesOption,
-    masks: TestMasksOption,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of aligned faces.")] = None,
+    masks: Annotated[Path | None, typer.Option("--masks", help="Folder of ratio bins (00-10 …), white = hole.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Measure this bundle.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Measure this checkpoint.")] = None,
     results: Annotated[Path | None, typer.Option(help="Measure DIR/<bucket>/<stem>.png of any other method.")] = None,
@@ -36,7 +42,11 @@ def evaluate(
     json_file: JsonOption = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the best, median and worst faces.")] = None,
 ) -> None:
-    """Measure L1 %, PSNR, SSIM and a Fréchet distance per bucket of hole ratio (paper's Table 1)."""
+    """Measure L1 %, PSNR, SSIM and a Fréchet distance per bucket of hole ratio (paper's Table 1); or: occluder."""
+    if context.invoked_subcommand is not None:
+        return
+    if images is None or masks is None:
+        raise UsageError("give the faces and their masks: --images DIR --masks DIR")
     check_writable("--json", json_file)
     check_picture("--sheet", sheet)
     with extra("train"):
@@ -45,3 +55,74 @@ def evaluate(
     choice = MethodChoice(bundle, checkpoint, results, baseline)
     test = EvaluationSet(images, masks, features, limit)
     print(run_evaluation(choice, test, device, threads_of(context), json_file, sheet))
+
+
+def evaluate_occluder(
+    context: typer.Context,
+    bundle: BundleOption = None,
+    labelled: Annotated[
+        list[Path] | None,
+        typer.Option("--labelled", help="Folder of pictures and STEM.png labels; several."),
+    ] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder with the pictures of other labels.")] = None,
+    clean: Annotated[
+        list[Path] | None, typer.Option("--clean", help="Folder of aligned faces that nothing covers; several.")
+    ] = None,
+    without: Annotated[Path | None, typer.Option(help="Text file of stems that do not count as clean.")] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help="CSV: FOLDER/STEM,kind for labelled pictures; STEM,group for clean ones.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Config of the occluder's training: complete the clean faces end to end.")
+    ] = None,
+    data: Annotated[Path, typer.Option(help="Folder that the config's paths are relative to.")] = Path(),
+    limit: Annotated[int | None, typer.Option(min=1, help="Clean faces to complete end to end; default: all.")] = None,
+    threshold: ThresholdOption = 0.5,
+    min_hole: MinHoleOption = 0.003,
+    device: DeviceOption = "auto",
+    json_file: JsonOption = None,
+) -> None:
+    """Measure IoU by kind, what is gone, false alarms by skin lightness, and what a found mask costs."""
+    check_writable("--json", json_file)
+    if not labelled and not clean:
+        raise UsageError("nothing to measure: give --labelled DIR or --clean DIR")
+    with extra("train"):
+        from showface.evaluation.quality.occluder_run import OccluderFaces, PastedThings, measure_occluder
+    from showface.runtime.faces.occlusion import OcclusionSettings
+    from showface.runtime.inpainter import Inpainter
+
+    try:
+        settings = OcclusionSettings(threshold=threshold, min_hole=min_hole)
+    except ValueError as error:
+        raise UsageError(f"--occlusion-threshold, --min-hole: {error}") from error
+    inpainter = Inpainter.from_bundle(bundle, device, threads_of(context))
+    faces = OccluderFaces(labelled or [], clean or [], pictures, without, groups)
+    pasted = None if config is None else PastedThings(config, data, limit)
+    result = measure_occluder(inpainter, settings, faces, pasted)
+    write_text(json_file, json.dumps(result, indent=1) + "\n")
+    _print(result)
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False, highlight=False)
+    if result["kinds"]:
+        table = Table("kind", "faces", "IoU in the face (95 %)", "median", "recall", "gone after growth", "extra area")
+        for kind, row in result["kinds"].items():
+            iou = "{:.3f} ({:.2f}–{:.2f})".format(*row["iou"])
+            rest = (f"{row['recall'][0]:.3f}", f"{row['gone'][0]:.3f}", f"{row['extra'][0]:.3f}")
+            table.add_row(kind, str(row["faces"]), iou, f"{row['median_iou']:.3f}", *rest)
+        console.print(table)
+    for folder, rates in result["false_alarms"].items():
+        table = Table(f"false alarms, {folder}", "faces", "alarms", "rate")
+        for name, row in rates.items():
+            table.add_row(name, str(row["faces"]), str(row["alarms"]), f"{row['rate']:.1%}")
+        console.print(table)
+    if "end_to_end" in result:
+        table = Table("end to end", "faces", "PSNR true mask", "found mask", "SSIM true mask", "found mask")
+        for kind, row in result["end_to_end"].items():
+            figures = (f"{row['true_psnr']:.2f} dB", f"{row['found_psnr']:.2f} dB")
+            table.add_row(kind, str(row["faces"]), *figures, f"{row['true_ssim']:.4f}", f"{row['found_ssim']:.4f}")
+        console.print(table)

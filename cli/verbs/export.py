@@ -14,11 +14,14 @@ from showface.runtime.errors import UsageError, extra
 
 from ..app import threads_of
 from ..options import ImagesOption, MasksOption
-from ..printing import MIB, errors, print_parity
+from ..printing import MIB, errors, print_parity, printable
 
 ONE_FILE = ".onnx"
 CHECKPOINT = ".safetensors"
-SourceArgument = Annotated[Path, typer.Argument(help="Checkpoint of an assembled model, or a float32 bundle.")]
+SourceArgument = Annotated[Path, typer.Argument(help="Checkpoint of an assembled model, or a bundle.")]
+OccluderOption = Annotated[
+    Path | None, typer.Option(help="Checkpoint of the stage occluder, which finds what covers a face.")
+]
 
 
 def export(
@@ -31,11 +34,13 @@ def export(
     masks: MasksOption = None,
     precision: Annotated[str, typer.Option(help="fp32, or fp16 around declared float32 islands.")] = "fp32",
     stages: Annotated[str | None, typer.Option(help="OUT.safetensors: networks to keep, as coarse,parser.")] = None,
+    occluder: OccluderOption = None,
 ) -> None:
     """Trace a checkpoint to an ONNX bundle and prove that it equals PyTorch; or derive one from a bundle.
 
-    A bundle needs no checkpoint for its float16 bundle (--precision fp16) and for one joined file (OUT.onnx), and it
-    gives its weights back as a checkpoint (OUT.safetensors), from which training goes on.
+    A float32 bundle needs no checkpoint for its float16 bundle (--precision fp16), and it gives its weights back as a
+    checkpoint (OUT.safetensors), from which training goes on. No bundle needs one for one joined file (OUT.onnx) or
+    for a copy that has another occluder (--occluder).
     """
     if precision not in ("fp32", "fp16"):
         raise UsageError(f"--precision {precision}: use one of fp32, fp16")
@@ -45,7 +50,11 @@ def export(
     if stages is not None:
         raise UsageError(f"--stages {stages}: chooses what a checkpoint OUT{CHECKPOINT} of a bundle keeps")
     if (source / MANIFEST_FILE).is_file():
-        _from_bundle(open_bundle(source), output, (images, masks), precision, threads_of(context))
+        bundle = open_bundle(source)
+        if occluder is not None:
+            _give_occluder(bundle, occluder, output, (images, masks), precision, threads_of(context))
+        else:
+            _from_bundle(bundle, output, (images, masks), precision, threads_of(context))
         return
     if source.is_dir():
         raise UsageError(f"{source}: is neither a checkpoint nor a bundle; it has no {MANIFEST_FILE}")
@@ -56,7 +65,7 @@ def export(
         from showface.export.bundle import export_bundle
         from showface.training.checkpoint import read_checkpoint
     faces = real_faces(images, masks, read_checkpoint(source).config.image_size)
-    report = export_bundle(source, output, faces, threads_of(context), precision)
+    report = export_bundle(source, output, faces, threads_of(context), precision, occluder)
     print_parity(report)
     if "float16" in report:
         _print_float16(report["float16"])
@@ -94,6 +103,28 @@ def _from_bundle(
         half = Path(folder) / "float16"
         _print_float16(export_float16(source, half, faces, threads))
         _print_one_file(output, export_one_file(open_bundle(half), output, threads))
+
+
+def _give_occluder(
+    source: Bundle,
+    occluder: Path,
+    output: Path,
+    folders: tuple[Path | None, Path | None],
+    precision: str,
+    threads: int | None,
+) -> None:
+    if output.suffix == ONE_FILE:
+        raise UsageError(f"{output}: one file holds the chain alone; give a folder with --occluder")
+    if precision != "fp32":
+        raise UsageError("--occluder: takes the precision of the bundle's stages; leave --precision out")
+    with extra("export"):
+        from showface.evaluation.faces import real_faces
+        from showface.export.occluder import add_occluder
+    figures = add_occluder(source, occluder, output, real_faces(*folders, source.manifest.image_size), threads)
+    print(
+        f"occluder ({figures['precision']}): max abs {figures['max_abs']:.2e}, p99 abs {figures['p99_abs']:.2e} "
+        f"against PyTorch over {figures['faces']} faces: passed; wrote {printable(str(output))}"
+    )
 
 
 def _print_one_file(path: Path, facts: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ def info(bundle: BundleArgument = None) -> None:
         ("variant", f"{manifest.variant}, {manifest.image_size}×{manifest.image_size}"),
         ("checkpoint", manifest.checkpoint_sha256[:16]),
     ]
-    for stage in manifest.stages:
+    for stage in manifest.graphs:
         if (opened.folder / f"{stage.name}.onnx").exists():
             held = f"{len(opened.model(stage)) / 2**20:.1f} MiB, hash checked"
         else:
@@ -71,7 +71,7 @@ def _engine_rows(bundle: Bundle) -> list[tuple[str, str]]:
     rows = []
     for folder in (folder for backend in LIBRARIES for folder in engine_folders(bundle, backend)):
         try:
-            sidecars = [read_sidecar(folder, stage.name) for stage in bundle.manifest.stages]
+            sidecars = [read_sidecar(folder, stage.name) for stage in bundle.manifest.graphs]
             size = sum(len(read_engine(folder, sidecar)) for sidecar in sidecars) / 2**20
         except UsageError as error:
             rows.append(("engines", str(error)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +14,31 @@ from showface.runtime.backends import Backend
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 
 from ..app import threads_of
-from ..options import BackendOption, BundleOption, CudaGraphOption, DeviceOption, MasksOption, check_picture
+from ..options import (
+    BackendOption,
+    BundleOption,
+    CudaGraphOption,
+    DetectorOption,
+    DeviceOption,
+    FailOnUncertainOption,
+    LandmarksOption,
+    MaskFromOption,
+    MaskMarginOption,
+    MasksOption,
+    MaxHoleOption,
+    MinHoleOption,
+    ThresholdOption,
+    alignment_of,
+    check_picture,
+    found_mask_source,
+)
 from ..printing import errors, printable
-from ..signals import catch_signals
+from ..signals import catch_signals, end_at_signals
 
 if TYPE_CHECKING:
     from showface.runtime.batch.results_log import Result
     from showface.runtime.batch.start import FolderRun
+    from showface.runtime.faces.masks import MaskSource
 
     from ..progress import Tally
 
@@ -29,18 +48,15 @@ def inpaint(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder (recursive).")],
     output: Annotated[Path, typer.Argument(help="A folder; for one image also an image name.")],
     masks: MasksOption = None,
-    mask_from: Annotated[
-        str, typer.Option(help="file, alpha, color:#RRGGBB, or class:NAME,… (what the parser finds).")
-    ] = "file",
-    mask_margin: Annotated[int, typer.Option(min=0, max=64, help="By how many of 256 pixels class: grows.")] = 6,
+    mask_from: MaskFromOption = "file",
+    mask_margin: MaskMarginOption = 6,
+    threshold: ThresholdOption = 0.5,
+    min_hole: MinHoleOption = 0.003,
+    max_hole: MaxHoleOption = 0.5,
     save_masks: Annotated[Path | None, typer.Option(help="Folder that gets the mask used for each image.")] = None,
     align: Annotated[bool, typer.Option("--align", help="Find the faces of any picture, and complete each.")] = False,
-    face_detector: Annotated[
-        Path | None, typer.Option(help="YuNet model for --align; default: $SHOWFACE_YUNET.")
-    ] = None,
-    landmarks: Annotated[
-        Path | None, typer.Option(help="CSV or JSON of landmarks for --align, instead of a detector.")
-    ] = None,
+    face_detector: DetectorOption = None,
+    landmarks: LandmarksOption = None,
     output_format: Annotated[str, typer.Option("--format", help="same, jpeg, png, webp, tiff or bmp.")] = "same",
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and lossy WebP outputs.")] = 95,
     bundle: BundleOption = None,
@@ -51,49 +67,81 @@ def inpaint(
     overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End the run at the first failure.")] = False,
     max_failures: Annotated[int | None, typer.Option(min=1, help="End the run after this many failures.")] = None,
+    fail_on_uncertain: FailOnUncertainOption = False,
     cluster: Annotated[str | None, typer.Option(help="Run on Ray: its address, or local.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of input, mask and result of each face.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on with what comes into INPUT, until stopped.")] = False,
 ) -> None:
-    """Complete the holes of faces: aligned squares, or with --align pictures of any kind."""
+    """Complete the holes of faces: aligned squares, or with --align pictures of any kind; - - is a pipe."""
     caught = catch_signals()  # before the slow imports
     from showface.runtime.batch.contact_sheet import check_sheet
-    from showface.runtime.batch.options import Alignment, Options, processors, suffix_of_format, workers
-    from showface.runtime.batch.results_log import Result
+    from showface.runtime.batch.options import Options, processors, suffix_of_format, workers
     from showface.runtime.batch.start import Model, plan_run
-    from showface.runtime.faces.landmarks import find_detector
-    from showface.runtime.faces.masks import mask_source
+    from showface.runtime.batch.watch import watch_folder
 
-    from ..progress import Tally, show_progress
+    from ..pipe import complete_pipe, is_pipe
+    from ..progress import Tally
 
     check_picture("--sheet", sheet)
-    origin = mask_source(mask_from, masks, mask_margin)
-    if not align and (face_detector is not None or landmarks is not None):
-        raise UsageError("--face-detector and --landmarks go with --align")
-    if sheet is not None and origin.kind == "class" and save_masks is None:
-        raise UsageError("--sheet of class: masks needs --save-masks DIR, from which it takes them")
-    _check_folders(save_masks, masks, source, output)
+    origin = found_mask_source(mask_from, masks, mask_margin, threshold, min_hole, max_hole, bundle)
     suffix = suffix_of_format(output_format)
-    detector = find_detector(face_detector) if align and landmarks is None else None
-    faces = Alignment(detector, landmarks) if align else None
-    options = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, workers=workers(processors()))
-    run = plan_run(source, output, options, suffix, cluster)
-    if sheet is not None:
-        check_sheet(sheet, len(run.items))
-    tally, kept = Tally(len(run.items)), list[Result]()
-    limit = 1 if fail_fast else max_failures
     model = Model(bundle, backend, device, threads_of(context), cuda_graph)
-    results = run.start(model, lambda: bool(caught) or (limit is not None and tally.count["failed"] >= limit))
+    if is_pipe(source, output):
+        if align or face_detector or landmarks or watch or cluster or sheet or save_masks:
+            raise UsageError("a pipe takes one aligned face: no --align, --watch, --cluster, --sheet or --save-masks")
+        end_at_signals()
+        raise typer.Exit(1 if complete_pipe(origin, suffix, quality, model) and fail_on_uncertain else 0)
+    _check_sheet(sheet, origin, save_masks, watch, cluster)
+    _check_folders(save_masks, masks, source, output)
+    faces = alignment_of(align, face_detector, landmarks)
+    options = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, workers=workers(processors()))
+    tally, limit, written = Tally(0), 1 if fail_fast else max_failures, True
+
+    def stopped() -> bool:
+        return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
+
+    if watch:
+        _watch(watch_folder(source, output, options, suffix, model, stopped), tally, origin)
+    else:
+        run = plan_run(source, output, options, suffix, cluster)
+        if sheet is not None:
+            check_sheet(sheet, len(run.items))
+        tally.total = len(run.items)
+        written = _run(run, run.start(model, stopped), tally, sheet)
+    _end(caught, tally, limit)
+    if not written or (fail_on_uncertain and tally.doubtful):
+        raise typer.Exit(1)
+
+
+def _run(run: FolderRun, results: Iterator[Result], tally: Tally, sheet: Path | None) -> bool:
+    """Show what becomes of each input; return False where the contact sheet could not be written."""
+    from ..progress import show_progress
+
+    kept: list[Result] = []
     with show_progress(tally) as display:
         for result in results:
             display(result)
             if sheet is not None:
                 kept.append(result)
     where = run.output if run.log is None else run.log
-    errors.print(", ".join(f"{n} {status}" for status, n in tally.count.items()) + f"; see {printable(str(where))}")
-    written = sheet is None or _write_sheet(sheet, run, kept)
-    _end(caught, tally, limit)
-    if not written:
-        raise typer.Exit(1)
+    _print_counts(tally, run.options.masks, f"; see {printable(str(where))}")
+    return sheet is None or _write_sheet(sheet, run, kept)
+
+
+def _print_counts(tally: Tally, origin: MaskSource, where: str = "") -> None:
+    errors.print(", ".join(f"{n} {status}" for status, n in tally.count.items()) + where)
+    if origin.found:
+        errors.print(tally.found_line())
+
+
+def _watch(results: Iterator[Result], tally: Tally, origin: MaskSource) -> None:
+    """Print each result of a watch in a line as it comes."""
+    for result in results:
+        tally.total += 1
+        tally.add(result)
+        why = f": {result.error}" if result.error else ""
+        errors.print(printable(f"{result.input}: {result.status}{why}"))
+    _print_counts(tally, origin)
 
 
 def _write_sheet(sheet: Path, run: FolderRun, results: list[Result]) -> bool:
@@ -120,6 +168,20 @@ def _end(caught: list[int], tally: Tally, limit: int | None) -> None:
             failures = "1 failure" if tally.count["failed"] == 1 else f"{tally.count['failed']} failures"
             errors.print(f"stopped by {failures} {progress}")
         raise typer.Exit(1)
+
+
+def _check_sheet(
+    sheet: Path | None, origin: MaskSource, save_masks: Path | None, watch: bool, cluster: str | None
+) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        UsageError: a watch is asked for a sheet or a cluster, or a sheet would lack the masks that it shows.
+    """
+    if watch and (cluster is not None or sheet is not None):
+        raise UsageError("--watch does not go with --cluster and --sheet, which know all inputs before they start")
+    if sheet is not None and origin.found and save_masks is None:
+        raise UsageError("--sheet of masks that are found needs --save-masks DIR, from which it takes them")
 
 
 def _check_folders(folder: Path | None, masks: Path | None, source: Path, output: Path) -> None:

@@ -15,7 +15,7 @@ from ..options import DataOption, DevicesOption, TrainDeviceOption
 
 def train(
     context: typer.Context,
-    stage: Annotated[str, typer.Argument(help="parser, layout, coarse, reconstruction, mdrnet; or all.")],
+    stage: Annotated[str, typer.Argument(help="parser, layout, coarse, reconstruction, mdrnet, occluder; or all.")],
     config: Annotated[Path, typer.Option("--config", help="TOML file, for all a recipe; see training/configs.")],
     data: DataOption = Path(),
     output: Annotated[Path | None, typer.Option(help="Default: runs/STAGE; runs for all.")] = None,

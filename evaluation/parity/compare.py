@@ -12,7 +12,7 @@ import numpy as np
 
 from showface.runtime.backends.chain import Tensors
 from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.stages import CHAIN_OUTPUT, LABELS, MARGIN, VARIANTS, Stage
+from showface.runtime.stages import CHAIN_OUTPUT, LABELS, MARGIN, VARIANTS, Stage, graphs_of
 
 from .accumulate import PERFECT, Gallery, Picture, TensorTally, finite
 from .cases import Case
@@ -58,10 +58,13 @@ class Comparison:
 
     def __post_init__(self) -> None:
         check_pair(self.reference.identity, self.candidate.identity)
-        self.stages = VARIANTS[self.reference.identity.variant]
+        sides = (self.reference.identity, self.candidate.identity)
+        chain = VARIANTS[self.reference.identity.variant]
+        both = set.intersection(*(set(side.precision) for side in sides))
+        self.stages = graphs_of(self.reference.identity.variant, both)
         self.alone = {stage.name: {name: TensorTally(name) for name in stage.outputs} for stage in self.stages}
         self.suspects = {stage.name: {} for stage in self.stages}
-        outputs = [name for stage in self.stages for name in stage.outputs]
+        outputs = [name for stage in chain for name in stage.outputs]
         self.chained = {name: TensorTally(name) for name in outputs}
         self.own = {name: TensorTally(name) for name in outputs if name in (LABELS, CHAIN_OUTPUT)}
 
@@ -138,11 +141,22 @@ class Comparison:
             "schema_version": RESULT_SCHEMA,
             "reference": _identity(self.reference.identity),
             "candidate": _identity(self.candidate.identity),
+            "not_compared": self._not_compared(),
             "cases": self.cases,
             "images": self.images,
             "stages": {n: _summary(t) for n, t in self.alone.items() if any(tally.used for tally in t.values())},
             "chain": self._chain_figures(),
         }
+
+    def _not_compared(self) -> list[str]:
+        """Return a sentence for each stage that only one side has: the occluder is optional."""
+        sides = ((self.reference.identity, self.candidate.identity), (self.candidate.identity, self.reference.identity))
+        return [
+            f"{name} was not compared: {other.description} has none"
+            for one, other in sides
+            for name in one.precision
+            if name not in other.precision
+        ]
 
     def _chain_figures(self) -> dict[str, Any]:
         own = {name: tally.to_dict() for name, tally in self.own.items() if tally.used}

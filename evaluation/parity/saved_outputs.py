@@ -22,7 +22,7 @@ from showface.runtime.backends.chain import Tensors
 from showface.runtime.bundle import check_new
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from showface.runtime.files import atomic_folder
-from showface.runtime.stages import CHAIN_INPUTS, LABELS, MARGIN, VARIANTS, Stage
+from showface.runtime.stages import CHAIN_INPUTS, LABELS, MARGIN, Stage, graphs_of
 
 from .cases import Case
 from .sources import Identity
@@ -53,7 +53,7 @@ class OutputsWriter:
 
     def add(self, case: Case, tensors: Tensors) -> None:
         """Keep the tensors of one case."""
-        stages = VARIANTS[self.identity.variant]
+        stages = graphs_of(self.identity.variant, self.identity.precision)
         wanted = {*CHAIN_INPUTS, MARGIN, *(name for stage in stages for name in stage.outputs)}
         buffer = io.BytesIO()
         kept: dict[str, Any] = {name: value for name, value in tensors.items() if name in wanted}
@@ -145,7 +145,8 @@ class SavedSource:
                 tensors = {name: file[name] for name in file.files}
         except (ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UsageError(f"{path}: holds no arrays: {error}; {AGAIN}") from error
-        outputs = (name for stage in VARIANTS[self.identity.variant] for name in stage.outputs)
+        stages = graphs_of(self.identity.variant, self.identity.precision)
+        outputs = (name for stage in stages for name in stage.outputs)
         missing = [name for name in (*CHAIN_INPUTS, *outputs) if name not in tensors]
         if missing:
             raise UsageError(f"{path}: lacks {', '.join(missing)}; {AGAIN}")
@@ -186,7 +187,7 @@ def _identity(data: Mapping[str, Any]) -> Identity:
         raise ValueError("a text of its source is none")
     if type(identity.image_size) is not int:
         raise ValueError(f"'image_size' is {identity.image_size!r}")
-    if set(identity.precision) != {stage.name for stage in VARIANTS[identity.variant]}:
+    if set(identity.precision) != {stage.name for stage in graphs_of(identity.variant, identity.precision)}:
         raise ValueError("variant and stages do not fit")
     return identity
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from showface.runtime.backends.chain import Chain, Tensors
 from showface.runtime.bundle import Bundle
 from showface.runtime.errors import UsageError
-from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, MARGIN, TENSORS, Stage
+from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, MARGIN, OCCLUDER, TENSORS, Stage
 from showface.runtime.version import __version__
 
 from .cases import Case
@@ -51,7 +51,7 @@ class Source(Protocol):
     def chain(self, case: Case, given: Tensors | None = None) -> Tensors:
         """Return every tensor of the chain, its inputs included; ``given`` replaces what the chain computes.
 
-        ``semantic_margin`` is there too where it is known.
+        ``semantic_margin`` is there too where it is known, and ``occlusion`` where there is an occluder.
         """
 
     def stage(self, stage: Stage, inputs: Tensors) -> Tensors:
@@ -72,11 +72,15 @@ class ChainSource:
         tensors = self.loaded.run(case.inputs, replaced)
         if self.loaded.overlaps and not replaced:  # such a chain completes faces by another way than stage by stage
             tensors[CHAIN_OUTPUT] = self.loaded.complete(*(case.inputs[name] for name in CHAIN_INPUTS))
+        if self.loaded.occluder is not None:
+            tensors.update(self.loaded.occluder.run({name: tensors[name] for name in OCCLUDER.inputs}))
         return tensors
 
     def stage(self, stage: Stage, inputs: Tensors) -> Tensors:
         """See :class:`Source`."""
-        session = next(session for session in self.loaded.sessions if session.stage.name == stage.name)
+        session = self.loaded.session(stage.name)
+        if session is None:
+            raise UsageError(f"{self.identity.description}: has no stage {stage.name}")
         return session.run({name: inputs[name] for name in stage.inputs})
 
 
@@ -154,7 +158,7 @@ def golden_source(bundle: Bundle) -> tuple[KeptSource, Case]:
         manifest.variant,
         manifest.image_size,
         manifest.checkpoint_sha256,
-        {stage.name: "float32" for stage in manifest.stages},
+        {stage.name: "float32" for stage in manifest.graphs},
         versions,
     )
     return KeptSource(identity, {case.name: tensors}), case
@@ -163,7 +167,7 @@ def golden_source(bundle: Bundle) -> tuple[KeptSource, Case]:
 def golden_reference(bundle: Bundle) -> Tensors:
     """Return the bundle's golden tensors by name."""
     golden = bundle.golden()
-    expected = {MARGIN, *CHAIN_INPUTS, *(o for s in bundle.manifest.stages for o in s.outputs)}
+    expected = {MARGIN, *CHAIN_INPUTS, *(o for s in bundle.manifest.graphs for o in s.outputs)}
     return {name: golden[name] for name in sorted(expected & set(TENSORS) | {MARGIN})}
 
 

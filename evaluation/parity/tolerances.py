@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from showface.runtime.errors import UsageError
-from showface.runtime.stages import CODES, LABELS
+from showface.runtime.stages import CODES, LABELS, OCCLUDER
 
 from .stats import MARGIN_EDGES
 
@@ -103,7 +103,8 @@ def plan_tolerances(
     """
     names = {stage: ALIASES.get(forced or value, forced or value) for stage, value in precision.items()}
     table = {stage: override(tolerance_of(name), changes) for stage, name in names.items()}
-    loosest = max(names.values(), key=LOOSENESS.index)
+    chain = [name for stage, name in names.items() if stage != OCCLUDER.name]
+    loosest = max(chain, key=LOOSENESS.index)
     return {**table, "chain": override(tolerance_of(loosest), changes)}
 
 

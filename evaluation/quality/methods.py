@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from showface.runtime.backends.onnxruntime import parse_device
+from showface.runtime.backends.cuda_devices import parse_device
 from showface.runtime.errors import UsageError
 from showface.runtime.faces.tensors import composite, prepare
 from showface.runtime.inpainter import Inpainter

@@ -28,7 +28,7 @@ def kernel_times(bundle: Bundle, tensors: Tensors, threads: int, runs: int = 10)
         runs: runs on the clock.
     """
     found = {}
-    for stage in bundle.manifest.stages:
+    for stage in bundle.manifest.graphs:
         with tempfile.TemporaryDirectory() as folder:
             options = session_options(threads)
             options.enable_profiling = True

@@ -79,7 +79,7 @@ def measure_batch(
                 "chain": figures(latency),
                 "faces_per_second": batch * 1e3 / latency.p50_ms,
                 "stages": {name: figures(part) for name, part in parts.items()},
-                "copies_ms": sum(part.p50_ms for part in parts.values()) - latency.p50_ms,
+                "copies_ms": sum(parts[s.stage.name].p50_ms for s in chain.sessions) - latency.p50_ms,
             }
         )
     first = subjects[0].name

@@ -52,5 +52,6 @@ class ChainSubject:
 
     def stage(self, stage: Stage, inputs: Tensors) -> None:
         """See :class:`Subject`."""
-        session = next(session for session in self.chain.sessions if session.stage.name == stage.name)
+        session = self.chain.session(stage.name)
+        assert session is not None  # of the bundle that the chain was opened from
         session.run({name: inputs[name] for name in stage.inputs})

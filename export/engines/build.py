@@ -64,7 +64,7 @@ def build_engines(
     with system_errors(UsageError, folder.path, "the folder of the engines cannot be made"):
         folder.path.mkdir(parents=True, exist_ok=True)
     rows = []
-    for stage in bundle.manifest.stages:
+    for stage in bundle.manifest.graphs:
         current = _current(folder, stage, options, version)
         if current is not None and fits_model(current, gpu):
             rows.append(Built(stage.name, options.target, "current", current.engine_bytes, current.build_seconds))

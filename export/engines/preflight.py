@@ -37,7 +37,7 @@ def check_stages(bundle: Bundle, options: BuildOptions, command: Sequence[str] =
     """Parse all stages of ``bundle`` for one target, each in a process of its own."""
     options.check()
     rows = []
-    for stage in bundle.manifest.stages:
+    for stage in bundle.manifest.graphs:
         request = engine_request(bundle, stage, options, bundle.folder / "unused", check_only=True)
         outcome = run_request(request, lambda *_: None, command)
         products = outcome.facts.get("products", {})

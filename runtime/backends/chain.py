@@ -50,6 +50,7 @@ class Chain:
         sessions: one for each stage, in order.
         description: what runs, where, and why, for people.
         device: ``cpu`` or ``cuda``.
+        occluder: finds what covers a face; None where the bundle has none.
 
     Attributes:
         overlaps: whether :meth:`submit` returns while the device works, so that the host can prepare the next faces.
@@ -57,8 +58,20 @@ class Chain:
 
     overlaps = False
 
-    def __init__(self, sessions: Sequence[Session], description: str, device: Device = "cpu") -> None:
+    def __init__(
+        self, sessions: Sequence[Session], description: str, device: Device = "cpu", occluder: Session | None = None
+    ) -> None:
         self.sessions, self.description, self.device = sessions, description, device
+        self._occluder = [] if occluder is None else [occluder]
+
+    @property
+    def occluder(self) -> Session | None:
+        """What finds what covers a face; None where the bundle has none."""
+        return self._occluder[0] if self._occluder else None
+
+    def session(self, name: str) -> Session | None:
+        """Return the session of a stage of the chain, or of the occluder; None where there is none."""
+        return next((session for session in (*self.sessions, *self._occluder) if session.stage.name == name), None)
 
     @property
     def arithmetic(self) -> Mapping[str, str]:

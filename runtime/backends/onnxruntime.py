@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import DeviceLostError, ShowfaceError, UsageError
-from ..stages import Stage
+from ..stages import OCCLUDER, Stage
 from .batches import Shapes
 from .chain import Chain, Tensors
 from .cuda_devices import STICKY_ERRORS, cuda_device_count, driver_version, lost_device, parse_device
@@ -195,6 +195,9 @@ def _load(bundle: Bundle, cuda_index: int | None, threads: int | None, reason: s
     sessions = [open_session(bundle.model(s), s, cuda_index, threads) for s in bundle.manifest.stages]
     where = "CPU" if cuda_index is None else f"CUDA device {cuda_index}"
     description = f"ONNX Runtime {ort.__version__} on {where} ({reason})"
+    occluder = None
+    if OCCLUDER in bundle.manifest.graphs:
+        occluder = open_session(bundle.model(OCCLUDER), OCCLUDER, cuda_index, threads)
     if cuda_index is None:
-        return Chain(sessions, description, "cpu")
-    return BoundChain(sessions, Shapes.of_bundle(bundle), description, "cuda", cuda_index)
+        return Chain(sessions, description, "cpu", occluder)
+    return BoundChain(sessions, Shapes.of_bundle(bundle), description, "cuda", cuda_index, occluder)

@@ -41,6 +41,7 @@ class BoundChain(Chain):
         description: what runs, where, and why.
         device: ``cuda``; ``cpu`` does the same on the host, to compare.
         index: of the device.
+        occluder: beside the chain; its tensors come from the host.
 
     Raises:
         ShowfaceError: a first batch could not be run, such as for want of a library that is loaded only then.
@@ -49,9 +50,15 @@ class BoundChain(Chain):
     overlaps = True
 
     def __init__(
-        self, sessions: Sequence[OnnxRuntimeSession], shapes: Shapes, description: str, device: Device, index: int = 0
+        self,
+        sessions: Sequence[OnnxRuntimeSession],
+        shapes: Shapes,
+        description: str,
+        device: Device,
+        index: int = 0,
+        occluder: OnnxRuntimeSession | None = None,
     ) -> None:
-        super().__init__(sessions, description, device)
+        super().__init__(sessions, description, device, occluder)
         self._bound, self._shapes, self._index = list(sessions), shapes, index
         self._turns: dict[int, Turn] = {}
         self._sizes = batch_sizes(1, GREATEST)

@@ -34,7 +34,7 @@ def check_sheet(path: Path, faces: int) -> None:
         raise UsageError(f"{path}: {path.suffix} holds {most} faces, not {faces}; choose .png or leave it out", "sheet")
 
 
-def _tile(pixels: Pixels) -> NDArray[np.uint8]:
+def tile(pixels: Pixels) -> NDArray[np.uint8]:
     """Return ``pixels`` as an 8-bit RGB tile, on black where they are no square."""
     height, width = pixels.shape[:2]
     if height != width:
@@ -48,10 +48,10 @@ def _tile(pixels: Pixels) -> NDArray[np.uint8]:
 
 
 def _row(photo: Pixels, hole: Hole, result: Pixels) -> NDArray[np.uint8]:
-    eight = _tile(photo).copy()
+    eight = tile(photo).copy()
     mask = np.where(hole, 255, 0).astype(np.uint8)
-    eight[_tile(mask)[..., 0] > HIDDEN] = HIDDEN
-    return np.concatenate([eight, _tile(mask), _tile(result)], axis=1)
+    eight[tile(mask)[..., 0] > HIDDEN] = HIDDEN
+    return np.concatenate([eight, tile(mask), tile(result)], axis=1)
 
 
 def write_sheet(
@@ -77,7 +77,7 @@ def write_sheet(
             continue
         item = by_input[result.input]
         photo = read_photo(item.source)
-        if masks.kind == "class" and saved is not None:
+        if masks.found and saved is not None:
             hole = read_photo(saved_mask(saved, item)).pixels > 0
         else:
             hole = hole_of(photo, masks, masks.find(item.relative), str(item.source))

@@ -23,12 +23,14 @@ NOTHING_KNOWN = Result("", "", "failed")
 class PreparedFace:
     """One face that waits for its batch: ``image`` [3, size, size], ``mask`` [1, size, size].
 
-    ``square`` tells where it goes in an unaligned picture; None where the whole picture is the face.
+    ``square`` tells where it goes in an unaligned picture; None where the whole picture is the face. ``seen`` is the
+    face as it came, [3, size, size], kept where its completion is compared with it.
     """
 
     image: Array
     mask: Array
     square: Square | None
+    seen: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,5 +75,5 @@ class Item:
         """Bytes that it holds."""
         pixels = 0 if self.photo is None else self.photo.pixels.nbytes
         hole = 0 if self.hole is None else self.hole.nbytes
-        faces = sum(face.image.nbytes + face.mask.nbytes for face in self.faces)
+        faces = sum(face.image.nbytes * (1 if face.seen is None else 2) + face.mask.nbytes for face in self.faces)
         return pixels + hole + faces + len(self.copy or b"")

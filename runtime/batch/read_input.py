@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, ShowfaceError, system_errors
 from ..faces.align import Square, cut_out, owners, square_of
-from ..faces.category_mask import add_region, category_region, region_of_square
+from ..faces.found_masks import find_hole
 from ..faces.landmarks import DetectedFaces, FaceFinder, FindFaces, GivenFaces, find_detector, read_landmarks
 from ..faces.masks import Hole, Listing, hole_from_mask, hole_of, list_masks
 from ..faces.tensors import check_square
@@ -99,20 +100,26 @@ class InputReader:
         item = replace(item, result=replace(item.result, key=self._key(item, data, mask_data)))
         if self._is_done(item):
             assert item.before is not None
-            return replace(item, result=replace(item.result, status="skipped", hole_ratio=item.before.hole_ratio))
+            before = item.before
+            return replace(
+                item, result=replace(item.result, status="skipped", hole_ratio=before.hole_ratio, mask=before.mask)
+            )
         photo, name = self.decode(data, str(item.source)), str(item.source)
-        squares = None
+        squares: list[Square] | None = None
+        note: dict[str, Any] = {"from": self.options.masks.kind}
         if mask_data is not None:
             mask = self.decode(mask_data, str(mask_file)).pixels
             hole = hole_from_mask(mask, photo.pixels.shape[:2], f"{mask_file} for {name}")
-        elif self.options.masks.kind == "class":
+        elif self.options.masks.found:
             squares = self._squares(photo, item)
-            hole = self._hole_of_categories(photo, squares)
+            hole, found = find_hole(photo.pixels, squares, self.inpainter, self.options.masks)
+            note = found.to_json()
         else:
             hole = hole_of(photo, self.options.masks, None, name)
         if self.find_faces is None:
             check_square(photo.pixels, name)
-        item = replace(item, photo=photo, hole=hole, result=replace(item.result, hole_ratio=float(hole.mean())))
+        result = replace(item.result, hole_ratio=float(hole.mean()), mask=note)
+        item = replace(item, photo=photo, hole=hole, result=result)
         if not hole.any():
             same = item.output.suffix.lower() == item.source.suffix.lower()
             return replace(item, copy=data if same else None)
@@ -158,23 +165,15 @@ class InputReader:
             raise InputError(f"{item.source}: no face was found; give its landmarks")
         return [square_of(landmarks, photo.pixels.shape[:2], str(item.source)) for landmarks in found]
 
-    def _hole_of_categories(self, photo: Photo, squares: list[Square] | None) -> Hole:
-        masks, size = self.options.masks, self.inpainter.image_size
-        hole: Hole = np.zeros(photo.pixels.shape[:2], np.bool_)
-
-        def region(pixels: Pixels) -> Hole:
-            image, _ = self.inpainter.prepare(pixels, np.zeros(pixels.shape[:2], np.bool_))
-            return category_region(self.inpainter.parse(image[None])[0], masks.categories, masks.margin)
-
-        if squares is None:
-            return region_of_square(region(photo.pixels), hole.shape[0])
-        for square in squares:
-            add_region(hole, region(cut_out(photo.pixels, hole, square, size)[0]), square)
-        return hole
+    def _face(self, pixels: Pixels, hole: Hole, square: Square | None, name: str) -> PreparedFace:
+        seen = None
+        if self.options.masks.kind == "occlusion":
+            seen, _ = self.inpainter.prepare(pixels, np.zeros_like(hole), name)
+        return PreparedFace(*self.inpainter.prepare(pixels, hole, name), square, seen)
 
     def _prepare(self, photo: Photo, hole: Hole, squares: list[Square] | None, name: str) -> tuple[PreparedFace, ...]:
         if squares is None:
-            return (PreparedFace(*self.inpainter.prepare(photo.pixels, hole, name), None),)
+            return (self._face(photo.pixels, hole, None, name),)
         owner = owners(squares, hole)
         lost = np.count_nonzero(hole & (owner < 0))
         if lost:
@@ -184,5 +183,4 @@ class InputReader:
             )
         needed = [square for index, square in enumerate(squares) if (owner == index).any()]
         cuts = [cut_out(photo.pixels, hole, square, self.inpainter.image_size) for square in needed]
-        prepared = [self.inpainter.prepare(*cut, name) for cut in cuts]
-        return tuple(PreparedFace(*tensors, square) for tensors, square in zip(prepared, needed, strict=True))
+        return tuple(self._face(*cut, square, name) for cut, square in zip(cuts, needed, strict=True))

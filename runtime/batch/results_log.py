@@ -37,6 +37,8 @@ class Result:
         hole_ratio: share of the image that is hole, in [0, 1].
         seconds: spent on this input; its share of the batch included.
         key: digest of image, mask, bundle and options; decides what is already done.
+        mask: where the hole comes from (``from``); of a hole that the networks found, see
+            :class:`~showface.runtime.faces.found_masks.MaskNote`.
     """
 
     input: str
@@ -46,6 +48,7 @@ class Result:
     hole_ratio: float | None = None
     seconds: float = 0.0
     key: str | None = None
+    mask: dict[str, Any] | None = None
 
 
 def result_key(image: bytes, mask: bytes | None, bundle_digest: str, options: str) -> str:
@@ -69,6 +72,7 @@ def parse_result(line: str) -> Result | None:
         (result.hole_ratio, float | int | None),
         (result.seconds, float | int),
         (result.key, str | None),
+        (result.mask, dict | None),
     ]
     known = all(isinstance(value, kind) for value, kind in kinds) and result.status in get_args(Status)
     if not known or _without_suffix(result.input) != _without_suffix(result.output):

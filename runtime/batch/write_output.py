@@ -11,12 +11,14 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import DiskFullError, InputError, ShowfaceError
 from ..faces.align import blend, owners
 from ..faces.masks import Hole
+from ..faces.occlusion import barely_changed
 from ..files import Write, atomic_file, read_file, write_errors, write_flushed
 from ..images.codec import Pixels, encode_photo, write_file
 from ..images.exif import PNG_HEADER, png_with_chunk
@@ -46,7 +48,7 @@ def write_output(item: Item, options: Options, journal: Journal | None) -> Resul
         DiskFullError: nothing can be written any more.
     """
     started = time.monotonic()
-    done = replace(item.result, status="done")
+    done = replace(item.result, status="done", mask=second_opinion(item))
     try:
         data = item.copy if item.copy is not None else _encode(item, options)
         if options.save_masks is not None:
@@ -68,6 +70,18 @@ def write_output(item: Item, options: Options, journal: Journal | None) -> Resul
     except Exception as error:  # whatever one file brings about, the others go on
         return replace(done, status="failed", error=f"{item.source}: {type(error).__name__}: {error}")
     return done
+
+
+def second_opinion(item: Item) -> dict[str, Any] | None:
+    """Return the note about the mask, with a doubt where a completion hardly differs from what was there."""
+    note, doubt = item.result.mask, False
+    for face, completed in zip(item.faces, item.completed, strict=True):
+        if face.seen is not None and not isinstance(completed, InputError):
+            doubt = doubt or barely_changed(face.seen, completed, face.mask)
+    if note is None or not doubt:
+        return note
+    text = "a part looks the same when it is completed: perhaps nothing covers the face there"
+    return {**note, "uncertain": True, "doubts": [*note.get("doubts", []), text]}
 
 
 def _encode(item: Item, options: Options) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, UsageError, system_errors
 from ..images.codec import SUFFIXES, Photo, Pixels, read_photo
 from ..stages import CATEGORIES
+from .occlusion import OcclusionSettings
 
 Hole = NDArray[np.bool_]  # [H, W], True where the image is to be completed
 
@@ -38,18 +39,26 @@ class MaskSource:
         kind: ``file`` takes it from ``path``: one mask for all images, or a folder of masks that
             mirrors the images' folder by stem. ``alpha`` takes what is transparent, ``color`` what
             has the key colour; in lossy files also what is nearly of it, and the pixels around.
-            ``class`` takes the regions where the bundle's parser sees ``categories``.
+            ``class`` takes the regions where the bundle's parser sees ``categories``, ``occlusion`` what its occluder
+            finds, and ``categories`` besides.
         path: path of the mask or the masks, for ``file``.
         color: RGB key colour in [0, 255], for ``color``.
-        categories: names out of ``CATEGORIES``, for ``class``.
-        margin: pixels of the networks' input by which the regions grow, for ``class``.
+        categories: names out of ``CATEGORIES``, for ``class`` and ``occlusion``.
+        margin: pixels of the networks' input by which the regions of categories grow.
+        occlusion: what counts as an occlusion, for ``occlusion``.
     """
 
-    kind: Literal["file", "alpha", "color", "class"]
+    kind: Literal["file", "alpha", "color", "class", "occlusion"]
     path: Path | None = None
     color: tuple[int, int, int] | None = None
     categories: tuple[str, ...] = ()
     margin: int = CLASS_MARGIN
+    occlusion: OcclusionSettings = field(default_factory=OcclusionSettings)
+
+    @property
+    def found(self) -> bool:
+        """Whether the bundle's networks find the hole in the image itself."""
+        return self.kind in ("class", "occlusion")
 
     def find(self, image: Path, listing: Callable[[Path], Listing] | None = None) -> Path | None:
         """Return the mask file of the image at the relative path ``image``, None where none is used.
@@ -75,6 +84,10 @@ class MaskSource:
         """Return what decides the hole beside the files, as a part of a result's key."""
         if self.kind == "class":
             return f"class {','.join(self.categories)} {self.margin}"
+        if self.kind == "occlusion":
+            limits = self.occlusion
+            rules = f"{limits.threshold:g} {limits.margin} {limits.min_hole:g} {limits.max_hole:g}"
+            return f"occlusion {rules} {','.join(self.categories)}"
         return f"{self.kind} {self.color}"
 
 
@@ -92,13 +105,16 @@ def list_masks(folder: Path) -> Listing:
     return names
 
 
-def mask_source(spec: str, path: Path | None, margin: int = CLASS_MARGIN) -> MaskSource:
+def mask_source(
+    spec: str, path: Path | None, margin: int = CLASS_MARGIN, occlusion: OcclusionSettings | None = None
+) -> MaskSource:
     """Return where holes come from, by a short text.
 
     Args:
-        spec: ``file``, ``alpha``, ``color:#RRGGBB`` or ``class:NAME,…``.
+        spec: ``file``, ``alpha``, ``color:#RRGGBB``, ``class:NAME,…``, ``occlusion`` or ``occlusion,class:NAME,…``.
         path: path of the mask or the masks, for ``file``.
-        margin: pixels by which categories grow, for ``class``.
+        margin: pixels by which what is found grows.
+        occlusion: what counts as an occlusion; None for the usual limits and ``margin``.
 
     Raises:
         UsageError: the two do not fit together, or one is unknown or missing.
@@ -109,7 +125,8 @@ def mask_source(spec: str, path: Path | None, margin: int = CLASS_MARGIN) -> Mas
     if spec == "file":
         if path is None:
             raise UsageError(
-                "no masks are given; name them, or take the hole from alpha, color:#RRGGBB or class:NAME", "masks"
+                "no masks are given; name them, or take the hole from occlusion, alpha, color:#RRGGBB or class:NAME",
+                "masks",
             )
         with system_errors(UsageError, path, "cannot be read"):
             if not path.exists():
@@ -119,11 +136,16 @@ def mask_source(spec: str, path: Path | None, margin: int = CLASS_MARGIN) -> Mas
         raise UsageError(f"they go with the source file, not with {spec}", "masks")
     if spec == "alpha":
         return MaskSource("alpha")
+    if spec == "occlusion" or spec.startswith("occlusion,class:"):
+        rest = spec.removeprefix("occlusion").removeprefix(",")
+        categories = _categories(rest) if rest else ()
+        limits = occlusion or OcclusionSettings(margin=margin)
+        return MaskSource("occlusion", categories=categories, margin=margin, occlusion=limits)
     if spec.startswith("class:"):
         return MaskSource("class", categories=_categories(spec), margin=margin)
     match = re.fullmatch(r"color:#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", spec)
     if match is None:
-        raise UsageError(f"{spec} is unknown; use file, alpha, color:#RRGGBB or class:NAME,…", "mask-from")
+        raise UsageError(f"{spec} is unknown; use file, alpha, color:#RRGGBB, class:NAME,… or occlusion", "mask-from")
     red, green, blue = (int(part, 16) for part in match.groups())
     return MaskSource("color", color=(red, green, blue))
 

@@ -128,7 +128,9 @@ def test_a_fault_that_makes_nan_is_named_too(compare):
 
 
 def test_the_figures_of_a_module_are_those_of_numpy(compare, origin, tensors):
-    entry = next(e for e in compare("refiner", disturb("detail.stem.gate.bias")) if e.module == "refiner.detail.stem.gate")
+    entry = next(
+        e for e in compare("refiner", disturb("detail.stem.gate.bias")) if e.module == "refiner.detail.stem.gate"
+    )
     seen = []
     handle = origin.model.refiner.detail.stem.gate.register_forward_hook(lambda *a: seen.append(a[2].detach().numpy()))
     origin.stage(STAGE["refiner"], tensors)

@@ -178,7 +178,10 @@ def test_a_weight_beyond_float16_is_named_with_its_module():
     proto = load("refiner")
     bias = next(i for i in proto.graph.initializer if i.name == "detail.head.conv.bias")
     bias.CopyFrom(numpy_helper.from_array(np.full(3, 1e5, np.float32), bias.name))
-    with pytest.raises(ShowfaceError, match=r"'detail\.head\.conv\.bias', read by module 'detail\.head\.conv', reaches 100000, beyond float16"):
+    with pytest.raises(
+        ShowfaceError,
+        match=r"'detail\.head\.conv\.bias', read by module 'detail\.head\.conv', reaches 100000, beyond float16",
+    ):
         convert_to_float16(proto, ISLANDS["refiner"], "refiner")
 
 

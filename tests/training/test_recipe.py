@@ -19,6 +19,7 @@ from showface.training.config_reader import config_from_toml
 from showface.training.loop import Trainer
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.recipe import RecipeConfig, read_recipe, train_all
+from showface.training.tasks import TASKS
 
 SHIPPED = sorted(Path(str(resources.files(showface.training.configs))).glob("*-all.toml"))
 CONFIG = """
@@ -68,7 +69,7 @@ def test_shipped_recipes_are_whole(path, tmp_path):
             for name in filter(None, (source.images, source.labels)):
                 (tmp_path / name).mkdir(parents=True, exist_ok=True)
         paths = (config.masks.folder, config.masks.part_labels, config.backbone, config.perceptual.weights)
-        for name in filter(None, paths):
+        for name in filter(None, (*paths, *TASKS[entry.stage].files(config))):
             (tmp_path / name).mkdir(parents=True, exist_ok=True)
     if path.stem == "single-gpu-all":
         shipped = tmp_path / "runs/shipped/mdrnet.safetensors"
@@ -208,7 +209,11 @@ def test_a_recipe_without_runs(recipe, data, tmp_path):
         ("widths = [8, 8], full", "widths = [8, 16], full", r"coarse\.toml: network\.coarse: differs from the run in"),
         ("[masks]", "[loss]\nstyle = 1.0\n[masks]", r"coarse\.toml: perceptual\.weights"),
         ("[masks]", "[loss]\nintra = 1.0\n[masks]", r"coarse\.toml: loss: unknown term 'intra'"),
-        ("checkpoint_every = 1", 'samples = "../samples"', r"coarse\.toml: .*samples: no samples there, and no earlier"),
+        (
+            "checkpoint_every = 1",
+            'samples = "../samples"',
+            r"coarse\.toml: .*samples: no samples there, and no earlier",
+        ),
     ],
 )
 def test_a_later_run_that_lacks_something(old, new, match, recipe, data, tmp_path):

@@ -144,4 +144,6 @@ def _mirrored(
     mask, semantic_map = turned(batch.mask).float(), turned(batch.semantic_map).long()
     known = image * (1 - mask) + coarse_image * mask  # not rounded outside the hole
     as_last = {"memory_format": torch.channels_last}
-    return Sample(image.contiguous(**as_last), mask, None, crop, batch.photograph, known.contiguous(**as_last), semantic_map)
+    return Sample(
+        image.contiguous(**as_last), mask, None, crop, batch.photograph, known.contiguous(**as_last), semantic_map
+    )

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -42,6 +43,8 @@ class Stream(IntEnum):
     AUGMENT = 3
     CROP = 4
     HELD_OUT_MASKS = 5
+    OCCLUSION = 6
+    HELD_OUT_OCCLUSION = 7
 
 
 def generator(stream: Stream, *key: int) -> np.random.Generator:
@@ -84,6 +87,16 @@ def draw(rng: np.random.Generator, shares: NDArray[np.float64], bank: MaskBank) 
     image, mask = (int(np.searchsorted(s, rng.random(), side="right")) for s in (shares, bank.shares))
     turns, mirrored = int(rng.integers(4)), bool(rng.random() < 0.5)
     return Draw(image, mask, turns, mirrored) if bank.turned[mask] else Draw(image, mask, 0, False)
+
+
+class FaceReader(Protocol):
+    """Where a feed's faces come from."""
+
+    def read(self, indices: Sequence[int]) -> Faces:
+        """Return the faces ``indices``."""
+
+    def stream(self, batches: Iterable[list[int]]) -> Iterator[Faces]:
+        """Return the faces of one batch after the other."""
 
 
 class MemoryFaces:
@@ -138,23 +151,35 @@ class DiskFaces(Dataset["Faces | UsageError"]):
 
     def read(self, indices: Sequence[int]) -> Faces:
         """Return the faces ``indices``, decoded here and now."""
-        return _checked(_collate([self[i] for i in indices]))
+        return checked(collate([self[i] for i in indices]))
 
     def stream(self, batches: Iterable[list[int]]) -> Iterator[Faces]:
         """Return the faces of one batch after the other, decoded ahead by workers that live until the last one."""
-        loader: DataLoader[Faces | UsageError] = DataLoader(
-            self,
-            batch_sampler=batches,
-            num_workers=self.workers,
-            collate_fn=_collate,
-            pin_memory=self.pinned,
-            worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # otherwise it draws from the global one, and a resumed run would differ
-        )
-        return map(_checked, loader)
+        return decoded_by_workers(self, batches, self.workers, self.pinned)
 
 
-def _collate(faces: Sequence[Faces | UsageError]) -> Faces | UsageError:
+def decoded_by_workers(
+    faces: Dataset[Faces | UsageError], batches: Iterable[list[int]], workers: int, pinned: bool
+) -> Iterator[Faces]:
+    """Return the faces of one batch after the other, made ahead by ``workers`` processes.
+
+    Raises:
+        UsageError: a face cannot be made.
+    """
+    loader: DataLoader[Faces | UsageError] = DataLoader(
+        faces,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pinned,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # otherwise it draws from the global one, and a resumed run would differ
+    )
+    return map(checked, loader)
+
+
+def collate(faces: Sequence[Faces | UsageError]) -> Faces | UsageError:
+    """Join single faces to a batch; the first error stands for it."""
     images, maps = [], []
     for face in faces:
         if isinstance(face, UsageError):
@@ -165,7 +190,8 @@ def _collate(faces: Sequence[Faces | UsageError]) -> Faces | UsageError:
     return torch.stack(images).contiguous(), torch.stack(labels) if labels else None
 
 
-def _checked(faces: Faces | UsageError) -> Faces:
+def checked(faces: Faces | UsageError) -> Faces:
+    """Raise what :func:`collate` returned if it is an error."""
     if isinstance(faces, UsageError):
         raise faces
     return faces
@@ -182,8 +208,8 @@ class Feed:
     """The samples of every step; see :func:`open_feed`."""
 
     config: TrainConfig
-    names: tuple[Path, ...]  # of the faces
-    faces: MemoryFaces | DiskFaces
+    names: Sequence[Path]  # of the faces
+    faces: FaceReader
     photographs: Tensor  # [F] bool
     shares: NDArray[np.float64]  # cumulated probability of each face, up to 1
     bank: MaskBank
@@ -229,7 +255,7 @@ class Feed:
 
     def _plan(self, step: int, size: int) -> dict[int, Draw]:
         """Return the draws of this process at ``step`` by position."""
-        share = _share(size, self.world, f"a batch of {size} faces")
+        share = checked_share(size, self.world, f"a batch of {size} faces")
         seed = self.config.seed
         positions = range(self.rank * share, (self.rank + 1) * share)
         return {p: draw(generator(Stream.SAMPLE, seed, step, p), self.shares, self.bank) for p in positions}
@@ -246,7 +272,12 @@ def _turn(mask: Tensor, drawn: Draw) -> Tensor:
     return turned.flip(1) if drawn.mirrored else turned
 
 
-def _share(size: int, world: int, what: str) -> int:
+def checked_share(size: int, world: int, what: str) -> int:
+    """Return how much of a batch of ``size`` each of ``world`` processes takes.
+
+    Raises:
+        UsageError: it is not the same for all of them; ``what`` names the batch.
+    """
     if size % world:
         raise UsageError(f"{what} cannot be divided among {world} processes; use a multiple of {world}")
     return size // world
@@ -288,7 +319,7 @@ def open_feed(
         if value < 0:
             raise UsageError(f"{key} = {value}: must not be negative")
     for name, phase in config.phases.items():
-        _share(phase.batch_size, world, f"phases.{name}.batch_size = {phase.batch_size}")
+        checked_share(phase.batch_size, world, f"phases.{name}.batch_size = {phase.batch_size}")
     sources = open_sources(config, data, with_labels, held_out)
     files = FaceFiles(
         tuple(path for source in sources.values() for path in source.images),

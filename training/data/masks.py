@@ -58,7 +58,9 @@ def read_masks(config: MaskConfig, data: Path, size: int, seed: int) -> MaskBank
         raise UsageError(f"masks.drawn = {config.drawn}: at least one mask of each drawn kind is needed")
     shares = {kind: share for kind, share in asdict(config.shares).items() if share}
     if not shares or min(shares.values()) < 0:
-        raise UsageError(f"masks.shares: {asdict(config.shares)}: give at least one kind a positive share, none below 0")
+        raise UsageError(
+            f"masks.shares: {asdict(config.shares)}: give at least one kind a positive share, none below 0"
+        )
     kinds = {kind: _of_kind(kind, config, data, size, seed) for kind in shares}
     probability = [np.full(len(kinds[kind]), share / len(kinds[kind])) for kind, share in shares.items()]
     cumulated = np.cumsum(np.concatenate(probability))

@@ -1,8 +1,10 @@
-"""Pre-trained weights for the parser's context path."""
+"""Pre-trained weights for the encoders of the parser and the occluder."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from torch import nn
 
 from ..weight_files import matching_weights, read_safetensors
 from .parser import ContextPath
@@ -16,6 +18,15 @@ def load_backbone(context: ContextPath, path: Path) -> None:
     Raises:
         UsageError: the file cannot be read or lacks a key of the right shape.
     """
-    wanted = {f"features.{key}": value for key, value in context.features.state_dict().items()}
+    load_encoder(context.features, path)
+
+
+def load_encoder(features: nn.ModuleList, path: Path) -> None:
+    """Load as many blocks of the same MobileNetV2 as ``features`` has.
+
+    Raises:
+        UsageError: as :func:`load_backbone`.
+    """
+    wanted = {f"features.{key}": value for key, value in features.state_dict().items()}
     weights = matching_weights(read_safetensors(path), wanted, path, "torchvision's MobileNetV2")
-    context.features.load_state_dict({key.removeprefix("features."): value for key, value in weights.items()})
+    features.load_state_dict({key.removeprefix("features."): value for key, value in weights.items()})

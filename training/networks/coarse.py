@@ -113,7 +113,6 @@ class CoarseNetwork(nn.Module):
         change = F.interpolate(weight * (sketch - _reduced(face)), scale_factor=float(LAYOUT_STRIDE), mode="bilinear")
         return (face + change * mask).clamp(-1.0, 1.0)
 
-
     def _prior_like(self, x: Tensor) -> Tensor:
         """Return the prior at the size of ``x``, which is another one where training sees faces of another size."""
         assert self.prior is not None

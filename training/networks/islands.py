@@ -40,6 +40,10 @@ ISLANDS: dict[str, tuple[Island, ...]] = {
         Island("parser", ("Mul", "Add", "Sub", "Div"), "the photograph's normalisation"),
         Island("*", ("ReduceMean",), "pooling over the whole image"),
     ),
+    "occluder": (
+        Island("occluder", ("Mul", "Add", "Sub", "Div"), "the photograph's normalisation"),
+        Island("*", ("ReduceMean",), "pooling over the whole image"),
+    ),
     "memory": (
         _NORMALISATION,
         _SOFTMAX,

@@ -92,7 +92,7 @@ class DisentangledMemory(nn.Module):
         Returns:
             How often each slot was hit, [blocks, m].
         """
-        blocks, m, c = self.slots.shape
+        blocks, m, _ = self.slots.shape
         present = (queries.abs().amax(dim=2) > 0) & (known.abs().amax(dim=2) > 0)
         with torch.autocast(queries.device.type, enabled=False):  # in bfloat16 slots that are near each other tie
             nearest = self.similarity(queries.float()).argmax(dim=2)
@@ -110,7 +110,9 @@ class DisentangledMemory(nn.Module):
         self.slots.copy_(torch.where(count[:, :, None] > 0, moved, self.slots.double()))
         hits = count.sum(dim=1, keepdim=True)
         faces = codes / hits.clamp(min=1.0)
-        self.mean.copy_(torch.where(hits > 0, torch.lerp(self.mean.double(), faces, 1.0 - self.decay), self.mean.double()))
+        self.mean.copy_(
+            torch.where(hits > 0, torch.lerp(self.mean.double(), faces, 1.0 - self.decay), self.mean.double())
+        )
         used = torch.lerp(self.usage.double(), count * m / hits.clamp(min=1.0), 1.0 - self.decay)
         self.usage.copy_(torch.where(hits > 0, used, self.usage.double()))
         self._restart(known, present)

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from showface.runtime.stages import COARSE_IMAGE, MARGIN, TENSORS, VARIANTS, Stage
 
 from ..config import NetworkConfig
+from ..occluder.network import Occluder
 from .mdrnets import MDRNets
 
 
@@ -25,6 +27,29 @@ class ParserStage(nn.Module):
     def forward(self, coarse_image: Tensor) -> Tensor:
         """Return ``semantic_map`` [B, H, W] int32."""
         return torch.argmax(self.parser(coarse_image), dim=1).to(torch.int32)
+
+
+class OccluderStage(nn.Module):
+    """The occluder at the resolution that it works at, up to its probabilities; training needs its logits."""
+
+    def __init__(self, occluder: Occluder) -> None:
+        super().__init__()
+        self.occluder = occluder
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return ``occlusion`` [B, 1, H, W] in [0, 1] of ``image`` [B, 3, H, W] in [-1, 1]."""
+        side, full = self.occluder.side, image.shape[-1]
+        if side == full:
+            return torch.sigmoid(self.occluder(image))
+        small = F.interpolate(image, scale_factor=_factor(full, side), mode="bilinear", align_corners=False)
+        logits = self.occluder(small)
+        logits = F.interpolate(logits, scale_factor=_factor(side, full), mode="bilinear", align_corners=False)
+        return torch.sigmoid(logits)
+
+
+def _factor(old: int, new: int) -> float:
+    """Return the factor that resizes ``old`` pixels to ``new``; a little more, because the product is rounded down."""
+    return new / old * (1 + 1e-7)
 
 
 def variant_of(config: NetworkConfig) -> str:

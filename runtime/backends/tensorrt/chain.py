@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DeviceLostError, ShowfaceError, UsageError
-from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT, TENSORS
+from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT, OCCLUDER, TENSORS
 from ..batches import Chunk, Shapes, batch_sizes, chunks
 from ..chain import Chain, Faces, Tensors
 from .cleanup import owned, quietly
@@ -83,7 +83,7 @@ class DeviceChain(Chain):
     """The engines of a bundle on one device. Not for several threads at once; close it, or use it in a ``with``.
 
     Args:
-        engines: of the stages, in order.
+        engines: of the stages, in order, and of the occluder where there is one.
         shapes: of the bundle's tensors.
         cuda: the device.
         folder: where the engines came from.
@@ -128,11 +128,13 @@ class DeviceChain(Chain):
                 for context in engine.contexts:
                     context.set_device_memory(address, scratch)
             first = self._slots[0]
+            beside = [EngineSession(e.stage, e.contexts[0], shapes, e.reason) for e in engines if e.stage == OCCLUDER]
             hosts = [
                 HostSession(one, self.sizes, shapes, cuda, self._streams.compute, first.addresses, self._idle())
-                for one in first.engines
+                for one in (*first.engines, *beside)
             ]
-            super().__init__(hosts, description, "cuda")
+            stages = [host for host in hosts if host.stage != OCCLUDER]
+            super().__init__(stages, description, "cuda", hosts[-1] if beside else None)
             quietly(stack, options.cache.release)
             # At the end, in reverse: the contexts go first, then what they use, then the memory that they were lent.
             for engine in engines:
@@ -140,9 +142,10 @@ class DeviceChain(Chain):
                 stack.callback(engine.contexts.clear)
             for slot in self._slots:
                 stack.callback(slot.engines.clear)
-            stack.callback(hosts.clear)
+            for lent in (hosts, stages, beside, self._occluder):
+                stack.callback(lent.clear)
             self._wait_first(stack)
-            self._prepare(stack, options.graphs)
+            self._prepare(stack, options.graphs, beside)
             options.cache.save()
             stack.callback(options.cache.save)
             self._wait_first(stack)  # graphs are given back after their work, too
@@ -151,7 +154,7 @@ class DeviceChain(Chain):
     @property
     def arithmetic(self) -> dict[str, str]:
         """The precision that each engine rounds in, by its sidecar."""
-        names = (stage.name for stage in self.folder.bundle.manifest.stages)
+        names = (stage.name for stage in self.folder.bundle.manifest.graphs)
         return {name: read_sidecar(self.folder, name).arithmetic for name in names}
 
     def _device_memory(self, stack: ExitStack, name: str) -> int:
@@ -166,7 +169,11 @@ class DeviceChain(Chain):
             host[name] = memory.view(TENSORS[name].dtype).reshape(self._shapes.shape(name, self.sizes[-1]))
         ends = {name: self._device_memory(stack, name) for name in ENDS}
         uploaded, computed, downloaded = (owned(stack, cuda.create_event(), cuda.destroy_event) for _ in range(3))
-        sessions = [EngineSession(e.stage, e.contexts[turn % len(e.contexts)], self._shapes, e.reason) for e in engines]
+        sessions = [
+            EngineSession(engine.stage, engine.contexts[turn % len(engine.contexts)], self._shapes, engine.reason)
+            for engine in engines
+            if engine.stage != OCCLUDER
+        ]
         return Slot({**inner, **ends}, host, uploaded, computed, downloaded, sessions)
 
     def _wait_first(self, stack: ExitStack) -> None:
@@ -175,8 +182,8 @@ class DeviceChain(Chain):
             quietly(stack, self.cuda.synchronize, stream)
         quietly(stack, self.cuda.activate)
 
-    def _prepare(self, stack: ExitStack, graphs: Graphs) -> None:
-        """Run every batch in every slot once: libraries load, kernels are compiled, and graphs are captured."""
+    def _prepare(self, stack: ExitStack, graphs: Graphs, beside: Sequence[EngineSession]) -> None:
+        """Run every batch in every slot once, and ``beside`` it: libraries load, kernels compile, graphs are made."""
         cuda, compute = self.cuda, self._streams.compute
         refused = ""
         for slot in self._slots:
@@ -198,6 +205,11 @@ class DeviceChain(Chain):
                     raise
                 except ShowfaceError as error:
                     refused = str(error)
+        for engine in beside:
+            for batch in reversed(self.sizes):
+                engine.bind(batch, self._slots[0].addresses)
+                engine.execute(compute)
+                cuda.synchronize(compute)
         if refused:  # all or none, so that a batch takes as long in one slot as in the other
             for slot in self._slots:
                 slot.graphs.clear()

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...bundle import Bundle
 from ...errors import UsageError
+from ...stages import OCCLUDER
 from ..batches import Shapes
 from ..cuda_devices import CudaDevice, cuda_device
 from .chain import SLOTS, ChainOptions, DeviceChain
@@ -74,7 +75,7 @@ def check_engines(folder: EngineFolder, version: str, device: CudaDevice) -> Non
     Raises:
         UsageError: one is missing or does not match.
     """
-    for stage in folder.bundle.manifest.stages:
+    for stage in folder.bundle.manifest.graphs:
         sidecar = read_sidecar(folder, stage.name)
         check_sidecar(folder, sidecar, stage.name, version, device.target)
         if not fits_model(sidecar, device.name):
@@ -100,7 +101,7 @@ def open_folder(
     graphs = options.cuda_graph
     if not isinstance(graphs, Graphs):
         graphs = choose_graphs(trt, folder.backend, graphs)
-    stages, shapes = folder.bundle.manifest.stages, Shapes.of_bundle(folder.bundle)
+    stages, shapes = folder.bundle.manifest.graphs, Shapes.of_bundle(folder.bundle)
     sidecars = [read_sidecar(folder, stage.name) for stage in stages]
 
     def side_by_side(function: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
@@ -115,7 +116,8 @@ def open_folder(
     cache = KernelCache(None)
     if folder.backend == RTX and options.kernel_cache:
         cache = KernelCache(cache_file([s.engine_sha256 for s in sidecars], trt.__version__, device.name))
-    engines = [make_contexts(trt, one, folder, SLOTS, graphs, cache) for one in loaded]
+    turns = [1 if stage == OCCLUDER else SLOTS for stage in stages]  # the slots do not run the occluder
+    engines = [make_contexts(trt, one, folder, n, graphs, cache) for one, n in zip(loaded, turns, strict=True)]
     description = f"{folder.backend} {trt.__version__} on {device.name} (its engines for {folder.target} match)"
     chosen = ChainOptions(graphs, options.batch_limit, cache)
     return DeviceChain(engines, shapes, cuda, folder, description, chosen)

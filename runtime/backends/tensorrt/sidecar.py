@@ -110,7 +110,7 @@ class EngineFolder:
         """The command that makes these engines again."""
         target = " --hardware-compatible" if self.target == AMPERE_PLUS else f" --target {self.target}"
         command = f"showface build {shlex.quote(str(self.bundle.folder))} --backend {self.backend}{target}"
-        if all((self.bundle.folder / f"{stage.name}.onnx").is_file() for stage in self.bundle.manifest.stages):
+        if all((self.bundle.folder / f"{stage.name}.onnx").is_file() for stage in self.bundle.manifest.graphs):
             return f"rebuild with: {command}"
         return f"rebuild where the graphs are with: {command}, or pack the bundle again with --graphs"
 

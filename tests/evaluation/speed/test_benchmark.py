@@ -125,7 +125,7 @@ def test_a_run_against_pytorch_and_itself_writes_all_tables(call, narrow_bundle,
     (row,) = [line for line in larger.splitlines() if line.startswith("| chain |")]
     _, gflop, milliseconds, rate, _ = (cell.strip() for cell in row.strip("|").split("|"))
     assert float(gflop) == pytest.approx(2 * result["flops"]["chain"], abs=0.01)
-    assert float(rate) == pytest.approx(2 * result["flops"]["chain"] / float(milliseconds) * 1e3, rel=0.2)
+    assert float(rate) == pytest.approx(2 * result["flops"]["chain"] / float(milliseconds) * 1e3, rel=0.2, abs=0.5)
 
 
 def test_a_checkpoint_of_other_weights_is_refused(call, narrow_bundle, make_checkpoint, tmp_path, capsys):

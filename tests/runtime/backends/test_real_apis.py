@@ -37,7 +37,7 @@ from showface.runtime.backends.tensorrt.engine import deserialise
 from showface.runtime.backends.tensorrt.messages import error_recorder, library_logger
 from showface.runtime.backends.tensorrt.sidecar import EngineFolder
 from showface.runtime.bundle import open_bundle
-from showface.runtime.errors import UsageError
+from showface.runtime.errors import DeviceLostError, ShowfaceError, UsageError
 from showface.runtime.stages import STAGES
 
 trt = pytest.importorskip("tensorrt_rtx")
@@ -124,6 +124,65 @@ def test_bindings_that_raise_where_others_answer_are_understood(monkeypatch):
     monkeypatch.setattr(runtime, "cudaSetDevice", missing)
     with pytest.raises(UsageError, match=r"cudaSetDevice: Failed to dlopen libcuda\.so\.1"):
         CudaRuntime(0)
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Let functions of the CUDA runtime answer as they are told, and gather the calls."""
+    calls = []
+
+    def answer(name, status="cudaSuccess", *results):
+        def function(*arguments):
+            calls.append((name, *arguments))
+            return (getattr(runtime.cudaError_t, status), *results)
+
+        monkeypatch.setattr(runtime, name, function)
+
+    answer("cudaSetDevice")
+    answer.calls = calls
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("status", "lost"),
+    [("cudaErrorIllegalAddress", True), ("cudaErrorLaunchFailure", True), ("cudaErrorInvalidValue", False)],
+)
+def test_the_loss_of_a_device_is_told_from_another_error(answers, status, lost):
+    answers("cudaStreamSynchronize", status)
+    code = int(getattr(runtime.cudaError_t, status))
+    with pytest.raises(ShowfaceError, match=rf"cudaStreamSynchronize: .* \({code}\)") as caught:
+        CudaRuntime(0).synchronize(7)
+    assert isinstance(caught.value, DeviceLostError) is lost
+    assert ("run the same command again" in str(caught.value)) is lost
+
+
+@pytest.mark.parametrize(("cores", "blocking"), [(4, True), (64, False)])
+def test_few_cores_do_not_spin_while_they_wait(answers, monkeypatch, cores, blocking):
+    monkeypatch.setattr(cuda_module.os, "cpu_count", lambda: cores)
+    answers("cudaEventCreateWithFlags", "cudaSuccess", 5)
+    CudaRuntime(0).create_event()
+    (_, flags) = answers.calls[-1]
+    assert bool(flags & runtime.cudaEventBlockingSync) is blocking
+    assert flags & runtime.cudaEventDisableTiming
+
+
+def test_a_capture_that_fails_leaves_no_graph_and_no_error_behind(answers):
+    answers("cudaGetLastError", "cudaErrorStreamCaptureInvalidated")
+    answers("cudaGraphDestroy")
+    answers("cudaStreamEndCapture", "cudaErrorStreamCaptureInvalidated", None)
+    cuda = CudaRuntime(0)
+    with pytest.raises(ShowfaceError, match=r"cudaStreamEndCapture: .* \(901\)"):
+        cuda.end_capture(7)
+    assert answers.calls[-1] == ("cudaGetLastError",)
+    answers("cudaStreamEndCapture", "cudaSuccess", runtime.cudaGraph_t(4096))
+    cuda.abort_capture(7)
+    assert [call[0] for call in answers.calls[-3:]] == ["cudaStreamEndCapture", "cudaGraphDestroy", "cudaGetLastError"]
+    answers("cudaGraphInstantiate", "cudaSuccess", runtime.cudaGraphExec_t(64))
+    answers("cudaGraphUpload", "cudaErrorInvalidValue")
+    answers("cudaGraphExecDestroy")
+    with pytest.raises(ShowfaceError, match="cudaGraphUpload"):
+        cuda.end_capture(7)
+    assert ("cudaGraphExecDestroy", 64) in answers.calls
 
 
 @pytest.mark.parametrize("kind", [CudaRuntime, FakeCuda])

@@ -1,7 +1,6 @@
 """Augmentation: image, mask and labels stay aligned, and every draw belongs to a position."""
 
 import math
-
 from dataclasses import replace
 
 import numpy as np

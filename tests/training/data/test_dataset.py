@@ -24,8 +24,8 @@ from showface.training.config import (
     ValidationConfig,
 )
 from showface.training.data.augment import augment
-from showface.training.data.masks import MaskBank
 from showface.training.data.dataset import draw, generator, open_feed
+from showface.training.data.masks import MaskBank
 
 SIZE = 32
 CPU = torch.device("cpu")

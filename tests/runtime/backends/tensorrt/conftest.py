@@ -28,7 +28,7 @@ class Rig:
         self.device = CudaDevice(0, "Fake GPU", "sm_86")
         self.engines, self.debug_engines, self.deserialised = {}, [], []
         self.folder.path.mkdir(parents=True)
-        for stage in self.bundle.manifest.stages:
+        for stage in self.bundle.manifest.graphs:
             run = compute or open_session(self.bundle.model(stage), stage, None, 1).run
             self.engines[stage.name] = FakeEngine(cuda, stage, self.bundle, batches, run, backend=backend)
             data = f"engine of {stage.name}".encode()
@@ -91,8 +91,8 @@ def cuda():
 def make_rig(narrow_bundle, tmp_path, cuda):
     """Return a function that makes a :class:`Rig`; the stages compute in ONNX Runtime, or as ``compute`` says."""
 
-    def make(**options):
-        return Rig(copy_of(narrow_bundle, tmp_path / "rig"), cuda, **options)
+    def make(bundle=narrow_bundle, **options):
+        return Rig(copy_of(bundle, tmp_path / "rig"), cuda, **options)
 
     return make
 

@@ -31,6 +31,26 @@ def test_the_chain_equals_onnx_runtime(make_rig, batch_of, cuda_graph):
     assert rig.cuda.leaks() == []
 
 
+def test_the_occluder_runs_beside_the_chain(make_rig, green_bundle, batch_of):
+    rig = make_rig(green_bundle)
+    image, mask = batch_of(5)
+    reference = open_chain(rig.bundle, "cpu", 1)
+    wanted = reference.occluder.run({"image": image})["occlusion"]
+    with rig.open(cuda_graph=Graphs.CAPTURE) as chain:
+        assert [session.stage.name for session in chain.sessions] == [s.name for s in rig.bundle.manifest.stages]
+        np.testing.assert_array_equal(chain.occluder.run({"image": image})["occlusion"], wanted)
+        (context,) = rig.engines["occluder"].contexts  # the slots share it, because none of them runs it
+        assert set(context.batches_run) == set(chain.sizes)  # every batch was prepared
+        context.batches_run.clear()
+        ticket = chain.submit(image, mask)  # finding waits for what the slots work on
+        np.testing.assert_array_equal(chain.occluder.run({"image": image[::-1]})["occlusion"], wanted[::-1])
+        np.testing.assert_array_equal(ticket.result(), reference.complete(image, mask))
+        assert context.batches_run == [4, 1]  # completing does not look for occlusions
+        assert "occluder" in chain.arithmetic
+    assert chain.occluder is None
+    assert rig.cuda.leaks() == []
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 11, 17])
 def test_a_batch_is_split_and_its_rest_filled_up_to_a_batch_that_is_prepared(quick_rig, batch_of, expected, count):
     image, mask = batch_of(count)

@@ -1,5 +1,10 @@
 """The real thing, where there is a GPU: engines are built for it, opened on it, and prove themselves."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -62,3 +67,14 @@ def test_the_engines_equal_pytorch(built, cuda_graph):
 def test_onnx_runtime_on_cuda_equals_pytorch():
     bundle = open_bundle()
     assert equals_pytorch(bundle, open_chain(bundle, "cuda:0"))
+
+
+def test_the_device_chain_is_right_on_any_gpu(tmp_path):
+    """Streams, pinned memory, slots, graphs and clean-up on real CUDA; CuPy plays the engines."""
+    pytest.importorskip("cupy")
+    script = Path(__file__).resolve().parents[4] / "benchmarks" / "gpu.py"
+    command = [sys.executable, script, tmp_path, "--quick", "--only", "chain", "lost-device"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    sections = json.loads((tmp_path / "gpu.json").read_text())["sections"]
+    assert {section["status"] for section in sections.values()} == {"done"}

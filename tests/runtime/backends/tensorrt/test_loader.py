@@ -246,3 +246,15 @@ def test_a_missing_or_old_library_is_answered(monkeypatch):
 def test_versions_are_read():
     assert library.version_numbers("1.7.1.116") == (1, 7, 1, 116)
     assert library.version_numbers("10.13.0.post1") == (10, 13, 0)
+
+
+def test_graphs_are_for_engines_and_a_fallback_says_that_it_has_none(rig, machine):
+    chain = backends.open_chain(rig.bundle, cuda_graph=True, batch_limit=2)
+    assert chain.description.endswith("; with CUDA graphs")
+    assert chain.sizes == (1, 2)
+    chain.close()
+    with pytest.raises(UsageError, match="CUDA graphs are for engines: use --backend tensorrt or tensorrt-rtx"):
+        backends.open_chain(rig.bundle, "onnxruntime", cuda_graph=True)
+    cut(rig)
+    chain = backends.open_chain(rig.bundle, threads=1, cuda_graph=True)
+    assert chain.description.endswith("; without CUDA graphs, which only engines have")

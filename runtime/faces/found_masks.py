@@ -1,0 +1,108 @@
+"""Holes that the bundle's networks find in the images themselves: occlusions, and regions of categories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..images.codec import Pixels
+from .align import Square, cut_out
+from .category_mask import add_region, category_region, region_of_square
+from .masks import Hole, MaskSource
+from .occlusion import doubts, find_occlusion
+from .tensors import prepare
+
+if TYPE_CHECKING:
+    from ..inpainter import Inpainter
+
+
+@dataclass(frozen=True, slots=True)
+class MaskNote:
+    """What is known of a hole that was found; of several faces in one picture the least favourable.
+
+    Attributes:
+        origin: kind of the mask source.
+        area: share of a face's square that its hole covers.
+        parts: separate occlusions.
+        confidence: mean probability of the least certain one; None where the parser alone found the hole.
+        doubts: what makes the hole worth a look, in words.
+        too_large: faces that were left as they are because their hole was too large.
+    """
+
+    origin: str
+    area: float
+    parts: int
+    confidence: float | None
+    doubts: tuple[str, ...] = ()
+    too_large: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``results.jsonl`` says."""
+        return {
+            "from": self.origin,
+            "area": round(self.area, 4),
+            "parts": self.parts,
+            "confidence": None if self.confidence is None else round(self.confidence, 4),
+            "uncertain": bool(self.doubts),
+            "doubts": list(self.doubts),
+            "too_large": self.too_large,
+        }
+
+
+def find_hole(
+    pixels: Pixels, squares: Sequence[Square] | None, inpainter: Inpainter, source: MaskSource
+) -> tuple[Hole, MaskNote]:
+    """Find the hole of a picture.
+
+    Args:
+        pixels: (H, W), (H, W, 3) or (H, W, 4).
+        squares: of its faces; None where it is an aligned face itself.
+        inpainter: whose networks look.
+        source: ``class`` or ``occlusion``.
+
+    Returns:
+        The hole (H, W), and what is known of it.
+
+    Raises:
+        UsageError: the bundle lacks the network that is asked for.
+    """
+    hole: Hole = np.zeros(pixels.shape[:2], np.bool_)
+    if squares is None:
+        region, note = _look(pixels, inpainter, source)
+        return region_of_square(region, len(hole)), note
+    notes = []
+    for square in squares:
+        region, note = _look(cut_out(pixels, hole, square, inpainter.image_size)[0], inpainter, source)
+        notes.append(note)
+        add_region(hole, region, square)
+    sure = [note.confidence for note in notes if note.confidence is not None]
+    return hole, MaskNote(
+        source.kind,
+        max((note.area for note in notes), default=0.0),
+        sum(note.parts for note in notes),
+        min(sure, default=None),
+        tuple(doubt for note in notes for doubt in note.doubts),
+        sum(note.too_large for note in notes),
+    )
+
+
+def _look(face: Pixels, inpainter: Inpainter, source: MaskSource) -> tuple[Hole, MaskNote]:
+    """Return the hole [size, size] of one square face, and what is known of it."""
+    image = prepare(face, np.zeros(face.shape[:2], np.bool_), inpainter.image_size, "face")[0][None]
+    region: Hole = np.zeros((inpainter.image_size,) * 2, np.bool_)
+    if source.categories:
+        region = category_region(inpainter.parse(image)[0], source.categories, source.margin)
+    if source.kind != "occlusion":
+        return region, MaskNote(source.kind, float(region.mean()), int(region.any()), None)
+    limits = source.occlusion
+    occlusion = find_occlusion(inpainter.find_occlusion(image)[0], limits)
+    region = region | occlusion.hole
+    area = float(region.mean())
+    if area > limits.max_hole:
+        reason = (f"the hole would take {area:.0%} of the face's square, more than {limits.max_hole:.0%}",)
+        return np.zeros_like(region), MaskNote(source.kind, area, 0, occlusion.confidence, reason, 1)
+    parts = len(occlusion.confidences)
+    return region, MaskNote(source.kind, area, parts, occlusion.confidence, tuple(doubts(occlusion, area, limits)))

@@ -1,0 +1,103 @@
+"""A server in a process of its own, as ``showface serve`` starts it."""
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from showface.runtime import Inpainter
+
+START_SECONDS = 180  # on a machine that other tests keep busy
+
+
+class Server:
+    """A running server: its address, what it says, and a client of it."""
+
+    def __init__(self, *arguments):
+        command = (sys.executable, "-m", "showface.cli", "--threads", "1", "serve", "--port", "0", "--device", "cpu")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+        self.process = subprocess.Popen(
+            [*command, *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.said, self._ready = [], threading.Event()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        assert self._ready.wait(START_SECONDS), self.said
+        found = re.search(r"serving on (http://\S+);", self.text)
+        assert found, self.text
+        self.url = found[1].rstrip("/")
+        self.client = httpx.Client(base_url=self.url, timeout=120)
+
+    def _listen(self):
+        for line in self.process.stderr:
+            self.said.append(line)
+            if "serving on" in line:
+                self._ready.set()
+        self._ready.set()
+
+    @property
+    def text(self):
+        return "".join(self.said)
+
+    def post(self, path="/inpaint", data=None, **files):
+        """Send a form; ``files`` are bytes by field."""
+        return self.client.post(path, data=data, files={name: (name, value) for name, value in files.items()})
+
+    def stop(self, number=signal.SIGTERM):
+        """Send a signal and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(60)
+        self._listener.join(10)
+        return code
+
+
+@contextmanager
+def serving(*arguments):
+    server = Server(*arguments)
+    try:
+        yield server
+    finally:
+        server.client.close()
+        server.process.kill()
+        server.process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def start(narrow_bundle):
+    """Return a function that starts a server of the narrow bundle, in a ``with``."""
+    return lambda *arguments: serving("--bundle", narrow_bundle, *arguments)
+
+
+@pytest.fixture(scope="module")
+def server(start):
+    with start("--queue", "8") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def inpainter(narrow_bundle):
+    return Inpainter.from_bundle(narrow_bundle, "cpu", 1)
+
+
+def file_of(pixels, kind="PNG", **options):
+    """Return the bytes of an image file; a hole (H, W) bool becomes a mask."""
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8) * 255
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def encode():
+    return file_of

@@ -1,0 +1,1 @@
+"""The occluder: its configuration and its stage of training."""
