@@ -28,7 +28,8 @@ def export(
     context: typer.Context,
     source: SourceArgument,
     output: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder to create; OUT.onnx: one joined file; OUT.safetensors: checkpoint.")
+        Path,
+        typer.Argument(metavar="OUT", help="Folder to create; OUT.onnx: one joined file; OUT.safetensors: checkpoint."),
     ],
     images: ImagesOption = None,
     masks: MasksOption = None,
