@@ -31,6 +31,7 @@ def add_engines(narrow_bundle, tmp_path):
                 "tensorrt_version": VERSION, "target": target, "gpu": "A GPU",
                 "version_compatible": False, "batches": (1, 4, 8), "dtypes": {},
                 "precision": "float32", "products": {}, "tf32": False, "optimization_level": 3, "workspace_mib": None,
+                "user_allocation": True, "platform": "linux-x86_64",
                 "onnx_sha256": bundle.manifest.sha256[f"{stage.name}.onnx"],
                 "engine_sha256": hashlib.sha256(data).hexdigest(), "engine_bytes": len(data), "build_seconds": 1.0,
             }  # fmt: skip
