@@ -54,7 +54,7 @@ class ShareConfig:
     cloth: float = 0.09
     shape: float = 0.06
     nothing: float = 0.07
-    light: float = 0.03
+    light: float = 0.05
     paint: float = 0.03
     other_face: float = 0.03
     outside: float = 0.02

@@ -92,7 +92,7 @@ def toned(rng: np.random.Generator, picture: Picture) -> Picture:
         grey = picture @ np.asarray((0.299, 0.587, 0.114), np.float32)
         tint = np.ones(3, np.float32) if rng.random() < 0.6 else np.asarray((1.08, 1.0, 0.86), np.float32)
         return np.asarray((grey[..., None] * tint).clip(0, 1), np.float32)
-    if draw < 0.2:
+    if draw < 0.24:
         gain = np.exp(rng.normal(0, 0.28, 3)).astype(np.float32)
         return np.asarray((picture * gain).clip(0, 1), np.float32)
     return picture

@@ -24,6 +24,8 @@ from .layers import FREE, UNCOUNTED, Picture, Scene
 
 SELF_PATCHES = 0.05  # share of the samples that carry a seam without an occlusion
 SECOND = 0.06  # share that carries a second kind
+CLEAR = 0.65  # share of the skin's brightness from which lenses are clear
+SKIN = CATEGORIES.index("skin")
 EYEGLASSES, CLOTH = CATEGORIES.index("eyeglasses"), CATEGORIES.index("cloth")
 
 
@@ -88,12 +90,13 @@ class Synthesis:
         return self.hosts[int(np.searchsorted(self.host_shares, rng.random(), side="right"))]
 
     def _opened(self, host: Host, mirrored: bool) -> tuple[Picture, NDArray[np.uint8]]:
-        """Read a host and what is known of its own occlusions: eyeglasses, clear or dark, are not counted."""
+        """Read a host and what is known of its own occlusions: dark eyeglasses are not counted, clear ones are none."""
         image = read_face(host.image, self.size)
         labels = np.full(image.shape[:2], FREE, np.uint8)
         if host.labels is not None:
-            worn = (read_labels(host.labels, self.size) == EYEGLASSES).astype(np.uint8)
-            if worn.any():
+            parts = read_labels(host.labels, self.size)
+            worn = (parts == EYEGLASSES).astype(np.uint8)
+            if worn.any() and not _clear(image, worn > 0, parts == SKIN):
                 labels[cv2.dilate(worn, np.ones((5, 5), np.uint8)) > 0] = UNCOUNTED
         if mirrored:
             image, labels = image[:, ::-1], np.ascontiguousarray(labels[:, ::-1])
@@ -124,6 +127,14 @@ def share_table(shares: ShareConfig) -> tuple[list[str], NDArray[np.float64]]:
     if not total > 0:
         raise UsageError("occlusion.shares: all are 0; at least one must be positive")
     return list(table), np.asarray(list(table.values())) / total
+
+
+def _clear(image: NDArray[np.uint8], worn: NDArray[np.bool_], skin: NDArray[np.bool_]) -> bool:
+    """Tell whether one sees through eyeglasses: they are about as bright as the skin around."""
+    if not skin.any():
+        return False
+    bright = image.mean(axis=2)
+    return bool(np.median(bright[worn]) > CLEAR * np.median(bright[skin]))
 
 
 def _picture(image: NDArray[np.uint8]) -> Picture:

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -84,12 +85,24 @@ def test_a_sample_is_decided_by_its_generator(synthesis):
     assert not np.array_equal(first[0], other[0])
 
 
-def test_eyeglasses_of_a_labelled_host_are_not_counted(tree, run):
-    synthesis = open_synthesis(replace(run(network=S), sources={"labelled": run().sources["labelled"]},
-                               occlusion=replace(run().occlusion, left_out={})), tree)  # fmt: skip
-    labels = synthesis.sample(np.random.default_rng(0), "nothing")[1]
-    assert labels[31 * S // 64, 32 * S // 64] == UNCOUNTED
-    assert labels[5, 5] == FREE
+@pytest.mark.parametrize(("brightness", "label"), [(20, UNCOUNTED), (140, FREE)])
+def test_dark_eyeglasses_of_a_host_are_not_counted_and_clear_ones_are_none(tree, run, tmp_path, brightness, label):
+    for part in ("images", "labels"):
+        (tmp_path / "labelled" / part).mkdir(parents=True)
+    labels = np.ones((64, 64), np.uint8)
+    labels[28:34, 18:46] = 3
+    face = np.full((64, 64, 3), 150, np.uint8)
+    face[labels == 3] = brightness
+    for k in range(6):
+        cv2.imwrite(str(tmp_path / f"labelled/images/{k}.png"), face)
+        cv2.imwrite(str(tmp_path / f"labelled/labels/{k}.png"), labels)
+    for name in ("cutouts", "textures"):
+        (tmp_path / name).symlink_to(tree / name)
+    config = run(network=S, left_out={})
+    synthesis = open_synthesis(replace(config, sources={"labelled": config.sources["labelled"]}), tmp_path)
+    found = synthesis.sample(np.random.default_rng(0), "nothing")[1]
+    assert found[31 * S // 64, 32 * S // 64] == label
+    assert found[5, 5] == FREE
 
 
 def test_paste_composes_by_alpha_and_labels_from_one_half():
@@ -124,8 +137,6 @@ def test_a_placed_cutout_keeps_its_size_and_place():
 
 
 def test_recolouring_moves_the_mean_colour_by_its_strength():
-    import cv2
-
     layer = Layer(np.full((S, S, 3), 0.3, np.float32), np.ones((S, S), np.float32))
     target = np.asarray((80.0, 20.0, 10.0), np.float32)
     before = cv2.cvtColor(layer.colour, cv2.COLOR_RGB2LAB).reshape(-1, 3).mean(axis=0)
