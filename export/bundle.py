@@ -64,7 +64,7 @@ def export_bundle(
     model, checkpoint = model_from_checkpoint(checkpoint_path)
     finder = None if occluder is None else open_occluder(occluder)
     description = f"PyTorch {torch.__version__} with {checkpoint_path}"
-    reference = source_of_model(model, description, checkpoint.sha256, finder and finder.module)
+    reference = source_of_model(model, description, checkpoint.sha256, None if finder is None else finder.module)
     with atomic_folder(destination) as folder:
         bundle = _write(folder, model, checkpoint, faces, finder)
         report = bundle_parity(bundle, reference, faces, threads)

@@ -185,8 +185,8 @@ def _fault(manifest: Any) -> str | None:
         return f"'categories' must be a list, not {manifest['categories']!r}"
     if manifest["variant"] not in VARIANTS:
         return f"'variant' {manifest['variant']!r} is unknown; known: {', '.join(VARIANTS)}"
-    names = () if occluder is None else (OCCLUDER.name,)
-    stages = {stage.name for stage in graphs_of(manifest["variant"], names)}
+    optional: tuple[str, ...] = () if occluder is None else (OCCLUDER.name,)
+    stages = {stage.name for stage in graphs_of(manifest["variant"], optional)}
     if set(manifest["precision"]) != stages:
         return f"'precision' does not name the stages of variant {manifest['variant']!r}: {', '.join(sorted(stages))}"
     graphs = {name for name in manifest["sha256"] if name.endswith(".onnx")}
