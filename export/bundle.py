@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def export_bundle(
     model, checkpoint = model_from_checkpoint(checkpoint_path)
     finder = None if occluder is None else open_occluder(occluder)
     description = f"PyTorch {torch.__version__} with {checkpoint_path}"
-    reference = source_of_model(model, description, checkpoint.sha256, finder and finder.module)
+    reference = source_of_model(model, description, checkpoint.sha256, None if finder is None else finder.module)
     with atomic_folder(destination) as folder:
         bundle = _write(folder, model, checkpoint, faces, finder)
         report = bundle_parity(bundle, reference, faces, threads)
@@ -104,6 +105,7 @@ def _write(folder: Path, model: MDRNets, checkpoint: Checkpoint, faces: Faces, f
         sha256={},
         checkpoint_sha256=checkpoint.sha256,
         versions={"showface": __version__, "torch": version("torch"), "onnx": version("onnx")},
+        network=asdict(model.config),
         occluder=None if finder is None else {"checkpoint_sha256": finder.sha256},
     )
     return write_bundle(folder, manifest, files)

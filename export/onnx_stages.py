@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import warnings
 
@@ -9,6 +11,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save
 from torch import nn
 
 from showface.runtime.stages import Stage
@@ -17,6 +20,7 @@ from showface.training.networks.stages import example_inputs
 
 OPSET = 18
 LEAKY_METADATA = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node")  # local paths, and bulk
+OTHER_WEIGHTS = "showface.other_weights"  # metadata of a graph: weights that are none of its initializers, safetensors
 MIN_HALF_SIZE = 64  # elements; a smaller weight is not worth a cast
 
 
@@ -47,10 +51,22 @@ def export_stage(module: nn.Module, stage: Stage, config: NetworkConfig, half_we
     assert program is not None
     proto: onnx.ModelProto = program.model_proto
     _strip_metadata(proto)
+    _keep_other_weights(proto, module)
     if half_weights:
         _store_half(proto)
     onnx.checker.check_model(proto)
     return proto
+
+
+def _keep_other_weights(proto: onnx.ModelProto, module: nn.Module) -> None:
+    """Keep the weights that the exporter has merged, reshaped or folded, as metadata: training goes on from them.
+
+    They are few and small: what belongs to normalisations, and biases of zeros.
+    """
+    kept = {initializer.name for initializer in proto.graph.initializer}
+    others = {name: tensor for name, tensor in module.state_dict().items() if name not in kept}
+    text = {name: base64.b64encode(save({"": tensor.contiguous()})).decode() for name, tensor in others.items()}
+    onnx.helper.set_model_props(proto, {OTHER_WEIGHTS: json.dumps(text)})
 
 
 def _strip_metadata(proto: onnx.ModelProto) -> None:

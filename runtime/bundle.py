@@ -40,6 +40,7 @@ class Manifest:
         checkpoint_sha256: digest of the weights that were exported.
         versions: versions of the packages that wrote the bundle.
         calibration: how the stages in ``int8`` were calibrated and judged; None for a float bundle.
+        network: config of the networks, to rebuild them in PyTorch; None in a bundle of an older version.
         occluder: where the occluder's weights come from (``checkpoint_sha256``); None for a bundle without one.
     """
 
@@ -55,6 +56,7 @@ class Manifest:
     checkpoint_sha256: str
     versions: dict[str, str]
     calibration: dict[str, Any] | None = None
+    network: dict[str, Any] | None = None
     occluder: dict[str, str] | None = None
 
     @property
@@ -71,10 +73,9 @@ class Manifest:
         """Return the text of ``manifest.json``; it repeats the stage table for other readers."""
         table = [asdict(stage) for stage in self.stages]
         document = {**asdict(self), "stages": table}
-        if self.calibration is None:
-            del document["calibration"]  # so that older versions read a float bundle
-        if self.occluder is None:
-            del document["occluder"]
+        for name in ("calibration", "network", "occluder"):
+            if document[name] is None:
+                del document[name]  # so that older versions read the bundle
         return json.dumps(document, indent=2) + "\n"
 
 
@@ -174,8 +175,9 @@ def _fault(manifest: Any) -> str | None:
         value = manifest[name]
         if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
             return f"{name!r} must be an object of texts, not {value!r}"
-    if not isinstance(manifest.get("calibration"), dict | None):
-        return f"'calibration' must be an object, not {manifest['calibration']!r}"
+    for name in ("calibration", "network"):
+        if not isinstance(manifest.get(name), dict | None):
+            return f"{name!r} must be an object, not {manifest[name]!r}"
     occluder = manifest.get("occluder")
     if occluder is not None and (not isinstance(occluder, dict) or set(occluder) != {"checkpoint_sha256"}):
         return f"'occluder' must be an object with 'checkpoint_sha256', not {occluder!r}"
@@ -183,8 +185,8 @@ def _fault(manifest: Any) -> str | None:
         return f"'categories' must be a list, not {manifest['categories']!r}"
     if manifest["variant"] not in VARIANTS:
         return f"'variant' {manifest['variant']!r} is unknown; known: {', '.join(VARIANTS)}"
-    beside = () if occluder is None else (OCCLUDER.name,)
-    stages = {stage.name for stage in graphs_of(manifest["variant"], beside)}
+    optional: tuple[str, ...] = () if occluder is None else (OCCLUDER.name,)
+    stages = {stage.name for stage in graphs_of(manifest["variant"], optional)}
     if set(manifest["precision"]) != stages:
         return f"'precision' does not name the stages of variant {manifest['variant']!r}: {', '.join(sorted(stages))}"
     graphs = {name for name in manifest["sha256"] if name.endswith(".onnx")}

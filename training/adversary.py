@@ -24,7 +24,9 @@ MOST_WEIGHT = 1e4
 class Judge(Protocol):
     """How a discriminator looks at an outcome."""
 
-    network: nn.Module
+    @property
+    def network(self) -> nn.Module:
+        """The discriminator."""
 
     def generator_terms(self, discriminator: nn.Module, outcome: Outcome) -> dict[str, Tensor]:
         """Return ``adversarial`` and, where it is known, ``feature_matching``."""
@@ -46,7 +48,8 @@ class PatchJudge:
     def loss(self, discriminator: nn.Module, outcome: Outcome) -> Tensor:
         """Return the discriminator's half of eq. 13."""
         logits = discriminator(torch.cat([outcome.target, outcome.result.detach()]))
-        return losses.discriminator_loss(*logits.chunk(2), self.kind)
+        real, fake = logits.chunk(2)
+        return losses.discriminator_loss(real, fake, self.kind)
 
 
 class HeadsJudge:

@@ -102,8 +102,9 @@ class MdrnetTask(Task):
     @property
     def last_layer(self) -> Tensor:
         """The weight of the head that the scale trains."""
-        refiner = self.model.refiner
-        return (refiner.body if self.config.scale == "small" else refiner.detail).head.conv.weight
+        path = "body" if self.config.scale == "small" else "detail"
+        weight: Tensor = self.model.get_parameter(f"refiner.{path}.head.conv.weight")
+        return weight
 
     @property
     def fills_memory_at(self) -> int | None:

@@ -17,6 +17,7 @@ from ..options import ImagesOption, MasksOption
 from ..printing import MIB, errors, print_parity, printable
 
 ONE_FILE = ".onnx"
+CHECKPOINT = ".safetensors"
 SourceArgument = Annotated[Path, typer.Argument(help="Checkpoint of an assembled model, or a bundle.")]
 OccluderOption = Annotated[
     Path | None, typer.Option(help="Checkpoint of the stage occluder, which finds what covers a face.")
@@ -26,19 +27,29 @@ OccluderOption = Annotated[
 def export(
     context: typer.Context,
     source: SourceArgument,
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to create, or OUT.onnx for one joined file.")],
+    output: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="Folder to create; OUT.onnx: one joined file; OUT.safetensors: checkpoint."),
+    ],
     images: ImagesOption = None,
     masks: MasksOption = None,
     precision: Annotated[str, typer.Option(help="fp32, or fp16 around declared float32 islands.")] = "fp32",
+    stages: Annotated[str | None, typer.Option(help="OUT.safetensors: networks to keep, as coarse,parser.")] = None,
     occluder: OccluderOption = None,
 ) -> None:
     """Trace a checkpoint to an ONNX bundle and prove that it equals PyTorch; or derive one from a bundle.
 
-    A float32 bundle needs no checkpoint for its float16 bundle (--precision fp16), and no bundle needs one for one
-    joined file (OUT.onnx) or for a copy that has another occluder (--occluder).
+    A float32 bundle needs no checkpoint for its float16 bundle (--precision fp16), and it gives its weights back as a
+    checkpoint (OUT.safetensors), from which training goes on. No bundle needs one for one joined file (OUT.onnx) or
+    for a copy that has another occluder (--occluder).
     """
     if precision not in ("fp32", "fp16"):
         raise UsageError(f"--precision {precision}: use one of fp32, fp16")
+    if output.suffix == CHECKPOINT and (source / MANIFEST_FILE).is_file():
+        _to_checkpoint(open_bundle(source), output, stages)
+        return
+    if stages is not None:
+        raise UsageError(f"--stages {stages}: chooses what a checkpoint OUT{CHECKPOINT} of a bundle keeps")
     if (source / MANIFEST_FILE).is_file():
         bundle = open_bundle(source)
         if occluder is not None:
@@ -59,6 +70,15 @@ def export(
     print_parity(report)
     if "float16" in report:
         _print_float16(report["float16"])
+
+
+def _to_checkpoint(source: Bundle, output: Path, stages: str | None) -> None:
+    with extra("export"):
+        from showface.export.checkpoint import checkpoint_from_bundle
+    if output.exists():
+        raise UsageError(f"{output}: exists already; remove it or choose another name")
+    checkpoint_from_bundle(source, output, None if stages is None else stages.split(","))
+    errors.print(f"{output}: written; name it in a config's 'init' to train on from it", soft_wrap=True)
 
 
 def _from_bundle(

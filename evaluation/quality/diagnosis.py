@@ -143,7 +143,8 @@ def _misguided(model: MDRNets, image: Tensor, mask: Tensor) -> Tensor:
     coarse_image = model.coarse(image, mask)
     guidance = model.guidance(coarse_image, model.parser(coarse_image).argmax(dim=1), mask)
     other = guidance.roll(1, dims=0) if len(guidance) > 1 else guidance.flip(3)
-    return model.refiner(coarse_image, mask, other)
+    completed: Tensor = model.refiner(coarse_image, mask, other)
+    return completed
 
 
 @torch.inference_mode()

@@ -96,10 +96,9 @@ def read_labelled(folder: Path, size: int, pictures: Path | None, groups: dict[s
 
 
 def _picture_of(label: Path, pictures: Path | None) -> Path | None:
-    folders = [label.parent] if pictures is None else [label.parent, pictures]
-    for folder in folders:
+    for folder in (label.parent, *(() if pictures is None else (pictures,))):
         for suffix in SUFFIXES:
-            path = folder / f"{label.stem}{suffix}"
+            path = Path(folder) / f"{label.stem}{suffix}"
             if path != label and path.is_file():
                 return path
     return None

@@ -61,7 +61,7 @@ def compare_masks(
         rng = generator(Stream.HELD_OUT_OCCLUSION, config.seed, 1, index)
         clean = read_rgb(path, size)
         kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
-        scene = Scene(clean.astype(np.float32) / 255, np.zeros((size, size), np.uint8))
+        scene = Scene(np.asarray(clean / 255, np.float32), np.zeros((size, size), np.uint8))
         other = read_rgb(paths[(index + 1) % len(paths)], size).astype(np.float32) / 255
         KINDS[kind](rng, scene, Supply(cutouts, cutouts.textures, lambda other=other: other))  # type: ignore[misc]
         covered = (scene.picture.clip(0, 1) * 255).round().astype(np.uint8)

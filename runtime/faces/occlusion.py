@@ -117,7 +117,8 @@ def find_occlusion(probability: NDArray[np.float32], settings: OcclusionSettings
     found = _filled(np.ascontiguousarray(closed[reach:-reach, reach:-reach]), SMALLEST_GAP * size * size)
     count, numbers, stats, _ = cv2.connectedComponentsWithStats(found, connectivity=8)
     zone = face_zone(size)
-    parts, confidences = np.zeros((size, size), np.int32), list[float]()
+    parts = np.zeros((size, size), np.int32)
+    confidences: list[float] = []
     for number in range(1, count):
         inside = numbers == number
         area = int(stats[number, cv2.CC_STAT_AREA])
@@ -180,7 +181,7 @@ def _keep(found: NDArray[np.uint8], sure: Hole) -> NDArray[np.uint8]:
     kept = np.zeros(count, np.uint8)
     kept[np.unique(numbers[sure])] = 1
     kept[0] = 0
-    return np.asarray(kept[numbers])
+    return np.asarray(kept[numbers], np.uint8)
 
 
 def _filled(found: NDArray[np.uint8], limit: float) -> NDArray[np.uint8]:
@@ -190,4 +191,4 @@ def _filled(found: NDArray[np.uint8], limit: float) -> NDArray[np.uint8]:
     border = np.unique(np.concatenate([numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1]]))
     for number in range(1, count):
         small[number] = stats[number, cv2.CC_STAT_AREA] < limit and number not in border
-    return np.asarray(found | small[numbers])
+    return np.asarray(found | small[numbers], np.uint8)

@@ -63,7 +63,7 @@ def read_record(folder: Path) -> Record:
 def create_arrays(folder: Path, total: int, size: int) -> dict[str, NDArray[np.uint8]]:
     """Create the arrays of ``total`` samples in ``folder``, or open those that are there."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {}
+    arrays: dict[str, NDArray[np.uint8]] = {}
     for name, shape in ARRAYS.items():
         path, full = folder / f"{name}.npy", (total, *(size if side < 0 else side for side in shape))
         if path.is_file():

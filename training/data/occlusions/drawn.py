@@ -20,7 +20,7 @@ def outline(size: int, points: NDArray[np.float64]) -> Alpha:
     """Fill a polygon [N, 2] of pixels, with soft edges."""
     canvas = np.zeros((size, size), np.uint8)
     cv2.fillPoly(canvas, [np.rint(points * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
-    return np.asarray(canvas.astype(np.float32) / 255, np.float32)
+    return canvas.astype(np.float32) / 255
 
 
 def blob(rng: np.random.Generator, centre: NDArray[np.float64], radius: float, roughness: float) -> NDArray[np.float64]:

@@ -81,8 +81,7 @@ def _reaching(rng: np.random.Generator, cutout: Cutout, size: int, tips: bool, s
     height, arm = rgba.shape[0], 0
     if cutout.points == "down":  # these end at the wrist: the last row goes on as a forearm
         arm = int(height * rng.uniform(0.5, 1.3))
-        longer = cv2.copyMakeBorder(np.ascontiguousarray(rgba), 0, arm, 0, 0, cv2.BORDER_REPLICATE)
-        rgba = np.asarray(longer, np.uint8)
+        rgba = cv2.copyMakeBorder(np.ascontiguousarray(rgba), 0, arm, 0, 0, cv2.BORDER_REPLICATE)
         if rng.random() < 0.45:  # in a sleeve
             start = height + int(rng.uniform(-0.05, 0.5) * arm)
             sleeve = rgba[start:, :, :3]

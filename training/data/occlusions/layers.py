@@ -76,8 +76,7 @@ def placed(
     height, width = rgba.shape[:2]
     factor = length / max(height, width)
     if factor < 0.6:  # bilinear sampling would skip pixels
-        shrunk = cv2.resize(rgba, None, fx=factor * 1.4, fy=factor * 1.4, interpolation=cv2.INTER_AREA)
-        rgba = np.asarray(shrunk, np.uint8)
+        rgba = cv2.resize(rgba, None, fx=factor * 1.4, fy=factor * 1.4, interpolation=cv2.INTER_AREA)
         height, width = rgba.shape[:2]
         factor = length / max(height, width)
     cos, sin, flip = np.cos(angle) * factor, np.sin(angle) * factor, -1.0 if mirrored else 1.0
@@ -132,8 +131,8 @@ def paste(rng: np.random.Generator, scene: Scene, layer: Layer, shadow: float = 
     size, alpha = scene.size, layer.alpha
     erode = int(rng.integers(0, 3))
     if erode:
-        alpha = np.asarray(cv2.erode(alpha, np.ones((erode + 1, erode + 1), np.uint8)), np.float32)
-    alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.4, 1.2) * size / 256), np.float32)
+        alpha = cv2.erode(alpha, np.ones((erode + 1, erode + 1), np.uint8))
+    alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.4, 1.2) * size / 256)
     place = np.linspace(-1, 1, size, dtype=np.float32)
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.2)
     ramp = 1 + strength * (np.cos(angle) * place + np.sin(angle) * place[:, None])

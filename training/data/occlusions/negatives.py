@@ -22,7 +22,7 @@ def light(rng: np.random.Generator, scene: Scene) -> None:
         place = (np.arange(size) + 0.5) / size - 0.5
         across = np.cos(turn) * place + np.sin(turn) * place[:, None] + rng.uniform(-0.2, 0.2)
         alpha = (across + smooth_noise(rng, size, 4) * 0.03 > 0).astype(np.float32)
-    alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.004, 0.08) * size), np.float32)[..., None]
+    alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.004, 0.08) * size)[..., None]
     gain = np.float32(rng.uniform(0.35, 0.85)) if rng.random() < 0.6 else (0.5 + any_colour(rng)).astype(np.float32)
     scene.picture = (scene.picture * (1 - alpha + alpha * gain)).clip(0, 1)
 
@@ -38,7 +38,7 @@ def paint(rng: np.random.Generator, scene: Scene) -> None:
         for x, y in places[first : first + 2]:
             axes = (round(rng.uniform(0.04, 0.09) * size), round(rng.uniform(0.02, 0.06) * size))
             cv2.ellipse(alpha, (round(x * size), round(y * size)), axes, 0, 0, 360, 1.0, -1, cv2.LINE_AA)
-        alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.004, 0.03) * size), np.float32)
+        alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.004, 0.03) * size)
         colour, strength = any_colour(rng), rng.uniform(0.15, 0.6)
     elif kind < 0.65:  # a tattoo, or painted lines
         for _ in range(int(rng.integers(1, 7))):
@@ -54,7 +54,7 @@ def paint(rng: np.random.Generator, scene: Scene) -> None:
         colour, strength = np.asarray((0.35, 0.2, 0.12), np.float32), rng.uniform(0.2, 0.7)
     else:  # a patch of lighter or darker skin
         alpha = outline(size, blob(rng, rng.uniform(0.3, 0.7, 2) * size, rng.uniform(0.04, 0.14) * size, 0.7))
-        alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.003, 0.02) * size), np.float32)
+        alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.003, 0.02) * size)
         gain = np.float32(rng.choice((0.65, 0.8, 1.25, 1.4)))
         scene.picture = (scene.picture * (1 - alpha[..., None] + alpha[..., None] * gain)).clip(0, 1)
         return
@@ -79,7 +79,7 @@ def self_patch(rng: np.random.Generator, scene: Scene) -> None:
     """Paste a piece of the picture onto itself a little aside: a seam without an occlusion, to be ignored by it."""
     size = scene.size
     alpha = outline(size, blob(rng, rng.uniform(0.25, 0.75, 2) * size, rng.uniform(0.05, 0.15) * size, 0.4))
-    alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.4, 1.2)), np.float32)[..., None]
+    alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.4, 1.2))[..., None]
     moved = np.roll(scene.picture, rng.integers(-size // 40, size // 40 + 1, 2).tolist(), axis=(0, 1))
     gain = np.float32(rng.uniform(0.93, 1.07))
     scene.picture += ((moved * gain).clip(0, 1) - scene.picture) * alpha * (scene.labels == 0)[..., None]
@@ -108,7 +108,7 @@ def degraded(rng: np.random.Generator, picture: Picture) -> NDArray[np.uint8]:
         shrunk = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
         picture = np.asarray(cv2.resize(shrunk, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
     elif rng.random() < 0.3:
-        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 1.6)), np.float32)
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 1.6))
     if rng.random() < 0.4:
         noise = rng.standard_normal((size, size, 1 if rng.random() < 0.5 else 3), np.float32)
         picture = picture + noise * np.float32(rng.uniform(0.005, 0.05))
@@ -116,7 +116,5 @@ def degraded(rng: np.random.Generator, picture: Picture) -> NDArray[np.uint8]:
     if rng.random() < 0.6:
         quality = int(rng.integers(35, 96))
         coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
-        assert decoded is not None  # it was coded just now
-        image = np.ascontiguousarray(decoded[..., ::-1])
+        image = np.ascontiguousarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1])
     return image
