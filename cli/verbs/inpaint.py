@@ -74,8 +74,8 @@ def inpaint(
 ) -> None:
     """Complete the holes of faces: aligned squares, or with --align pictures of any kind; - - is a pipe."""
     caught = catch_signals()  # before the slow imports
-    from showface.runtime.batch.contact_sheet import check_sheet
     from showface.runtime.batch.options import Options, processors, suffix_of_format, workers
+    from showface.runtime.batch.sheets.contact_sheet import check_sheet
     from showface.runtime.batch.start import Model, plan_run
     from showface.runtime.batch.watch import watch_folder
 
@@ -146,7 +146,7 @@ def _watch(results: Iterator[Result], tally: Tally, origin: MaskSource) -> None:
 
 def _write_sheet(sheet: Path, run: FolderRun, results: list[Result]) -> bool:
     """Write the contact sheet; where that fails, say so: the work is done all the same."""
-    from showface.runtime.batch import contact_sheet
+    from showface.runtime.batch.sheets import contact_sheet
 
     ordered = sorted(results, key=lambda result: result.input.split("/"))
     try:

@@ -71,7 +71,7 @@ def masks(
     caught = catch_signals()  # before the slow imports
     from showface.runtime.batch.inputs import plan_items
     from showface.runtime.batch.options import Options
-    from showface.runtime.batch.review import check_review, write_review
+    from showface.runtime.batch.sheets.review import check_review, write_review
     from showface.runtime.inpainter import Inpainter
 
     from ..progress import Tally
@@ -108,7 +108,7 @@ def _find(
     items: Sequence[Item], inpainter: Inpainter, options: Options, caught: list[int], tally: Tally
 ) -> list[Result]:
     """Find the masks, and show what becomes of each."""
-    from showface.runtime.batch.review import find_masks
+    from showface.runtime.batch.sheets.review import find_masks
 
     from ..progress import show_progress
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from showface.runtime.batch.contact_sheet import HIDDEN, TILE
+from showface.runtime.batch.sheets.contact_sheet import HIDDEN, TILE
 from showface.runtime.images.codec import encode_photo, write_file
 
 from ..faces import BUCKETS, Face, pair_files, read_pair

@@ -249,7 +249,7 @@ def test_a_sheet_that_fails_after_the_work_is_named_and_the_work_is_kept(inpaint
     def full(*arguments):
         raise UsageError("s.png: cannot be written")
 
-    monkeypatch.setattr("showface.runtime.batch.contact_sheet.write_sheet", full)
+    monkeypatch.setattr("showface.runtime.batch.sheets.contact_sheet.write_sheet", full)
     code, text = inpaint("--sheet", tmp_path / "s.png")
     assert code == 1
     assert "error: s.png: cannot be written" in text

@@ -11,8 +11,8 @@ from PIL import Image
 from showface.runtime.batch.inputs import plan_items
 from showface.runtime.batch.options import Alignment, Options
 from showface.runtime.batch.results_log import parse_result
-from showface.runtime.batch.review import doubt_of, find_masks, write_review
 from showface.runtime.batch.run import complete_folder
+from showface.runtime.batch.sheets.review import doubt_of, find_masks, write_review
 from showface.runtime.errors import UsageError
 from showface.runtime.faces.align import TEMPLATE
 from showface.runtime.faces.masks import MaskSource, mask_source
@@ -214,7 +214,7 @@ def test_an_edited_mask_is_not_overwritten(inpainter, images, tmp_path):
 
 
 def test_the_sheet_shows_the_doubtful_ones_first(inpainter, images, tmp_path, faces):
-    from showface.runtime.batch.contact_sheet import tile
+    from showface.runtime.batch.sheets.contact_sheet import tile
 
     folder = tmp_path / "masks"
     items, results = review(inpainter, images, folder)

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError, system_errors
-from ..faces.masks import Hole, MaskSource, hole_of
-from ..images.codec import Pixels, encode_photo, read_photo, write_file
-from .item import Item
-from .results_log import Result
-from .write_output import saved_mask
+from ...errors import UsageError, system_errors
+from ...faces.masks import Hole, MaskSource, hole_of
+from ...images.codec import Pixels, encode_photo, read_photo, write_file
+from ..item import Item
+from ..results_log import Result
+from ..write_output import saved_mask
 
 TILE = 160  # pixels
 FACES_A_ROW = 2

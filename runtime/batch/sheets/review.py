@@ -10,18 +10,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DiskFullError, ShowfaceError, UsageError, system_errors
-from ..faces.masks import Hole
-from ..files import write_flushed
-from ..images.codec import Pixels, encode_photo, read_photo, write_file
-from ..inpainter import Inpainter
+from ...errors import DiskFullError, ShowfaceError, UsageError, system_errors
+from ...faces.masks import Hole
+from ...files import write_flushed
+from ...images.codec import Pixels, encode_photo, read_photo, write_file
+from ...inpainter import Inpainter
+from ..item import Item
+from ..options import Options
+from ..read_input import InputReaders
+from ..results_log import Result
+from ..run import unknown
+from ..write_output import key_of_mask, save_mask
 from .contact_sheet import SIDES, TILE, tile
-from .item import Item
-from .options import Options
-from .read_input import InputReaders
-from .results_log import Result
-from .run import unknown
-from .write_output import key_of_mask, save_mask
 
 COLUMNS = 6
 CAPTION = 34  # pixels
