@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from showface.evaluation.parity.compare import compare_sources
 from showface.evaluation.parity.sources import golden_source, source_of_bundle
 from showface.evaluation.parity.tolerances import plan_tolerances
-from showface.export import bundle as exporter
+from showface.export import parity
 from showface.export.bundle import export_bundle
 from showface.export.occluder import add_occluder, folded, open_occluder
 from showface.runtime.backends.onnxruntime import open_chain
@@ -143,7 +143,7 @@ def test_a_side_without_an_occluder_is_named(with_occluder, narrow_bundle):
 
 
 def test_export_makes_both_precisions(narrow_checkpoint, checkpoint, chain_inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporter, "PARITY_BATCHES", (1, 2))
+    monkeypatch.setattr(parity, "PARITY_BATCHES", (1, 2))
     report = export_bundle(narrow_checkpoint, tmp_path / "b", chain_inputs, 1, "fp16", checkpoint)
     assert report["stages"]["occluder"]["passed"]
     assert report["float16"]["stages"]["occluder"]["passed"]

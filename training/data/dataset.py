@@ -8,31 +8,23 @@ of workers nor that of processes changes a sample.
 from __future__ import annotations
 
 import itertools
-import signal
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Protocol
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from showface.runtime.errors import UsageError
 
 from ..config import TrainConfig
-from .labels import RARE_WEIGHT, read_labels, shows_rare_category
+from .labels import RARE_WEIGHT
 from .masks import MaskBank, read_masks
-from .sources import FaceFiles, face_probability, open_sources, read_face
-
-READ_AHEAD = 64  # faces decoded at a time on their way into memory
-
-Faces = tuple[Tensor, Tensor | None]  # image [B, 3, H, W] and labels [B, H, W], both uint8
+from .readers import DiskFaces, FaceReader, Faces, MemoryFaces
+from .sources import FaceFiles, face_probability, open_sources
 
 
 class Stream(IntEnum):
@@ -87,120 +79,6 @@ def draw(rng: np.random.Generator, shares: NDArray[np.float64], bank: MaskBank) 
     image, mask = (int(np.searchsorted(s, rng.random(), side="right")) for s in (shares, bank.shares))
     turns, mirrored = int(rng.integers(4)), bool(rng.random() < 0.5)
     return Draw(image, mask, turns, mirrored) if bank.turned[mask] else Draw(image, mask, 0, False)
-
-
-class FaceReader(Protocol):
-    """Where a feed's faces come from."""
-
-    def read(self, indices: Sequence[int]) -> Faces:
-        """Return the faces ``indices``."""
-
-    def stream(self, batches: Iterable[list[int]]) -> Iterator[Faces]:
-        """Return the faces of one batch after the other."""
-
-
-class MemoryFaces:
-    """All faces on one device as uint8."""
-
-    def __init__(self, files: FaceFiles, size: int, workers: int, device: torch.device) -> None:
-        """Decode ``files`` with ``workers`` threads."""
-        count = len(files.images)
-        self.image = torch.empty((count, 3, size, size), dtype=torch.uint8, device=device)
-        self.labels = None
-        self.rare = np.zeros(count, np.bool_)  # faces that show a rare category
-        if files.labels is not None:
-            self.labels = torch.empty((count, size, size), dtype=torch.uint8, device=device)
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            for start in range(0, count, READ_AHEAD):
-                part = slice(start, min(start + READ_AHEAD, count))
-                faces = list(pool.map(lambda p: read_face(p, size), files.images[part]))
-                self.image[part] = torch.from_numpy(np.stack(faces)).to(device).permute(0, 3, 1, 2)
-                if self.labels is not None and files.labels is not None:
-                    maps = list(pool.map(lambda f: read_labels(f, size), files.labels[part]))
-                    self.labels[part] = torch.from_numpy(np.stack(maps)).to(device)
-                    self.rare[part] = [shows_rare_category(labels) for labels in maps]
-
-    def read(self, indices: Sequence[int]) -> Faces:
-        """Return the faces ``indices``, on the device."""
-        chosen = torch.tensor(indices, device=self.image.device)
-        return self.image[chosen], None if self.labels is None else self.labels[chosen]
-
-    def stream(self, batches: Iterable[list[int]]) -> Iterator[Faces]:
-        """Return the faces of one batch after the other."""
-        return map(self.read, batches)
-
-
-@dataclass(frozen=True)
-class DiskFaces(Dataset["Faces | UsageError"]):
-    """Faces that workers decode as they are needed; a dataset of single ones to torch."""
-
-    files: FaceFiles
-    size: int
-    workers: int
-    pinned: bool
-
-    def __getitem__(self, index: int) -> Faces | UsageError:
-        """Decode one face; an error is returned, because torch would bury its message in a traceback."""
-        try:
-            image = torch.from_numpy(read_face(self.files.images[index], self.size)).permute(2, 0, 1)
-            if self.files.labels is None:
-                return image, None
-            return image, torch.from_numpy(read_labels(self.files.labels[index], self.size))
-        except UsageError as error:
-            return error
-
-    def read(self, indices: Sequence[int]) -> Faces:
-        """Return the faces ``indices``, decoded here and now."""
-        return checked(collate([self[i] for i in indices]))
-
-    def stream(self, batches: Iterable[list[int]]) -> Iterator[Faces]:
-        """Return the faces of one batch after the other, decoded ahead by workers that live until the last one."""
-        return decoded_by_workers(self, batches, self.workers, self.pinned)
-
-
-def decoded_by_workers(
-    faces: Dataset[Faces | UsageError], batches: Iterable[list[int]], workers: int, pinned: bool
-) -> Iterator[Faces]:
-    """Return the faces of one batch after the other, made ahead by ``workers`` processes.
-
-    Raises:
-        UsageError: a face cannot be made.
-    """
-    loader: DataLoader[Faces | UsageError] = DataLoader(
-        faces,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pinned,
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # otherwise it draws from the global one, and a resumed run would differ
-    )
-    return map(checked, loader)
-
-
-def collate(faces: Sequence[Faces | UsageError]) -> Faces | UsageError:
-    """Join single faces to a batch; the first error stands for it."""
-    images, maps = [], []
-    for face in faces:
-        if isinstance(face, UsageError):
-            return face
-        images.append(face[0])
-        maps.append(face[1])
-    labels = [m for m in maps if m is not None]
-    return torch.stack(images).contiguous(), torch.stack(labels) if labels else None
-
-
-def checked(faces: Faces | UsageError) -> Faces:
-    """Raise what :func:`collate` returned if it is an error."""
-    if isinstance(faces, UsageError):
-        raise faces
-    return faces
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # OpenCV's thread pool does not survive a fork
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the trainer ends its workers itself
-        signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 from showface.runtime.errors import UsageError
 
 from ...config import TrainConfig
-from ..dataset import Faces, Feed, Stream, checked, checked_share, collate, decoded_by_workers, generator
+from ..dataset import Feed, Stream, checked_share, generator
 from ..masks import MaskBank
+from ..readers import Faces, checked, collate, decoded_by_workers
 from ..sources import FaceFiles, face_probability, open_sources
 from .cutouts import read_cutouts
 from .synthesis import Host, Synthesis, share_table
