@@ -104,7 +104,7 @@ def test_without_a_fault_no_module_stands_out_and_most_are_compared(compare, ori
         ("parser", disturb("parser.fusion.squeeze.bias"), "parser.fusion.squeeze"),
         ("parser", disturb("parser.classifier.weight"), "parser.classifier"),
         ("memory", disturb("encoder.conv3.bias"), "memory.encoder.conv3"),
-        ("memory", disturb("encoder.norm1.bias"), "memory.encoder.norm1"),
+        ("memory", disturb("encoder.conv1.weight"), "memory.encoder.conv1"),
         ("mrem", disturb("mining.value.weight"), "mrem.mining.value"),
         ("mrem", replace_node(["mining"], "Softmax", "LogSoftmax"), "mrem.mining"),
         ("refiner", disturb("body.bottom.0.gated.gate.bias"), "refiner.body.bottom.0.gated.gate"),
