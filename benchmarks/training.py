@@ -29,8 +29,9 @@ from rich.progress import track
 
 from showface.training.checkpoint import save_checkpoint
 from showface.training.config import FeedConfig, MaskConfig, NetworkConfig, PhaseConfig, SourceConfig, TrainConfig
-from showface.training.loop import Trainer, make_fabric
+from showface.training.loop import Trainer
 from showface.training.networks.mdrnets import MDRNets
+from showface.training.process import make_fabric
 from showface.training.tasks import TASKS
 
 FACES = 32

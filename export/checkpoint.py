@@ -27,6 +27,7 @@ from showface.training.config import NetworkConfig
 from showface.training.config_reader import config_from_dict
 from showface.training.networks.mdrnets import MDRNets
 
+from .folding import unfold
 from .graph import module_of
 from .onnx_stages import OTHER_WEIGHTS
 
@@ -112,14 +113,4 @@ def _load(network: nn.Module, stage: str, weights: StageWeights, path: Path) -> 
     network.load_state_dict(state)
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm2d) and prefix + name not in weights.normalisations:
-            _unfold(module)
-
-
-def _unfold(norm: nn.BatchNorm2d) -> None:
-    """Let ``norm`` follow a convolution whose weights were multiplied by its own scale."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    norm.running_mean.mul_(scale)
-    norm.running_var.mul_(scale.square())
-    norm.weight.copy_((norm.running_var + norm.eps).sqrt())
+            unfold(module)

@@ -60,17 +60,16 @@ def test_the_reader_finds_imports_of_every_form(tmp_path, monkeypatch):
     assert sorted(name for name, _ in imported_packages(path)) == ["cli", "export", "runtime", "runtime", "training"]
 
 
-# Still to be split: what is larger than a sitting or a glance.
-LONG = {"training/loop.py"}
+# Still to be split: folders that are larger than a glance.
 VERBS = "cli/verbs"  # one file a verb: it grows with the command line
-CROWDED = {VERBS, "training", "training/networks", "runtime/backends/tensorrt"}
+CROWDED = {VERBS, "training", "training/networks", "runtime/backends/tensorrt", "runtime/batch"}
 
 
 def test_rooms_stay_small():
     """A file can be read at a sitting, and a folder at a glance; of ``runtime`` few files stand beside its folders."""
     files = [path for package in ORDER for path in files_of(package)]
     long = {str(path.relative_to(ROOT)) for path in files if len(path.read_text("utf-8").splitlines()) > 350}
-    assert long <= LONG
+    assert not long
     folders = {path.parent for path in files}
     sizes = {str(f.relative_to(ROOT)): len({*f.glob("*.py")} - {f / "__init__.py"}) for f in folders}
     assert {name for name, size in sizes.items() if size > 12} <= CROWDED

@@ -244,14 +244,13 @@ class ValidationConfig:
     """Faces kept out of training that decide which checkpoint is the best.
 
     Of every source each ``holdout_every``-th face is kept, and of these at most ``faces`` are looked
-    at, every ``every`` steps. ``best`` is the least ``loss``, without the adversarial term, or the least ``frechet``
-    distance of the perceptual network's features behind holes of 40 to 60 %: the least loss is often the blurriest.
+    at, every ``every`` steps. The best is that of the least loss without the adversarial term, which for a refinement
+    is often the blurriest one: its configs keep the last.
     """
 
     holdout_every: int
     faces: int = 64
     every: int = 500
-    best: Literal["loss", "frechet"] = "loss"
 
 
 @dataclass(frozen=True, slots=True)

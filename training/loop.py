@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from signal import SIGINT, SIGTERM, signal
-from types import FrameType
 from typing import Any
 
 import torch
@@ -31,6 +27,7 @@ from .data.sample_cache import CacheFeed, open_samples
 from .health import health_report
 from .losses import total_loss
 from .make_samples import make_samples
+from .process import Interrupted, caught_signals
 from .reporter import Reporter
 from .run_files import STATE_FILE, check_origin, load_state, save_state
 from .task import Outcome
@@ -39,17 +36,6 @@ from .tasks import TASKS
 PREPARE_BATCH = 16  # faces, on all processes together
 HEALTH_FACES = 64
 VALIDATION_BATCH = 8
-SOFTWARE_BF16 = ("DEFAULT", "AVX2")  # instruction sets without products of bfloat16
-
-logger = logging.getLogger(__name__)
-
-
-class Interrupted(ShowfaceError):  # noqa: N818 - not a fault
-    """Training was stopped by a signal after its state was saved."""
-
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + signal_number
 
 
 def rate_scale(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -299,7 +285,7 @@ class Trainer:
         if self.step == config.steps:
             self.save()  # stopped between the last state and its checkpoint
         reporter = Reporter(self.output if active else None, self.task.name, self.step, config, console)
-        with reporter, _caught_signals() as caught:
+        with reporter, caught_signals() as caught:
             for batch in self.feed.batches(self.step):
                 self.begin_step()
                 terms, faces = self.train_step(batch)
@@ -334,51 +320,6 @@ class Trainer:
         number = torch.tensor(caught[0] if caught else 0, device=self.fabric.device)
         dist.all_reduce(number, dist.ReduceOp.MAX)
         return int(number)
-
-
-@contextmanager
-def _caught_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of dying from them."""
-    caught: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-
-    previous = {number: signal(number, remember) for number in (SIGTERM, SIGINT)}
-    try:
-        yield caught
-    finally:
-        for number, handler in previous.items():
-            signal(number, handler)
-
-
-def make_fabric(device: str, devices: int, precision: str) -> Fabric:
-    """Start Fabric on ``devices`` devices of the kind ``device``, or on what torchrun started.
-
-    Raises:
-        UsageError: CUDA was asked for and is not to be had.
-    """
-    if device not in ("cpu", "cuda"):
-        raise UsageError(f"--device {device!r}: choose cpu or cuda")
-    if device == "cuda" and torch.cuda.device_count() < devices:
-        raise UsageError(f"--device cuda: {torch.cuda.device_count()} CUDA devices found, {devices} asked for")
-    if precision == "bf16" and device == "cpu" and torch.backends.cpu.get_cpu_capability() in SOFTWARE_BF16:
-        logger.warning('this CPU computes bfloat16 in software, which is slow; set precision = "fp32" in the config')
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    nodes = 1
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    fabric = Fabric(
-        accelerator=device,
-        devices=devices,
-        num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-    )
-    fabric.launch()
-    return fabric
 
 
 def train(stage: str, config: TrainConfig, data: Path, output: Path, resume: bool, fabric: Fabric) -> None:

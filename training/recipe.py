@@ -14,7 +14,8 @@ from .checkpoint import read_checkpoint
 from .config import NetworkConfig, TrainConfig
 from .config_reader import config_from_toml
 from .data.sample_cache import RECORD_FILE, read_record
-from .loop import make_fabric, train
+from .loop import train
+from .process import make_fabric
 from .run_files import STATE_FILE, check_origin, load_state
 from .samples import SamplesTask
 from .task import with_layout

@@ -9,7 +9,7 @@ from lightning.fabric import Fabric
 
 from .config import TrainConfig
 from .config_reader import config_from_toml
-from .loop import make_fabric
+from .process import make_fabric
 
 
 def open_run(config: Path, device: str, devices: int, threads: int | None) -> tuple[TrainConfig, Fabric]:

@@ -65,7 +65,7 @@ def test_a_checkpoint_is_a_reference_and_a_planted_fault_is_named(
     folder = tmp_path / "faulty"
     shutil.copytree(narrow_bundle, folder)
     proto = onnx.load(folder / "refiner.onnx")
-    bias = next(i for i in proto.graph.initializer if i.name == "spade1.shared.bias")
+    bias = next(i for i in proto.graph.initializer if i.name == "body.spade4.shared.bias")
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.5), bias.name))
     data = proto.SerializeToString()
     (folder / "refiner.onnx").write_bytes(data)
@@ -78,10 +78,10 @@ def test_a_checkpoint_is_a_reference_and_a_planted_fault_is_named(
     report = tmp_path / "report"
     code, out, _ = call("validate", folder, "--checkpoint", narrow_checkpoint, *options, "--report", report)
     assert code == 1
-    assert "the error jumps in refiner.spade1.shared" in out
+    assert "the error jumps in refiner.body.spade4.shared" in out
     result = json.loads((report / "results.json").read_text())
     assert [name for name in NAMES if not result["stages"][name]["passed"]] == ["refiner"]
-    assert result["attribution"][0]["module"] == "refiner.spade1.shared"
+    assert result["attribution"][0]["module"] == "refiner.body.spade4.shared"
     code, _, err = call("validate", folder, "--report", report)
     assert (code, "exists already" in err) == (2, True)
 

@@ -48,7 +48,8 @@ def test_normalisations_start_from_what_they_see(trained_norms):
     with torch.no_grad():
         coarse = model.coarse(*faces)
         wanted = model.parser(coarse)
-        assert (rebuilt.parser(coarse) - wanted).abs().mean() < 0.02 * wanted.std()  # weights are rounded to float16
+        # Weights and statistics are rounded to float16, layer after layer; another scale would be off by its whole.
+        assert (rebuilt.parser(coarse) - wanted).abs().mean() < 0.05 * wanted.std()
         assert not torch.equal(rebuilt.parser.spatial2[0].weight, model.parser.spatial2[0].weight)  # folded
         learning = rebuilt.parser.train()(coarse)
     assert (learning - wanted).abs().mean() < 0.2 * wanted.std()

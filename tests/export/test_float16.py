@@ -99,7 +99,7 @@ def test_products_are_float16_islands_float32_and_the_ends_as_in_the_table(halve
     assert counted == before
     assert len({node.name for node in proto.graph.node}) == len(proto.graph.node)
     shares = half_shares(proto)
-    assert shares["weights"] > (0.7 if stage.name == "memory" else 0.99)  # memory: the slots' norms, in float32
+    assert shares["weights"] > (0.6 if stage.name == "memory" else 0.99)  # memory: the slots' norms, in float32
     assert shares["operators"] > 0.6
 
 
@@ -213,7 +213,7 @@ def test_the_modules_of_the_nodes(halves):
     names = node_modules(halves["refiner"].SerializeToString())
     last = {node.op_type: node.name for node in halves["refiner"].graph.node}
     assert names[last["Conv"]] == "detail.head.conv"
-    assert names[last["InstanceNormalization"]] == "detail.join1.norm"
+    assert names[last["InstanceNormalization"]] == "detail.join1.norm_skip"
     assert names[last["Add"]] == ""  # the residual on the coarse face
 
 

@@ -10,9 +10,8 @@ from showface.runtime.backends.tensorrt.sidecar import SIDECAR_SCHEMA, EngineFol
 from showface.runtime.bundle import default_bundle, open_bundle
 from showface.runtime.device_kit import write_kit
 from showface.runtime.errors import UsageError
-from showface.runtime.stages import STAGES
 
-NAMES = [stage.name for stage in STAGES]
+NAMES = [name.removesuffix(".onnx") for name in open_bundle().manifest.sha256 if name.endswith(".onnx")]
 
 
 ALWAYS = {"manifest.json", "golden.npz", "MODEL_CARD.md", "LICENSE-weights"}

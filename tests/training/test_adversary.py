@@ -6,10 +6,10 @@ import torch
 
 from showface.training.adversary import ADAPT_EVERY, Adversary
 from showface.training.config import AdversarialConfig
-from showface.training.loop import make_fabric
 from showface.training.losses import patch_discriminator_loss, patch_generator_loss
 from showface.training.networks.feature_heads import FeatureHeads
 from showface.training.networks.vgg import WIDTHS
+from showface.training.process import make_fabric
 from showface.training.task import Outcome
 
 FABRIC = make_fabric("cpu", 1, "fp32")

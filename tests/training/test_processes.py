@@ -58,7 +58,7 @@ image_size = 64
 coarse = {{ widths = [8, 8, 8], full_width = 8, layout = {{ widths = [8, 8], full_width = 8 }} }}
 parser = {{ width = 8 }}
 memory = {{ channels = 8, slots = 4, encoder_width = 8 }}
-refiner = {{ width = 8, dilations = [2], spade_hidden = 8 }}
+refiner = {{ body_widths = [8, 8, 8], detail_widths = [8, 8, 8], dilations = [2], spade_hidden = 8 }}
 """
 TWO_RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "showface.cli", "train")
 # A process of a run, started as a fork: loading the libraries takes three times as long as the run.

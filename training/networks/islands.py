@@ -56,6 +56,6 @@ ISLANDS: dict[str, tuple[Island, ...]] = {
     ),
     "refiner": (
         _NORMALISATION,
-        Island("", ("Mul", "Clip"), "known pixels are those of the coarse face, not rounded"),
+        Island("", ("AveragePool", "Mul", "Clip"), "means of cells; known pixels are the coarse face's, not rounded"),
     ),
 }

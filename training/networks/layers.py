@@ -85,7 +85,16 @@ class GatedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to [B, C', H/stride, W/stride]."""
-        return F.elu(self.feature(x)) * torch.sigmoid(self.gate(x))
+        return elu(self.feature(x)) * torch.sigmoid(self.gate(x))
+
+
+def elu(x: Tensor) -> Tensor:
+    """Return max(x, 0) + exp(min(x, 0)) - 1.
+
+    ONNX Runtime's own Elu computes the last values of a thread's share in another way than the others, so that a
+    face would depend, in the last bit, on how many stand beside it.
+    """
+    return F.relu(x) + (torch.exp(-F.relu(-x)) - 1.0)
 
 
 class GatedResBlock(nn.Module):

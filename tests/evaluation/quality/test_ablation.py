@@ -11,7 +11,7 @@ from showface.evaluation.quality.paper_tables import PAPER_TABLES
 from showface.runtime.errors import UsageError
 from showface.training.checkpoint import read_checkpoint
 from showface.training.config import PhaseConfig
-from showface.training.loop import make_fabric
+from showface.training.process import make_fabric
 
 FABRIC = make_fabric("cpu", 1, "fp32")
 INIT = ("../../coarse/coarse.safetensors", "../../parser/parser.safetensors")

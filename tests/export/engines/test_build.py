@@ -86,14 +86,14 @@ def test_engines_and_sidecars_are_written_and_a_second_build_does_nothing(bundle
 
 def test_an_unsupported_operator_is_named_with_its_module(bundle_copy, narrow_bundle, options):
     bundle = bundle_copy(
-        mrem=planted(narrow_bundle, "mrem"), refiner=planted(narrow_bundle, "refiner", "Unique", "Elu")
+        mrem=planted(narrow_bundle, "mrem"), refiner=planted(narrow_bundle, "refiner", "Unique", "Exp")
     )
     checks = {row.stage: row for row in check_stages(bundle, options())}
     assert {name for name, row in checks.items() if not row.supported} == {"mrem", "refiner"}
     assert checks["coarse"].dtypes == f"{products(narrow_bundle, 'coarse')} × float32"
     assert checks["refiner"].dtypes.endswith(" × float32")
     assert checks["mrem"].offending[0].startswith("node_planted (Bernoulli, mrem.mining): ")
-    assert checks["refiner"].offending[0].startswith("node_planted (Unique, refiner.encode1): ")
+    assert checks["refiner"].offending[0].startswith("node_planted (Unique, refiner.body.stem): ")
     assert "export again" in checks["mrem"].remedy
     assert not (bundle.folder / "engines").exists()
 

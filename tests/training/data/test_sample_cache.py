@@ -10,7 +10,8 @@ from showface.runtime.errors import UsageError
 from showface.training.checkpoint import network_digest
 from showface.training.config import AugmentConfig, PhaseConfig
 from showface.training.data.sample_cache import ARRAYS, RECORD_FILE, Record, open_samples, read_record
-from showface.training.loop import Trainer, make_fabric, train
+from showface.training.loop import Trainer, train
+from showface.training.process import make_fabric
 from showface.training.refinement import MdrnetTask
 
 FABRIC = make_fabric("cpu", 1, "fp32")

@@ -1,0 +1,72 @@
+"""How a process of training starts, on one device or several, and how a signal stops it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from signal import SIGINT, SIGTERM, signal
+from types import FrameType
+
+import torch
+from lightning.fabric import Fabric
+
+from showface.runtime.errors import ShowfaceError, UsageError
+
+SOFTWARE_BF16 = ("DEFAULT", "AVX2")  # instruction sets without products of bfloat16
+
+logger = logging.getLogger(__name__)
+
+
+class Interrupted(ShowfaceError):  # noqa: N818 - not a fault
+    """Training was stopped by a signal after its state was saved."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+@contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT instead of dying from them."""
+    caught: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+
+    previous = {number: signal(number, remember) for number in (SIGTERM, SIGINT)}
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal(number, handler)
+
+
+def make_fabric(device: str, devices: int, precision: str) -> Fabric:
+    """Start Fabric on ``devices`` devices of the kind ``device``, or on what torchrun started.
+
+    Raises:
+        UsageError: CUDA was asked for and is not to be had.
+    """
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device!r}: choose cpu or cuda")
+    if device == "cuda" and torch.cuda.device_count() < devices:
+        raise UsageError(f"--device cuda: {torch.cuda.device_count()} CUDA devices found, {devices} asked for")
+    if precision == "bf16" and device == "cpu" and torch.backends.cpu.get_cpu_capability() in SOFTWARE_BF16:
+        logger.warning('this CPU computes bfloat16 in software, which is slow; set precision = "fp32" in the config')
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    nodes = 1
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    fabric = Fabric(
+        accelerator=device,
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
