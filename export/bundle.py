@@ -19,16 +19,16 @@ from showface.runtime.files import atomic_folder
 from showface.runtime.stages import CATEGORIES, OCCLUDER, VARIANTS, graphs_of
 from showface.runtime.version import __version__
 from showface.training.checkpoint import Checkpoint, model_from_checkpoint
+from showface.training.networks.folding import round_folded
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.networks.stages import numpy_reference, reference_outputs, run_stage, stage_modules, variant_of
 
 from .float16_bundle import REMEDY, lower
-from .folding import round_folded
 from .occluder import GRAPH_FILE, TracedOccluder, open_occluder, trace_occluder
 from .onnx_stages import OPSET, export_stage
 from .parity import bundle_parity, refuse_difference
 
-GOLDEN_FACES = 2
+GOLDEN_FACES = 3
 PRECISIONS = ("fp32", "fp16")
 
 
@@ -65,7 +65,7 @@ def export_bundle(
     model, checkpoint = model_from_checkpoint(checkpoint_path)
     finder = None if occluder is None else open_occluder(occluder)
     description = f"PyTorch {torch.__version__} with {checkpoint_path}"
-    if _is_half(checkpoint):
+    if checkpoint.half:
         round_folded(model)
     reference = source_of_model(model, description, checkpoint.sha256, None if finder is None else finder.module)
     with atomic_folder(destination) as folder:
@@ -79,15 +79,10 @@ def export_bundle(
     return report
 
 
-def _is_half(checkpoint: Checkpoint) -> bool:
-    """Return whether all weights are float16, which the graphs can then store."""
-    return all(not w.is_floating_point() or w.dtype == torch.float16 for w in checkpoint.weights.values())
-
-
 def _write(folder: Path, model: MDRNets, checkpoint: Checkpoint, faces: Faces, finder: TracedOccluder | None) -> Bundle:
     """Trace the stages of a model and write its float32 bundle."""
     variant, modules = variant_of(model.config), stage_modules(model)
-    half = _is_half(checkpoint)
+    half = checkpoint.half
     files = {
         f"{stage.name}.onnx": export_stage(modules[stage.name], stage, model.config, half).SerializeToString()
         for stage in VARIANTS[variant]

@@ -25,9 +25,9 @@ from showface.runtime.errors import UsageError
 from showface.training.checkpoint import save_checkpoint
 from showface.training.config import NetworkConfig
 from showface.training.config_reader import config_from_dict
+from showface.training.networks.folding import unfold
 from showface.training.networks.mdrnets import MDRNets
 
-from .folding import unfold
 from .graph import module_of
 from .onnx_stages import OTHER_WEIGHTS
 

@@ -47,6 +47,11 @@ class Checkpoint:
         """Digest of names, shapes and values of the weights, whatever file they came from."""
         return _digest(self.weights)
 
+    @property
+    def half(self) -> bool:
+        """Whether all weights are float16, which the graphs of a bundle then store."""
+        return all(not w.is_floating_point() or w.dtype == torch.float16 for w in self.weights.values())
+
 
 def _digest(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()

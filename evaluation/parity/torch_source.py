@@ -12,6 +12,7 @@ from torch import nn
 from showface.runtime.backends.chain import Tensors
 from showface.runtime.stages import CHAIN_INPUTS, LABELS, MARGIN, OCCLUDER, Stage, graphs_of
 from showface.training.checkpoint import model_from_checkpoint
+from showface.training.networks.folding import round_folded
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.networks.stages import (
     OccluderStage,
@@ -68,6 +69,8 @@ def source_of_checkpoint(path: Path, threads: int | None = None) -> TorchSource:
     if threads is not None:
         torch.set_num_threads(threads)
     model, checkpoint = model_from_checkpoint(path)
+    if checkpoint.half:
+        round_folded(model)  # as a bundle has it
     return source_of_model(model, f"PyTorch {torch.__version__} with {path}", checkpoint.sha256)
 
 

@@ -153,7 +153,7 @@ def test_fill_starts_each_block_from_its_own_category():
     bank.fill(known, torch.Generator().manual_seed(0))
     for k in range(4):  # clear clusters are found, and each slot is the mean of one
         mean = known[k::4, 0].mean(dim=0)
-        assert (bank.slots[0] - mean).norm(dim=1).min() < 1e-5
+        assert (bank.slots[0] - mean).norm(dim=1).min() < 1e-3  # codes are rounded to 2^-10
     assert sorted(bank.slots[1, :, 0].round().tolist()) == [10.0, 10.0, 20.0, 20.0]
     assert len(set(bank.slots[1, :, 0].tolist())) == 4  # none born dead
     assert torch.equal(bank.slots[2], before[2])

@@ -11,6 +11,7 @@ from ..config import MemoryConfig
 from .clustering import cluster_means
 
 MIN_NORM = 1e-4  # of a vector in a cosine; a smaller one would leave the float16 range
+CODE_STEP = 2.0**-10  # codes are rounded to it before they are clustered: noise of the last bits decides no cluster
 DEAD = 0.03  # of the mean usage; a slot that is used less starts anew (Dhariwal et al. 2020, Jukebox)
 
 
@@ -73,7 +74,8 @@ class DisentangledMemory(nn.Module):
             codes = codes[codes.abs().amax(dim=1) > 0].float()
             if len(codes):
                 self.mean[block] = codes.mean(dim=0)
-                self.slots[block] = cluster_means(codes, m, generator)
+                rounded = (codes / CODE_STEP).round() * CODE_STEP
+                self.slots[block] = cluster_means(rounded, m, generator)
         self.usage.fill_(1.0)
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from showface.export.folding import round_folded, scale_of
+from showface.training.networks.folding import round_folded, scale_of
 
 
 @pytest.fixture
