@@ -1,27 +1,14 @@
-"""The Fréchet distance between the features of two sets of images, and which network gives them."""
+"""The Fréchet distance between the features of two sets of images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from showface.runtime.errors import UsageError
-from showface.training.networks.vgg import vgg_from_file
-
-from .inception import FILE_NAME, inception_from_file
-
-FrechetLabel = Literal["FID", "FD-VGG16"]
-Features = Callable[[NDArray[np.uint8]], NDArray[Any]]  # RGB [B, H, W, 3] -> [B, d]
-
-CAFFE_INPUT = "BGR, 0-255"  # how the entry `input` of the shared VGG-16's header begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +24,6 @@ class Statistics:
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
     count: int
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureNetwork:
-    """What the Fréchet distance is measured with.
-
-    Attributes:
-        label: ``FID`` for the standard Inception network alone; distances of different labels do
-            not compare.
-        features: maps RGB [B, H, W, 3] uint8 to features [B, d].
-    """
-
-    label: FrechetLabel
-    features: Features
 
 
 def statistics(rows: NDArray[Any]) -> Statistics:
@@ -97,60 +70,3 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     cross = np.linalg.svd(_root(a.covariance).T @ _root(b.covariance), compute_uv=False).sum()
     distance = shift @ shift + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
     return max(float(distance), 0.0)
-
-
-def feature_network(path: Path, device: torch.device | None = None) -> FeatureNetwork:
-    """Load the feature network of a weight file; the content decides which it is.
-
-    Args:
-        path: the shared VGG-16 as safetensors gives ``FD-VGG16``, pytorch-fid's Inception file
-            gives ``FID``.
-        device: device to compute on; by default the CPU.
-
-    Raises:
-        UsageError: the file is neither of the two, or broken.
-    """
-    device = device or torch.device("cpu")
-    if _is_safetensors(path):
-        _check_vgg16(path)
-        vgg = vgg_from_file(path, "vgg16-caffe").to(device)
-        return FeatureNetwork("FD-VGG16", _on_arrays(vgg.deep, device))
-    return FeatureNetwork("FID", _on_arrays(inception_from_file(path).to(device), device))
-
-
-def _on_arrays(network: Callable[[Tensor], Tensor], device: torch.device) -> Features:
-    """Let a network of [B, 3, H, W] in [-1, 1] take and return arrays."""
-
-    def features(images: NDArray[np.uint8]) -> NDArray[Any]:
-        with torch.inference_mode():
-            scaled = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-            return np.asarray(network(scaled).cpu().numpy())
-
-    return features
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Whether the file begins as safetensors do: 8 bytes for the header's length, then JSON."""
-    try:
-        with path.open("rb") as file:
-            return file.read(9)[8:] == b"{"
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}", "features") from error
-
-
-def _check_vgg16(path: Path) -> None:
-    """Refuse other networks, and VGG-16 weights that want another input than the label stands for."""
-    expected = f"for FD-VGG16 give Caffe's VGG-16 as safetensors, for FID {FILE_NAME}"
-    try:
-        with safe_open(path, framework="pt") as file:
-            keys, metadata = set(file.keys()), file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"{path}: cannot be read as safetensors: {error}", "features") from error
-    if "features.28.weight" not in keys or "features.30.weight" in keys:
-        raise UsageError(f"{path}: holds no VGG-16; {expected}", "features")
-    if not metadata.get("input", "").startswith(CAFFE_INPUT):
-        raise UsageError(
-            f"{path}: its header does not say 'input': '{CAFFE_INPUT} …', so the weights may want another "
-            f"input; {expected}",
-            "features",
-        )
