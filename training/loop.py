@@ -20,7 +20,7 @@ from showface.runtime.errors import ShowfaceError, UsageError
 
 from .adversary import Adversary
 from .checkpoint import save_checkpoint
-from .config import AugmentConfig, OptimizerConfig, PhaseConfig, TrainConfig
+from .config import OptimizerConfig, PhaseConfig, TrainConfig
 from .data.augment import Sample, augment
 from .data.dataset import Batch, Feed
 from .data.sample_cache import CacheFeed, open_samples
@@ -32,10 +32,10 @@ from .reporter import Reporter
 from .run_files import STATE_FILE, check_origin, load_state, save_state
 from .task import Outcome
 from .tasks import TASKS
+from .validation import Validation
 
 PREPARE_BATCH = 16  # faces, on all processes together
 HEALTH_FACES = 64
-VALIDATION_BATCH = 8
 
 
 def rate_scale(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -77,9 +77,10 @@ class Trainer:
             self.feed = self.task.open_feed(data, *place)
         else:
             self.feed = open_samples(config, output / config.samples, self.task.network_digests, *place)
-        self.held_out = None
+        self.validation = None
         if config.validation is not None:
-            self.held_out = self.task.open_feed(data, *place, held_out=True)
+            faces = self.task.open_feed(data, *place, held_out=True)
+            self.validation = Validation(config, self.task, self.module, faces, fabric)
 
     def sample(self, batch: Batch, step: int, phase: PhaseConfig) -> Sample:
         """Return what the networks see of ``batch``."""
@@ -213,23 +214,11 @@ class Trainer:
             for name, module in self.task.named_modules():
                 module.training = modes[name]
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Return the mean loss terms of the averaged weights on the held-out faces."""
-        assert self.held_out is not None
-        size = self.config.phase_at(self.config.steps - 1).resize
-        sums: dict[str, Tensor] = {}
-        count = 0
+        """Return what the held-out faces say of the averaged weights."""
+        assert self.validation is not None
         with self.averaged():
-            for batch in self.held_out.every_face(VALIDATION_BATCH):
-                phase = PhaseConfig(steps=1, batch_size=len(batch.names), resize=size)
-                sample = augment(batch, AugmentConfig(), phase, (self.config.seed, 0), self.fabric.device)
-                terms = dict(self.module(*(getattr(sample, f.name) for f in fields(sample))).terms)
-                terms["total"] = total_loss(terms, {name: self.task.weights[name] for name in terms})
-                count += len(batch.names)
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(batch.names)
-        return {name: value / count for name, value in self._mean(sums).items()}
+            return self.validation.measure()
 
     def _mean(self, terms: dict[str, Tensor]) -> dict[str, float]:
         """Return the means over all processes; the one place of a step that waits for the device."""
@@ -306,11 +295,13 @@ class Trainer:
 
     def _keep_best(self, reporter: Reporter) -> None:
         """Validate, and keep the checkpoint when it is the best so far."""
+        assert self.validation is not None
         terms = self.validate()
-        better = terms["total"] < self.best
+        found = terms[self.validation.judged_by]
+        better = found < self.best
         reporter.validation(self.step, terms, better)
         if better:
-            self.best = terms["total"]
+            self.best = found
             self.save_checkpoint(f"{self.task.name}-best")
 
     def _agreed(self, caught: list[int]) -> int:

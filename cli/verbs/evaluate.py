@@ -98,7 +98,7 @@ def evaluate_occluder(
     if not labelled and not clean:
         raise UsageError("nothing to measure: give --labelled DIR or --clean DIR")
     with extra("train"):
-        from showface.evaluation.quality.occluder_run import OccluderFaces, PastedThings, measure_occluder
+        from showface.evaluation.occlusion.run import OccluderFaces, PastedThings, measure_occluder
     from showface.runtime.faces.occlusion import OcclusionSettings
     from showface.runtime.inpainter import Inpainter
 

@@ -17,12 +17,12 @@ from showface.runtime.images.codec import write_file
 from showface.runtime.stages import CATEGORIES
 from showface.training.data.labels import read_label_map
 from showface.training.data.sources import read_face
+from showface.training.frechet import Statistics, frechet_distance, merge, statistics
 
 from ..faces import BATCH, BUCKETS, SIZE, check_masks, pair_files, read_batches
 from ..metrics import category_iou, confusion, mean_iou
 from .contact_sheet import write_contact_sheet
 from .feature_networks import FeatureNetwork, Layers, feature_network, features
-from .frechet import Statistics, frechet_distance, merge, statistics
 from .methods import Method, MethodChoice, torch_device
 from .paper_tables import paper_rows
 from .perceptual import Lpips, lpips_from_folder, relative_distance

@@ -61,7 +61,7 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
             is not finite.
     """
     if min(a.count, b.count) < 2:
-        raise UsageError("the Fréchet distance needs two images or more; raise the limit or leave the features out")
+        raise UsageError("the Fréchet distance needs two images or more")
     if a.mean.shape != b.mean.shape:
         raise UsageError(f"features of length {len(a.mean)} and {len(b.mean)} do not compare; use one network for both")
     if not all(np.isfinite(values).all() for s in (a, b) for values in (s.mean, s.covariance)):

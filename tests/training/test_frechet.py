@@ -5,8 +5,8 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.stats import ortho_group
 
-from showface.evaluation.quality.frechet import Statistics, frechet_distance, merge, statistics
 from showface.runtime.errors import UsageError
+from showface.training.frechet import Statistics, frechet_distance, merge, statistics
 
 
 def rows(seed, count=40, size=6):
