@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from showface.runtime.errors import UsageError
 from showface.training.checkpoint import read_checkpoint
-from showface.training.config import PerceptualConfig, ValidationConfig
+from showface.training.config import AugmentConfig, PerceptualConfig, PhaseConfig, ValidationConfig
+from showface.training.data.augment import augment
 from showface.training.loop import Trainer
 from showface.training.networks.vgg import VggFeatures
 from showface.training.process import make_fabric
@@ -36,7 +37,8 @@ def test_the_frechet_distance_of_two_faces(judged):
     found = judged.validate()
     (batch,) = judged.validation.faces.every_face(8)
     assert len(batch.names) == 2
-    image, mask = (batch.image.float() / 127.5 - 1), batch.mask.float()
+    seen = augment(batch, AugmentConfig(), PhaseConfig(1, 2, 64), (judged.config.seed, 0), FABRIC.device)  # mirrored
+    image, mask = seen.image, seen.mask
     sides = []
     with torch.no_grad():
         for pictures in (judged.task.model.coarse.eval()(image, mask), image):
