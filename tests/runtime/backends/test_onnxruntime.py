@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from showface.runtime.backends import onnxruntime as backend
 from showface.runtime.backends import onnxruntime_binding as binding
-from showface.runtime.backends.batches import Shapes
+from showface.runtime.backends.batches import Chunk, Shapes
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import DeviceLostError, ShowfaceError, UsageError
 from showface.runtime.stages import STAGES
@@ -203,6 +204,34 @@ def test_bound_tensors_equal_those_that_are_handed_on(bound, chain_inputs):
     assert sorted(chain._turns) == [1, 2, 4, 8]
 
 
+def test_the_next_faces_are_gathered_while_the_device_works(bound, chain_inputs, monkeypatch):
+    """The worker stands in the first batch's first stage; the second batch is ready for the device all the same."""
+    chain, reference = bound
+    image, mask = chain_inputs
+    gathered, go, inside = [], threading.Event(), threading.Event()
+    cut, run = Chunk.cut, ort.InferenceSession.run_with_iobinding
+
+    def note(self, faces, target):
+        gathered.append(threading.current_thread())
+        cut(self, faces, target)
+
+    def wait(self, binding):
+        inside.set()
+        assert go.wait(60)
+        run(self, binding)
+
+    monkeypatch.setattr(Chunk, "cut", note)
+    monkeypatch.setattr(ort.InferenceSession, "run_with_iobinding", wait)
+    first = chain.submit(image[:1], mask[:1])
+    assert inside.wait(60)
+    second = chain.submit(image[1:2], mask[1:2])
+    assert gathered == [threading.current_thread()] * 4  # images and masks of both
+    go.set()
+    for ticket, index in ((first, 0), (second, 1)):
+        face = slice(index, index + 1)
+        np.testing.assert_array_equal(ticket.result(), reference.complete(image[face], mask[face]))
+
+
 def test_only_the_ends_of_the_chain_are_copied(bound, chain_inputs, monkeypatch):
     chain, _ = bound
     image, mask = (np.concatenate([array] * 3)[:8] for array in chain_inputs)
@@ -296,10 +325,10 @@ def test_auto_says_why_it_takes_the_cpu(sessions, narrow_bundle, monkeypatch):
     assert sessions.asked == [[CPU]] * len(STAGES)
     sessions.devices, real = 1, backend.open_session
 
-    def without_cuda(data, stage, index, threads):
+    def without_cuda(data, stage, index, *rest):
         if index is not None:
             raise UsageError("out of memory")
-        return real(data, stage, index, threads)
+        return real(data, stage, index, *rest)
 
     monkeypatch.setattr(backend, "open_session", without_cuda)
     assert "CPU (a CUDA device was found, but cannot be used: out of memory)" in backend.open_chain(bundle).description
