@@ -1,10 +1,7 @@
 """The device that was asked for is the device that is used, or the run stops: no GPU is needed to test that."""
 
 import ctypes
-import os
 import re
-import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
@@ -279,33 +276,6 @@ def test_a_chain_that_cannot_run_is_not_opened(narrow_bundle, monkeypatch):
     monkeypatch.setattr(ort.InferenceSession, "run_with_iobinding", fail)
     with pytest.raises(ShowfaceError, match=r"cannot run the chain on cpu device 0: .*libcudnn_graph"):
         binding.BoundChain(sessions, Shapes.of_bundle(bundle), "bound", "cpu")
-
-
-TELEMETRY = """
-import os, socket
-def refuse(*arguments):
-    raise AssertionError(f"a look-up: {arguments}")
-socket.getaddrinfo = refuse
-import showface.runtime
-from showface.runtime.bundle import open_bundle
-from showface.runtime.backends.onnxruntime import open_chain
-open_chain(open_bundle(), "cpu", 1)
-print(os.environ["ORT_DISABLE_TELEMETRY"])
-"""
-
-
-@pytest.mark.parametrize(("given", "found"), [(None, "1"), ("0", "0")])
-def test_onnx_runtime_reports_nothing_unless_the_user_lets_it(tmp_path, given, found):
-    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    environment.pop("ORT_DISABLE_TELEMETRY", None)
-    if given is not None:
-        environment["ORT_DISABLE_TELEMETRY"] = given
-    done = subprocess.run(
-        [sys.executable, "-c", TELEMETRY], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == [found]
-    if given is None:
-        assert list(tmp_path.rglob("*")) == []
 
 
 def test_a_device_that_the_driver_does_not_report_is_refused(sessions, narrow_bundle):
