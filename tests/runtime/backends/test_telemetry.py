@@ -26,14 +26,14 @@ except OSError:
 """
 
 
-def run(home, given, **more):
-    """Complete a face in a process of its own with a fresh home; return what it says of the switch."""
+def run(home, given, script, **more):
+    """Run a script in a process of its own with a fresh home; return what it says of the switch."""
     environment = {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "1", **more}
     for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
         environment.pop(name, None)
     if given is not None:
         environment["ORT_DISABLE_TELEMETRY"] = given
-    command = [sys.executable, "-c", SCRIPT]
+    command = [sys.executable, "-c", script]
     return subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -42,10 +42,11 @@ def test_there_is_no_file_and_no_look_up(tmp_path):
     library, seen, home = tmp_path / "lookups.so", tmp_path / "seen", tmp_path / "home"
     home.mkdir()
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, HOOK], check=True)
-    assert run(home, None, LD_PRELOAD=str(library), LOOKUPS=str(seen)) == "1"
+    assert run(home, None, SCRIPT, LD_PRELOAD=str(library), LOOKUPS=str(seen)) == "1"
     assert seen.read_text().splitlines() == ["look-up the-last-look-up.invalid"]  # the script's own: the hook works
     assert list(home.rglob("*")) == []
 
 
 def test_what_the_user_has_set_stands(tmp_path):
-    assert run(tmp_path, "0") == "0"
+    script = "import os, showface.runtime; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    assert [run(tmp_path, given, script) for given in ("0", "", None)] == ["0", "", "1"]
