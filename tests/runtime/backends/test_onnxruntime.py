@@ -52,15 +52,14 @@ def sessions(monkeypatch):
         if CUDA in names:
             assert record.preloads == 1, "the libraries are loaded before the first session"
             assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
-        stage = STAGES[len(record.asked) % len(STAGES) - 1]
         session = real(data, ort.SessionOptions(), providers=[CPU])
         return SimpleNamespace(
             disable_fallback=session.disable_fallback,
             io_binding=session.io_binding,
             run_with_iobinding=session.run_with_iobinding,
             get_providers=lambda: record.granted or [*names, CPU],
-            get_inputs=lambda: [SimpleNamespace(name=name) for name in stage.inputs],
-            get_outputs=lambda: [SimpleNamespace(name=name) for name in stage.outputs],
+            get_inputs=session.get_inputs,
+            get_outputs=session.get_outputs,
         )
 
     def preload():
@@ -296,10 +295,10 @@ def test_auto_says_why_it_takes_the_cpu(sessions, narrow_bundle, monkeypatch):
     assert sessions.asked == [[CPU]] * len(STAGES)
     sessions.devices, real = 1, backend.open_session
 
-    def without_cuda(data, stage, index, threads):
+    def without_cuda(data, stage, index, threads, shapes):
         if index is not None:
             raise UsageError("out of memory")
-        return real(data, stage, index, threads)
+        return real(data, stage, index, threads, shapes)
 
     monkeypatch.setattr(backend, "open_session", without_cuda)
     assert "CPU (a CUDA device was found, but cannot be used: out of memory)" in backend.open_chain(bundle).description
