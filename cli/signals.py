@@ -14,6 +14,7 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _watching = False
+_ended: list[int] = []
 
 
 def end_at_signals() -> None:
@@ -23,7 +24,13 @@ def end_at_signals() -> None:
         signal.signal(number, _end)
 
 
+def ended_by() -> int:
+    """Return the signal that is ending the process; 0 for none."""
+    return _ended[-1] if _ended else 0
+
+
 def _end(number: int, frame: FrameType | None) -> None:
+    _ended.append(number)
     sys.exit(128 + number)
 
 
