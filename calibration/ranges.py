@@ -25,8 +25,9 @@ from onnxruntime.quantization.calibrate import (
 )
 
 from showface.export.graph import shapes
-from showface.runtime.errors import UsageError, system_errors
+from showface.runtime.errors import InputError, UsageError, system_errors
 from showface.runtime.images.codec import write_file
+from showface.runtime.read import MAX_TEXT, parse_json, read_file
 
 from .quantize import Range
 from .settings import Method
@@ -195,8 +196,8 @@ def cached_ranges(path: Path, key: Mapping[str, Any], compute: Callable[[], Rang
     Raises:
         UsageError: the file cannot be written.
     """
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(path.read_text(encoding="utf-8"))
+    with contextlib.suppress(InputError, ValueError, KeyError, TypeError, AttributeError):
+        known = parse_json(read_file(path, MAX_TEXT))
         if known["key"] == key:
             return {
                 option: {name: (float(low), float(high)) for name, (low, high) in ranges.items()}

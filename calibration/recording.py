@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from showface.evaluation.faces import Face, Pair, read_pair
 from showface.runtime.backends.chain import Chain
 from showface.runtime.backends.onnxruntime import open_chain
-from showface.runtime.bundle import Bundle
-from showface.runtime.errors import UsageError, system_errors
+from showface.runtime.bundle import Bundle, tensor_fault
+from showface.runtime.errors import InputError, UsageError, system_errors
 from showface.runtime.faces.tensors import prepare
 from showface.runtime.images.codec import write_file
-from showface.runtime.stages import CATEGORIES, LABELS
+from showface.runtime.read import MAX_TEXT, Headers, parse_arrays, parse_json, read_file
+from showface.runtime.stages import CATEGORIES, CHAIN_INPUTS, CHAIN_OUTPUT, LABELS
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,10 @@ class Recording:
         """Read face by face; one shard is in memory at a time."""
         for start in range(0, len(self.pairs), SHARD_FACES):
             path = _shard(self.folder, start)
-            with system_errors(UsageError, path, "cannot be read"), np.load(path, allow_pickle=False) as file:
-                shard = {name: file[name] for name in file.files}
+            try:
+                shard = parse_arrays(read_file(path, error=UsageError), _shard_fault)
+            except ValueError as error:
+                raise UsageError(f"{path}: not what was recorded: {error}; remove it") from error
             for k, pair in enumerate(self.pairs[start : start + SHARD_FACES]):
                 tensors = {name: value[k : k + 1] for name, value in shard.items() if name not in ("rgb", "hole")}
                 yield Recorded(Face(pair.image.name, pair.bucket, shard["rgb"][k], shard["hole"][k]), tensors)
@@ -100,13 +103,13 @@ def record(folder: Path, bundle: Bundle, pairs: Sequence[Pair], digest: str, thr
 def _drop_stale(folder: Path, key: dict[str, Any]) -> None:
     """Remove shards of other faces, another bundle or another version; without an index their origin is unknown."""
     try:
-        known = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = parse_json(read_file(folder / INDEX_FILE, MAX_TEXT))
+    except (InputError, ValueError):
         known = None
     shards = sorted(folder.glob("shard-*.npz"))
     if known == key or not shards:
         return
-    changed = ", ".join(name for name in key if known is None or known.get(name) != key[name])
+    changed = ", ".join(name for name in key if not isinstance(known, dict) or known.get(name) != key[name])
     logger.info(f"{folder}: what was recorded before differs ({changed}); recording anew")
     for path in shards:
         path.unlink()
@@ -123,6 +126,18 @@ def _record_shard(chain: Chain, pairs: Sequence[Pair], bundle: Bundle) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, rgb=rgb, hole=hole, **tensors)
     return buffer.getvalue()
+
+
+def _shard_fault(headers: Headers) -> str | None:
+    missing = {"rgb", "hole", *CHAIN_INPUTS, CHAIN_OUTPUT} - set(headers)
+    if missing:
+        return f"it lacks {min(missing)}"
+    tensors = {name: header for name, header in headers.items() if name not in ("rgb", "hole")}
+    count, _, side, _ = (*headers[CHAIN_INPUTS[0]][1], 0, 0, 0, 0)[:4]
+    pixels = {name: headers[name] for name in ("rgb", "hole")}
+    if any(len(shape) < 3 or shape[0] != count for _, shape in pixels.values()):
+        return f"its faces do not fit its tensors: {pixels}"
+    return tensor_fault(tensors, {"H": side})
 
 
 def _shard(folder: Path, start: int) -> Path:

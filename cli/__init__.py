@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from .signals import end_at_signals
+from .signals import end_at_signals, ended_by
 
 HEADLESS = (
     "where there are no graphical libraries, the headless one serves as well: "
@@ -20,8 +20,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: what follows the program's name; None takes the arguments of this process.
     """
     end_at_signals()  # before the slow imports below
-    from showface.runtime.errors import ExitCode, ShowfaceError
+    from showface.runtime.terminal import guard_streams
 
+    guard_streams()
     from .app import app
     from .printing import errors
     from .verbs import register
@@ -29,19 +30,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     register(app)
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        app(args=arguments, prog_name="showface")
-    except (ShowfaceError, OSError, ImportError) as error:
+        # Not standalone: it would print what it refuses in a frame, escapes of the terminal included.
+        code = app(args=arguments or ["--help"], prog_name="showface", standalone_mode=False)
+    except Exception as error:
+        if ended_by():  # a signal in the middle of a library's import is reported as a failure of that
+            sys.exit(128 + ended_by())
         if "--verbose" in arguments:
             raise
-        if isinstance(error, ShowfaceError):
-            argument = getattr(error, "argument", None)
-            text, code = f"{'' if argument is None else f'--{argument}: '}{error}", error.exit_code
-        elif isinstance(error, OSError):
-            text = f"{error.filename or 'the system'}: {error.strerror or error}; --verbose tells where"
-            code = ExitCode.USAGE
-        elif "cv2" not in sys.modules and "lib" in str(error):
-            text, code = f"OpenCV cannot be loaded: {error}; {HEADLESS}", ExitCode.USAGE
-        else:
-            raise
+        text, code = _explained(error)
         errors.print(f"error: {text}")
-        sys.exit(code)
+    sys.exit(code or 0)
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """Return what is said of an error, in one sentence, and the exit code."""
+    from showface.runtime.errors import ExitCode, ShowfaceError
+
+    if isinstance(error, ShowfaceError):
+        argument = getattr(error, "argument", None)
+        return f"{'' if argument is None else f'--{argument}: '}{error}", error.exit_code
+    if hasattr(error, "format_message"):  # of the parser of arguments
+        context = getattr(error, "ctx", None)
+        path = "showface" if context is None else context.command_path
+        return f"{error.format_message().rstrip('.')}; see: {path} --help", ExitCode.USAGE
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the system'}: {error.strerror or error}; --verbose tells where", ExitCode.USAGE
+    if isinstance(error, ImportError) and "cv2" not in sys.modules and "lib" in str(error):
+        return f"OpenCV cannot be loaded: {error}; {HEADLESS}", ExitCode.USAGE
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; --verbose tells where", ExitCode.USAGE
+    return f"{type(error).__name__}: {error}; this is a fault of showface: --verbose tells where", ExitCode.USAGE

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from showface.runtime.backends import Backend
-from showface.runtime.bundle import open_bundle
+from showface.runtime.batch.results_log import parse_result
+from showface.runtime.bundle import MANIFEST_FILE, open_bundle
 from showface.runtime.errors import UsageError, system_errors
+from showface.runtime.files import check_replaceable, write_file
 
 if TYPE_CHECKING:
     from showface.runtime.batch.options import Alignment
@@ -26,6 +29,7 @@ CudaGraphOption = Annotated[
     bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Launch the work of engines as CUDA graphs.")
 ]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that showface did not write.")]
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="Real faces; default: the golden inputs.")]
 MaskFromOption = Annotated[
     str,
@@ -61,7 +65,8 @@ ConfigOption = Annotated[Path, typer.Option(help="TOML file; see training/config
 DataOption = Annotated[Path, typer.Option(help="Folder that the config's paths are relative to.")]
 TrainDeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 DevicesOption = Annotated[int, typer.Option(min=1, help="Processes, one a device; torchrun decides it when used.")]
-TestImagesOption = Annotated[Path, typer.Option("--images", help="Folder of aligned faces.")]
+TestOverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that showface did not write.")]
+ImagesOption = Annotated[Path, typer.Option("--images", help="Folder of aligned faces.")]
 TestMasksOption = Annotated[Path, typer.Option("--masks", help="Folder of ratio bins (00-10 …), white = hole.")]
 FeaturesOption = Annotated[
     Path | None, typer.Option("--features", help="Weights for the Fréchet distance: FID's Inception, or VGG-16.")
@@ -138,25 +143,63 @@ def check_writable(option: str, path: Path | None) -> None:
         raise UsageError(f"{option} {path}: cannot be written: permission denied")
 
 
-def check_picture(option: str, path: Path | None) -> None:
-    """Refuse, before any work, a picture that could not be written after it.
+def check_sides(sides: Mapping[str, Path | None], overwrite: bool, *given: Path | None) -> None:
+    """Refuse, before any work, files beside the outputs that could not or may not be written after it.
+
+    Args:
+        sides: what the options name.
+        overwrite: replace files that showface did not write.
+        given: files and folders that the verb reads; these are never written to.
 
     Raises:
-        UsageError: as :func:`check_writable`, or no such format is written.
+        UsageError: as :func:`check_writable`; or two options name one file, it is read by the verb, or exists.
     """
     from showface.runtime.images.codec import SUFFIXES
 
-    check_writable(option, path)
-    if path is not None and path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{option} {path}: showface writes {', '.join(SUFFIXES)}; choose one of these suffixes")
+    seen: dict[str, str] = {}
+    for option, path in sides.items():
+        if path is None:
+            continue
+        check_writable(option, path)
+        real = os.path.realpath(path)
+        if real in seen:
+            raise UsageError(f"{option} {path}: is also what {seen[real]} names; choose another name")
+        seen[real] = option
+        for folder in (folder for folder in given if folder is not None):
+            inside = Path(real).is_relative_to(os.path.realpath(folder))
+            kept = os.path.lexists(path) or path.suffix.lower() in SUFFIXES or (folder / MANIFEST_FILE).exists()
+            if inside and kept:
+                raise UsageError(f"{option} {path}: lies in {folder}, which is read; choose another place")
+        check_replaceable(path, overwrite, _are_results)
 
 
-def write_text(path: Path | None, text: str) -> None:
-    """Write a file that an option names, where it does.
+def _are_results(data: bytes) -> bool:
+    """Return whether a file is what ``masks --json`` writes: a line for each result."""
+    lines = data.decode("utf-8", "replace").splitlines()
+    return bool(lines) and all(parse_result(line) is not None for line in lines)
+
+
+def check_pictures(sides: Mapping[str, Path | None], overwrite: bool, *given: Path | None) -> None:
+    """Refuse, before any work, pictures that could not or may not be written after it.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: as :func:`check_sides`, or no such format is written.
+    """
+    from showface.runtime.images.codec import SUFFIXES
+
+    for option, path in sides.items():
+        if path is not None and path.suffix.lower() not in SUFFIXES:
+            raise UsageError(f"{option} {path}: showface writes {', '.join(SUFFIXES)}; choose one of these suffixes")
+    check_sides(sides, overwrite, *given)
+
+
+def write_text(path: Path | None, text: str, overwrite: bool) -> None:
+    """Write a file that an option names, where it does: all of it or nothing.
+
+    Raises:
+        UsageError: it cannot be written, or was written by somebody else meanwhile.
     """
     if path is not None:
         with system_errors(UsageError, path, "cannot be written"):
-            path.write_text(text, encoding="utf-8")
+            check_replaceable(path, overwrite, _are_results)
+            write_file(path, text.encode())

@@ -9,9 +9,9 @@ from showface.runtime.batch.options import FORMAT_SUFFIXES
 from showface.runtime.batch.start import Model
 from showface.runtime.errors import InputError, UsageError
 from showface.runtime.faces.masks import MaskSource
-from showface.runtime.files import MAX_FILE, read_file
 from showface.runtime.images.decoder_process import IsolatedDecoder
 from showface.runtime.picture import format_of, load_picture
+from showface.runtime.read import MAX_FILE, read_file
 
 from .printing import errors
 

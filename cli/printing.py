@@ -7,28 +7,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
+
+from showface.runtime.terminal import Terminal, printable
 
 MIB = 2**20
-# No markup: a path such as "faces [red]" is printed as it is.
-errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-
-
-def printable(text: str) -> str:
-    """Return ``text`` in one line: control characters and bytes that are no UTF-8 are written as escapes."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return shown.encode("utf-8", "backslashreplace").decode()
+errors, console = Terminal(stderr=True), Terminal()
+tables = Terminal(soft_wrap=False)
 
 
 class MessageHandler(logging.Handler):
-    """Prints what the library says as plain lines; names of files in it may hold any bytes."""
+    """Prints what the library says as plain lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """See :class:`logging.Handler`."""
         kind = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        errors.print(f"{kind}{printable(record.getMessage())}")
+        errors.print(f"{kind}{record.getMessage()}")
 
 
 def print_messages(verbose: bool) -> None:
@@ -64,26 +60,25 @@ class _StatusHandler(logging.Handler):
         self._status = status
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._status.update(printable(record.getMessage()))
+        self._status.update(Text(printable(record.getMessage())))
 
 
 def print_parity(report: Mapping[str, Any]) -> None:
     """Print the figures of each stage and of the chain, what failed, and the verdict."""
-    console = Console(markup=False, highlight=False)
     table = Table("stage", "max abs", "mean abs", "equal labels", "verdict")
     views = (*report["stages"].items(), ("chain", report["chain"]))
     for name, figures in views:
         verdict = "passed" if figures["passed"] else "FAILED"
         row = (f"{figures['max_abs']:.2e}", f"{figures['mean_abs']:.2e}", f"{figures['agreement']:.4%}")
         table.add_row(name, *row, verdict)
-    console.print(table)
+    tables.print(table)
     for name, figures in views:
         for failure in figures["failures"]:
-            console.print(f"{name}: {failure}", soft_wrap=True)
+            console.print(f"{name}: {failure}")
     for sentence in report.get("not_compared", []):
-        console.print(sentence, soft_wrap=True)
+        console.print(sentence)
     if not report["stages"]:
         console.print("the stages were not compared alone: neither side can run them")
     for found in report.get("attribution", []):
-        console.print(f"{found['stage']}: {found['sentence']}", soft_wrap=True)
+        console.print(f"{found['stage']}: {found['sentence']}")
     console.print("passed" if report["passed"] else "FAILED")

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from showface.runtime.batch.results_log import Result, Status
 
-from .printing import errors, printable
+from .printing import errors
 
 FOUND = ("completed", "nothing found", "too large", "uncertain")  # what becomes of a mask that was found
 LINE_EVERY = 30.0  # seconds between two lines where stderr is no terminal
@@ -120,7 +120,7 @@ def _bar(tally: Tally) -> Iterator[Display]:
             tally.add(result)
             progress.update(bar, advance=1, rate=tally.rate, failed=tally.count["failed"])
             if result.error:
-                progress.console.print(printable(f"failed: {result.error}"))
+                progress.console.print(f"failed: {result.error}")
 
         yield display
 
@@ -132,7 +132,7 @@ def _lines(tally: Tally) -> Display:
         nonlocal last
         tally.add(result)
         if result.error:
-            errors.print(printable(f"failed: {result.error}"))
+            errors.print(f"failed: {result.error}")
         if time.monotonic() - last >= LINE_EVERY:
             last = time.monotonic()
             errors.print(tally.line())

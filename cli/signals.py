@@ -1,33 +1,70 @@
-"""What SIGINT and SIGTERM do: end a verb at once, or after the work in flight."""
+"""What SIGINT and SIGTERM do: end a verb at once, or after the work in flight; a second one ends the process.
+
+Python runs handlers of signals between two instructions of the main thread, hence never while that waits for a graph
+that does not end. The second signal is therefore answered by a thread, to which the system's own handler writes.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_watching = False
+_ended: list[int] = []
 
 
 def end_at_signals() -> None:
-    """End the process at once at a signal, with exit code 130 or 143 and without a traceback."""
+    """End the process at a signal, with exit code 130 or 143 and without a traceback."""
+    _watch()
     for number in SIGNALS:
         signal.signal(number, _end)
 
 
+def ended_by() -> int:
+    """Return the signal that is ending the process; 0 for none."""
+    return _ended[-1] if _ended else 0
+
+
 def _end(number: int, frame: FrameType | None) -> None:
+    _ended.append(number)
     sys.exit(128 + number)
 
 
 def catch_signals() -> list[int]:
     """Collect signals in the list that is returned, so that work in flight can be kept; a second one ends at once."""
+    _watch()
     caught: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
-        if caught:  # asked for twice: what is in flight is not waited for, which costs it
-            raise SystemExit(128 + number)
         caught.append(number)
 
     for number in SIGNALS:
         signal.signal(number, remember)
     return caught
+
+
+def _watch() -> None:
+    """Start the thread that ends the process at the second signal; once, and not in forks."""
+    global _watching
+    if _watching or sys.platform == "win32":  # where a wake-up needs a socket, and Ctrl-Break ends any process
+        return
+    _watching = True
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    threading.Thread(target=_end_at_the_second, args=(reading,), name="signals", daemon=True).start()
+
+
+def _end_at_the_second(reading: int) -> None:
+    caught = 0
+    while True:
+        (number,) = os.read(reading, 1)
+        ours = number in SIGNALS and getattr(signal.getsignal(number), "__module__", None) == __name__
+        caught += ours  # training and the server answer signals in their own way
+        if ours and caught > 1:
+            os._exit(128 + number)  # outputs are renamed into place when they are whole: none is left half-written

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Mapping
@@ -12,13 +11,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UsageError, system_errors
-from .stages import CATEGORIES, OCCLUDER, VARIANTS, Stage, graphs_of
+from .errors import UsageError
+from .onnx_file import refers_to_files
+from .read import MAX_FILE, MAX_TEXT, Headers, parse_arrays, parse_json, read_file, shown
+from .stages import CATEGORIES, MARGIN, OCCLUDER, TENSORS, VARIANTS, Stage, graphs_of, mismatch
 
 SCHEMA_VERSION = 1
+LARGEST = {"image_size": 4096, "code_channels": 4096, "opset": 100}
+PRECISIONS = ("float32", "float16", "int8")
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
 
@@ -94,8 +96,7 @@ class Bundle:
             UsageError: the file is missing or its hash differs from the manifest's.
         """
         path = self.folder / name
-        with system_errors(UsageError, path, "cannot be read, export the bundle again"):
-            data = path.read_bytes()
+        data = read_file(path, MAX_FILE, UsageError, "cannot be read, export the bundle again")
         if hashlib.sha256(data).hexdigest() != self.manifest.sha256.get(name):
             raise UsageError(f"{path}: its hash differs from {MANIFEST_FILE}; copy or export the bundle again")
         return data
@@ -104,7 +105,7 @@ class Bundle:
         """Return the checked ONNX bytes of ``stage``.
 
         Raises:
-            UsageError: the file is missing or broken; a kit of engines has none.
+            UsageError: the file is missing or broken, or refers to others; a kit of engines has none.
         """
         name = f"{stage.name}.onnx"
         engines = self.folder / "engines"
@@ -114,15 +115,57 @@ class Bundle:
                 f"{self.folder}: is a kit: engines ({kinds}) for a GPU of their target and no graphs, which other "
                 "devices and ONNX Runtime need; use it on such a GPU, or pack the bundle again with --graphs"
             )
-        return self.read(name)
+        data = self.read(name)
+        try:
+            fault = "its weights lie in another file, which no hash covers" if refers_to_files(data) else None
+        except ValueError as error:
+            fault = f"no ONNX graph: {error}"
+        if fault is not None:
+            raise UsageError(f"{self.folder / name}: {fault}; export the bundle again")
+        return data
 
     def golden(self) -> dict[str, NDArray[Any]]:
         """Return the golden tensors by name: real inputs and PyTorch's output of every stage.
 
         ``semantic_margin`` [N, H, W] is the parser's lead of the best label over the second best.
+
+        Raises:
+            UsageError: the file is missing, or its tensors are not those of the bundle's stages.
         """
-        with np.load(io.BytesIO(self.read(GOLDEN_FILE)), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        manifest = self.manifest
+        names = {name for stage in manifest.stages for name in (*stage.inputs, *stage.outputs)}
+        sizes = {"H": manifest.image_size, "c": manifest.code_channels}
+
+        def fault(headers: Headers) -> str | None:
+            missing = sorted(names - set(headers))
+            return f"it lacks {missing[0]}" if missing else tensor_fault(headers, sizes)
+
+        try:
+            return parse_arrays(self.read(GOLDEN_FILE), fault)
+        except ValueError as error:
+            path = self.folder / GOLDEN_FILE
+            raise UsageError(f"{path}: not the tensors of this bundle: {error}; export the bundle again") from error
+
+
+def tensor_fault(headers: Headers, sizes: Mapping[str, int]) -> str | None:
+    """Return what is wrong with the tensors in a file, compared with the stage table; None for good ones.
+
+    Args:
+        headers: dtype and shape by name; the parser's margin may be among them.
+        sizes: of the table's symbols that are known.
+    """
+    for name, (_, shape) in headers.items():
+        if name not in TENSORS and name != MARGIN:
+            return f"{shown(name)} is no tensor of any stage"
+        if not shape or shape[0] < 1:
+            return f"{name} holds no face"
+    batch = next(shape[0] for _, shape in headers.values()) if headers else 0
+    known = {**sizes, "B": batch}
+    if MARGIN in headers:
+        known["H"] = sizes.get("H", headers[MARGIN][1][-1])
+        if headers[MARGIN] != ("float32", (batch, known["H"], known["H"])):
+            return f"{MARGIN} is {headers[MARGIN][0]} {headers[MARGIN][1]}"
+    return mismatch({name: header for name, header in headers.items() if name != MARGIN}, known)
 
 
 def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -164,34 +207,39 @@ def _fault(manifest: Any) -> str | None:
         if name not in manifest:
             return f"{name!r} is missing"
     for name in sorted(set(manifest) - {*names, "stages"}):
-        return f"{name!r} is unknown"
+        return f"{shown(name)} is unknown"
     for name in ("image_size", "code_channels", "opset"):
-        if type(manifest[name]) is not int or manifest[name] < 1:
-            return f"{name!r} must be a whole number ≥ 1, not {manifest[name]!r}"
+        if type(manifest[name]) is not int or not 1 <= manifest[name] <= LARGEST[name]:
+            return f"{name!r} must be a whole number from 1 to {LARGEST[name]}, not {shown(manifest[name])}"
     for name in ("variant", "weights_dtype", "checkpoint_sha256"):
         if not isinstance(manifest[name], str):
-            return f"{name!r} must be a text, not {manifest[name]!r}"
+            return f"{name!r} must be a text, not {shown(manifest[name])}"
     for name in ("precision", "sha256", "versions"):
         value = manifest[name]
         if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-            return f"{name!r} must be an object of texts, not {value!r}"
+            return f"{name!r} must be an object of texts, not {shown(value)}"
     for name in ("calibration", "network"):
         if not isinstance(manifest.get(name), dict | None):
-            return f"{name!r} must be an object, not {manifest[name]!r}"
+            return f"{name!r} must be an object, not {shown(manifest[name])}"
     occluder = manifest.get("occluder")
     if occluder is not None and (not isinstance(occluder, dict) or set(occluder) != {"checkpoint_sha256"}):
-        return f"'occluder' must be an object with 'checkpoint_sha256', not {occluder!r}"
+        return f"'occluder' must be an object with 'checkpoint_sha256', not {shown(occluder)}"
     if not isinstance(manifest["categories"], list):
-        return f"'categories' must be a list, not {manifest['categories']!r}"
+        return f"'categories' must be a list, not {shown(manifest['categories'])}"
     if manifest["variant"] not in VARIANTS:
-        return f"'variant' {manifest['variant']!r} is unknown; known: {', '.join(VARIANTS)}"
+        return f"'variant' {shown(manifest['variant'])} is unknown; known: {', '.join(VARIANTS)}"
     optional: tuple[str, ...] = () if occluder is None else (OCCLUDER.name,)
     stages = {stage.name for stage in graphs_of(manifest["variant"], optional)}
     if set(manifest["precision"]) != stages:
-        return f"'precision' does not name the stages of variant {manifest['variant']!r}: {', '.join(sorted(stages))}"
+        return (
+            f"'precision' does not name the stages of variant {shown(manifest['variant'])}: {', '.join(sorted(stages))}"
+        )
+    unknown = sorted(set(manifest["precision"].values()) - set(PRECISIONS))
+    if unknown:
+        return f"'precision' {shown(unknown[0])} is unknown; known: {', '.join(PRECISIONS)}"
     graphs = {name for name in manifest["sha256"] if name.endswith(".onnx")}
     if graphs != {f"{stage}.onnx" for stage in stages}:
-        return f"'sha256' does not list the graphs of variant {manifest['variant']!r}: {', '.join(sorted(stages))}"
+        return f"'sha256' does not list the graphs of variant {shown(manifest['variant'])}: {', '.join(sorted(stages))}"
     return None
 
 
@@ -204,18 +252,19 @@ def open_bundle(folder: str | Path | None = None) -> Bundle:
     """
     folder = default_bundle() if folder is None else Path(folder)
     path = folder / MANIFEST_FILE
-    with system_errors(UsageError, path, "no bundle here, or it cannot be read"):
-        text = path.read_bytes()
+    text = read_file(path, MAX_TEXT, UsageError, "no bundle here, or it cannot be read")
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         version = data["schema_version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not a bundle manifest: {error}; export the bundle again") from error
     if type(version) is not int or version < 1:
-        raise UsageError(f"{path}: not a bundle manifest: 'schema_version' is {version!r}; export the bundle again")
+        fault = f"'schema_version' is {shown(version)}"
+        raise UsageError(f"{path}: not a bundle manifest: {fault}; export the bundle again")
     if version > SCHEMA_VERSION:
         raise UsageError(
-            f"{path}: bundle schema {version} is newer than {SCHEMA_VERSION}; upgrade with: pip install -U showface"
+            f"{path}: bundle schema {shown(version)} is newer than {SCHEMA_VERSION}; "
+            "upgrade with: pip install -U showface"
         )
     fault = _fault(data)
     if fault is not None:

@@ -12,6 +12,7 @@ from .backends.tensorrt.sidecar import ENGINES_FOLDER, EngineFolder, engine_fold
 from .bundle import GOLDEN_FILE, MANIFEST_FILE, Bundle
 from .errors import UsageError, system_errors
 from .files import atomic_file
+from .read import MAX_TEXT, read_file
 
 TERMS = ("MODEL_CARD.md", "LICENSE-weights")  # of the weights, where the bundle has them
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal contents make equal files
@@ -51,11 +52,11 @@ def write_kit(
     if output.exists() and not overwrite:
         raise UsageError(f"{output}: exists already; overwrite it, or choose another name")
     folders = _chosen(bundle, backend, targets)
-    entries = {MANIFEST_FILE: (bundle.folder / MANIFEST_FILE).read_bytes(), GOLDEN_FILE: bundle.read(GOLDEN_FILE)}
+    entries = {MANIFEST_FILE: _text(bundle.folder / MANIFEST_FILE), GOLDEN_FILE: bundle.read(GOLDEN_FILE)}
     if graphs or (graphs is None and not folders):
         entries |= {f"{stage.name}.onnx": bundle.model(stage) for stage in bundle.manifest.graphs}
     # The terms of the weights travel with them.
-    entries |= {name: path.read_bytes() for name in TERMS if (path := bundle.folder / name).is_file()}
+    entries |= {name: _text(path) for name in TERMS if (path := bundle.folder / name).is_file()}
     for folder in folders:
         entries |= _engines(folder)
     with system_errors(UsageError, output, "cannot be written"), atomic_file(output) as temporary:
@@ -65,6 +66,10 @@ def write_kit(
     if any(name.endswith(".onnx") for name in entries):
         names.append("graphs")
     return Kit(tuple(names), size)
+
+
+def _text(path: Path) -> bytes:
+    return read_file(path, MAX_TEXT, UsageError)
 
 
 def _chosen(bundle: Bundle, backend: str | None, targets: Sequence[str]) -> list[EngineFolder]:
@@ -97,7 +102,7 @@ def _engines(folder: EngineFolder) -> dict[str, bytes]:
             raise UsageError(f"{folder.engine(stage.name)}: its graph has changed since the build; {folder.rebuild}")
         prefix = f"{ENGINES_FOLDER}/{folder.path.name}/"
         entries[f"{prefix}{stage.name}.engine"] = read_engine(folder, sidecar)
-        entries[f"{prefix}{stage.name}.json"] = folder.sidecar(stage.name).read_bytes()
+        entries[f"{prefix}{stage.name}.json"] = _text(folder.sidecar(stage.name))
     return entries
 
 

@@ -1,43 +1,23 @@
-"""Whole files: nothing that blocks or floods is read, nothing half-written gets a name, no two runs write one log."""
+"""Whole files: nothing half-written gets a name, and no two runs write one log."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import DiskFullError, InputError, system_errors
+from .errors import DiskFullError, InputError, UsageError, system_errors
+from .read import read_file
 
-MAX_FILE = 2**30  # bytes; 100 megapixels of 16-bit RGBA are 800 MB uncompressed
+_SEAL = b"\nshowface "  # stands, with a digest of all before it, behind a picture; decoders stop before it
 _FULL = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for the other end of a FIFO."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def read_file(path: Path) -> bytes:
-    """Return the bytes of a regular file.
-
-    Raises:
-        InputError: it cannot be read, is a FIFO, a device or a folder, or holds more than 1 GiB.
-    """
-    with system_errors(InputError, path, "cannot be read"), open(path, "rb", opener=_open_at_once) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path}: is no regular file; showface does not read from pipes and devices")
-        data = file.read(MAX_FILE + 1) if status.st_size <= MAX_FILE else None  # it may also grow meanwhile
-    if data is None or len(data) > MAX_FILE:
-        raise InputError(f"{path}: is larger than {MAX_FILE // 2**20} MiB")
-    return data
 
 
 @contextmanager
@@ -119,6 +99,30 @@ def write_file(path: str | Path, data: bytes) -> None:
     """Write ``data`` to ``path``, all of it or nothing."""
     with atomic_file(Path(path)) as temporary:
         temporary.write_bytes(data)
+
+
+def sealed(data: bytes) -> bytes:
+    """Return the bytes of a picture with a mark by which a later run knows that it may replace the file."""
+    return data + _SEAL + hashlib.sha256(data).hexdigest().encode()
+
+
+def check_replaceable(path: Path, overwrite: bool, ours: Callable[[bytes], bool] = lambda data: False) -> None:
+    """Refuse to replace a file that somebody else wrote, or changed.
+
+    Args:
+        path: that is to be written.
+        overwrite: replace it all the same.
+        ours: tells whether the bytes of a file that is there are of an earlier run; a sealed picture is anyway.
+
+    Raises:
+        UsageError: it exists, and is not of an earlier run.
+    """
+    if overwrite or not os.path.lexists(path):
+        return
+    data = read_file(path, error=UsageError)
+    head, mark, _ = data.rpartition(_SEAL)
+    if not (mark and data == sealed(head)) and not ours(data):
+        raise UsageError(f"{path}: exists, and is not as showface wrote it; add --overwrite, or choose another name")
 
 
 def lock_file(file: IO[Any]) -> bool:

@@ -16,11 +16,11 @@ from .backends import Backend, open_chain
 from .backends.chain import Chain, Tensors, Ticket
 from .backends.int8 import faster_int8
 from .bundle import open_bundle
-from .errors import DeviceLostError, InputError, UsageError
+from .errors import DeviceLostError, InputError, ShowfaceError, UsageError
 from .faces.masks import Hole
 from .faces.tensors import Array, composite, prepare
 from .images.codec import Pixels
-from .stages import COARSE_IMAGE, LABELS, OCCLUDER
+from .stages import CATEGORIES, COARSE_IMAGE, LABELS, OCCLUDER
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|OUT_OF_MEMORY|failed to allocate memory|bad_alloc|cudaErrorMemoryAllocation|OutOfMemory", re.I
 )
+NOT_FINITE = "the networks returned values that are not finite"
 Completed = NDArray[Any] | InputError
 Face = tuple[Array, Array]  # image [3, size, size] and mask [1, size, size]
 
@@ -138,7 +139,13 @@ class Inpainter:
 
     @staticmethod
     def compose(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False) -> Pixels:
-        """Return the face with ``completed`` [3, size, size] in its hole, all else copied bit by bit."""
+        """Return the face with ``completed`` [3, size, size] in its hole, all else copied bit by bit.
+
+        Raises:
+            InputError: the networks completed it with values that are not finite.
+        """
+        if not np.isfinite(completed).all():
+            raise InputError(NOT_FINITE)
         return composite(pixels, hole, completed, opaque)
 
     def submit(self, images: Sequence[Array], masks: Sequence[Array]) -> Ticket:
@@ -161,18 +168,23 @@ class Inpainter:
 
         Raises:
             UsageError: the bundle's chain gives no access to its parser.
+            InputError: the parser returned labels of no category.
         """
         session = self.chain.session("parser")
-        if session is not None:
-            with self._networks:
-                return session.run({COARSE_IMAGE: image})[LABELS]
-        raise UsageError("categories are found by a bundle whose parser is a stage of its own; use the default bundle")
+        if session is None:
+            raise UsageError("categories are found by a bundle whose parser is a stage of its own; use the default one")
+        with self._networks:
+            labels = session.run({COARSE_IMAGE: image})[LABELS]
+        if labels.min() < 0 or labels.max() >= len(CATEGORIES):
+            raise InputError("the parser returned labels of no category")
+        return labels
 
     def find_occlusion(self, image: Array) -> NDArray[Any]:
         """Return the occluder's probabilities [B, size, size] for prepared faces without holes.
 
         Raises:
             UsageError: the bundle has no occluder.
+            InputError: it returned values that are not finite.
         """
         if self.chain.occluder is None:
             raise UsageError(
@@ -180,7 +192,10 @@ class Inpainter:
                 "occluder, or give masks"
             )
         with self._networks:
-            return self.chain.occluder.run({OCCLUDER.inputs[0]: image})[OCCLUDER.outputs[0]][:, 0]
+            found = self.chain.occluder.run({OCCLUDER.inputs[0]: image})[OCCLUDER.outputs[0]][:, 0]
+        if not np.isfinite(found).all():
+            raise InputError(NOT_FINITE)
+        return found
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -243,7 +258,7 @@ class BatchRunner:
             try:
                 if isinstance(ticket, Exception):
                     raise ticket
-                done.extend(_judged(self.inpainter.collect(ticket)))
+                done.extend(_judged(self.inpainter.collect(ticket), len(batch)))
             except DeviceLostError:
                 raise
             except Exception as error:
@@ -267,6 +282,7 @@ class BatchRunner:
         return self.inpainter.submit([image for image, _ in batch], [mask for _, mask in batch])
 
 
-def _judged(completed: NDArray[Any]) -> list[Completed]:
-    wrong = "the networks returned values that are not finite"
-    return [face if np.isfinite(face).all() else InputError(wrong) for face in completed]
+def _judged(completed: NDArray[Any], count: int) -> list[Completed]:
+    if len(completed) != count:
+        raise ShowfaceError(f"they returned {len(completed)} faces for {count}")
+    return [face if np.isfinite(face).all() else InputError(NOT_FINITE) for face in completed]

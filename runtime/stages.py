@@ -6,7 +6,7 @@ a tensor name. Tensors are matched by name, so the chain is a fold over the tabl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,3 +96,32 @@ MARGIN = "semantic_margin"  # [B, H, W], the parser's lead of the best label ove
 def graphs_of(variant: str, names: Iterable[str]) -> tuple[Stage, ...]:
     """Return the stages of a variant in order, and the occluder after them where ``names`` holds its name."""
     return (*VARIANTS[variant], OCCLUDER) if OCCLUDER.name in names else VARIANTS[variant]
+
+
+def mismatch(found: Mapping[str, tuple[str, Sequence[int | str | None]]], sizes: Mapping[str, int]) -> str | None:
+    """Return how tensors differ from the table, in words; None where they agree.
+
+    Equal symbols stand for equal sizes: the sides of all tensors that are compared together have to fit each other.
+
+    Args:
+        found: dtype and shape by name; a size that is no number is not known and fits any.
+        sizes: of the symbols ``B``, ``H`` and ``c`` that are known.
+
+    >>> mismatch({"mask": ("float32", (2, 1, 256, 128))}, {"B": 2})
+    'mask is float32 (2, 1, 256, 128), not float32 (B = 2, 1, H = 256, H = 256)'
+    """
+    known = {"n": len(CATEGORIES), **sizes}
+    for name, (dtype, shape) in found.items():
+        tensor = TENSORS[name]
+        for symbol, size in zip(tensor.shape, shape, strict=False):
+            if isinstance(symbol, str) and isinstance(size, int):
+                known.setdefault(symbol, known["H"] // 4 if symbol == "h" and "H" in known else size)
+        wanted = [known.get(symbol, symbol) for symbol in tensor.shape]
+        same = len(shape) == len(wanted) and all(
+            have == want or not (isinstance(have, int) and isinstance(want, int))
+            for have, want in zip(shape, wanted, strict=True)
+        )
+        if dtype != tensor.dtype or not same:
+            named = (f"{s} = {known[s]}" if isinstance(s, str) and s in known else str(s) for s in tensor.shape)
+            return f"{name} is {dtype} ({', '.join(map(str, shape))}), not {tensor.dtype} ({', '.join(named)})"
+    return None

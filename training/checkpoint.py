@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from showface.runtime.errors import UsageError
+from showface.runtime.read import parse_json, shown
 from showface.runtime.stages import CATEGORIES
 
 from .config import NetworkConfig, ReconstructionConfig
@@ -29,9 +29,15 @@ from .networks.reconstruction import ReconstructionNetwork
 from .occluder.config import OccluderConfig
 from .occluder.network import Occluder
 from .run_files import write_whole
+from .weight_files import read_safetensors
+
+Network = TypeVar("Network", bound=nn.Module)
+Settings = TypeVar("Settings")
 
 SCHEMA_VERSION = 1
 METADATA_KEY = "showface"
+KINDS = {"schema_version": int, "network": dict, "categories": list, "stages": list, "training": dict, "sha256": str}
+WIDEST = 2**14  # of any number in a network config; larger ones ask for terabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +78,9 @@ def belongs(key: str, networks: Iterable[str]) -> bool:
     return any(key.startswith(f"{name}.") for name in networks)
 
 
-def _stages_of(model: MDRNets) -> tuple[str, ...]:
-    return tuple(name for name, _ in model.named_children())
+def _networks_of(config: NetworkConfig) -> tuple[str, ...]:
+    """Return the networks of an assembled model."""
+    return ("coarse", "parser", "memory", *(() if config.memory.kind == "none" else ("mrem",)), "refiner")
 
 
 def save_checkpoint(
@@ -102,40 +109,69 @@ def save_checkpoint(
         "stages": stages,
         "training": training,
     }
+    header["sha256"] = _header_digest(header, weights)
     write_whole(path, lambda file: save_file(weights, file, {METADATA_KEY: json.dumps(header)}))
 
 
-def _read_header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+def _header_digest(header: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """Return the digest of all that a checkpoint holds but this digest itself."""
+    text = json.dumps({key: value for key, value in header.items() if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256((text + _digest(weights)).encode()).hexdigest()
+
+
+def _read_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
-        header = json.loads((metadata or {})[METADATA_KEY])
-        version = int(header["schema_version"])
+        header = parse_json(metadata[METADATA_KEY])
+        version = header["schema_version"]
     except (KeyError, ValueError, TypeError) as error:
         raise UsageError(f"{path}: safetensors without a showface header; not a showface checkpoint") from error
-    missing = [key for key in ("network", "categories", "stages", "training") if key not in header]
-    if missing:
-        raise UsageError(f"{path}: the showface header lacks {missing[0]!r}; the file is damaged")
-    if version > SCHEMA_VERSION:
+    if type(version) is int and version > SCHEMA_VERSION:
         raise UsageError(
-            f"{path}: checkpoint schema {version} is newer than {SCHEMA_VERSION}; upgrade with: pip install -U showface"
+            f"{path}: checkpoint schema {shown(version)} is newer than {SCHEMA_VERSION}; "
+            "upgrade with: pip install -U showface"
         )
+    for key, kind in KINDS.items():
+        if key not in header and key != "sha256":  # which older versions did not write
+            raise UsageError(f"{path}: the showface header lacks {key!r}; the file is damaged")
+        if type(header.get(key, kind())) is not kind:
+            raise UsageError(f"{path}: {key!r} of the showface header is {shown(header[key])}; the file is damaged")
+    unknown = sorted(set(header) - set(KINDS))
+    if unknown:
+        raise UsageError(f"{path}: the showface header has {shown(unknown[0])}, which is unknown; the file is damaged")
     if tuple(header["categories"]) != CATEGORIES:
-        raise UsageError(f"{path}: category scheme {header['categories']} differs from this version's {CATEGORIES}")
+        raise UsageError(f"{path}: its category scheme differs from this version's {CATEGORIES}")
+    if not all(isinstance(stage, str) for stage in header["stages"]):
+        raise UsageError(f"{path}: 'stages' of the showface header is {shown(header['stages'])}; the file is damaged")
     return dict(header)
+
+
+def _absurd(value: Any) -> Any:
+    """Return a number in a config, or a list, that no network has; None where there is none."""
+    if isinstance(value, dict | list):
+        if len(value) > 64:
+            return value
+        found = (_absurd(entry) for entry in (value.values() if isinstance(value, dict) else value))
+        return next((number for number in found if number is not None), None)
+    least = 1 if type(value) is int else 0
+    return (
+        value if isinstance(value, int | float) and not least <= value <= WIDEST and type(value) is not bool else None
+    )
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint file.
 
     Raises:
-        UsageError: the file is missing, is no checkpoint of this or an older schema, or has another
-            category scheme.
+        UsageError: the file is missing, is no checkpoint of this or an older schema, has another category scheme, or
+            was changed since it was written.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = _read_header(path, file.metadata())
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"{path}: cannot be read as a safetensors checkpoint: {error}") from error
+    weights, metadata = read_safetensors(path)
+    header = _read_header(path, metadata)
+    if header.get("sha256", "") != "" and header["sha256"] != _header_digest(header, weights):
+        raise UsageError(f"{path}: is damaged: its digest is not that of its weights; copy it again")
+    absurd = _absurd(header["network"])
+    if absurd is not None:
+        raise UsageError(f"{path}: its network config holds {shown(absurd)}, which no network has")
     config = config_from_dict(NetworkConfig, header["network"], f"{path}: network")
     return Checkpoint(config, weights, tuple(header["stages"]), dict(header["training"]))
 
@@ -148,6 +184,12 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
     Raises:
         UsageError: a key is missing, unknown or has another shape; the message names it.
     """
+    _check_weights(model, checkpoint, path)
+    model.load_state_dict(checkpoint.weights, strict=False)
+
+
+def _check_weights(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
+    """Compare names and shapes of the weights with a model, which may be one on the meta device."""
     left = ("coarse.layout",) if checkpoint.config.coarse.layout is None else ()
     state = model.state_dict()
     expected = {k: v for k, v in state.items() if belongs(k, checkpoint.stages) and not belongs(k, left)}
@@ -159,7 +201,50 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
         have, want = tuple(checkpoint.weights[key].shape), tuple(expected[key].shape)
         if have != want:
             raise UsageError(f"{path}: {key!r} has shape {have}, the network config gives {want}")
-    model.load_state_dict(checkpoint.weights, strict=False)
+
+
+def _rebuild(make: Callable[[], Network], stages: str | None, checkpoint: Checkpoint, path: Path) -> Network:
+    """Return the network that a checkpoint's config describes, with its weights, in evaluation mode.
+
+    It is laid out first on the meta device, which takes no memory: a config may ask for any.
+
+    Args:
+        make: builds it.
+        stages: name of the one network that it is; None for the assembled model.
+        checkpoint: that was read from ``path``.
+        path: for errors.
+    """
+
+    def named(network: nn.Module) -> nn.Module:
+        return network if stages is None else nn.ModuleDict({stages: network})
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                outline = make()
+        except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
+            raise UsageError(f"{path}: its config describes no network: {str(error).partition(chr(10))[0]}") from error
+        _check_weights(named(outline), checkpoint, path)
+        network = make()
+    load_weights(named(network), checkpoint, path)
+    return network.eval()
+
+
+def _settings_of(kind: type[Settings], stage: str, checkpoint: Checkpoint, path: Path) -> Settings:
+    """Return the config of the one network that a run of ``stage`` left.
+
+    Raises:
+        UsageError: it is another stage's, or its config is broken.
+    """
+    if checkpoint.stages != (stage,):
+        raise UsageError(f"{path}: holds {', '.join(checkpoint.stages)}; wanted: showface train {stage}")
+    try:
+        settings = checkpoint.training[stage]["config"][stage]
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{path}: lacks the config of {stage}; the file is damaged") from error
+    if not isinstance(settings, dict) or _absurd(settings) is not None:
+        raise UsageError(f"{path}: the config of {stage} is {shown(settings)}, which no network has")
+    return config_from_dict(kind, settings, f"{path}: {stage}")
 
 
 def model_from_checkpoint(path: Path) -> tuple[MDRNets, Checkpoint]:
@@ -168,28 +253,25 @@ def model_from_checkpoint(path: Path) -> tuple[MDRNets, Checkpoint]:
     Raises:
         UsageError: as :func:`read_checkpoint` and :func:`load_weights`, or the checkpoint lacks a stage.
     """
-    return _rebuilt(path, None)
+    return _with_stages(path, None)
 
 
 def coarse_from_checkpoint(path: Path) -> CoarseNetwork:
     """Rebuild the coarse network alone, of any checkpoint that holds it; otherwise as :func:`model_from_checkpoint`."""
-    return _rebuilt(path, "coarse")[0].coarse
+    return _with_stages(path, "coarse")[0].coarse
 
 
-def _rebuilt(path: Path, needed: str | None) -> tuple[MDRNets, Checkpoint]:
+def _with_stages(path: Path, needed: str | None) -> tuple[MDRNets, Checkpoint]:
     """Return the model with the weights that are there; it must have those of ``needed``, or all."""
     checkpoint = read_checkpoint(path)
-    with torch.random.fork_rng(devices=[]):
-        model = MDRNets(checkpoint.config)
-    wanted = _stages_of(model) if needed is None else (needed,)
+    wanted = _networks_of(checkpoint.config) if needed is None else (needed,)
     absent = [stage for stage in wanted if stage not in checkpoint.stages]
     if absent:
         raise UsageError(
             f"{path}: holds {', '.join(checkpoint.stages)} but not {', '.join(absent)}; "
             "assemble it with: showface train mdrnet"
         )
-    load_weights(model, checkpoint, path)
-    return model.eval(), checkpoint
+    return _rebuild(lambda: MDRNets(checkpoint.config), None, checkpoint, path), checkpoint
 
 
 def occluder_from_checkpoint(path: Path) -> tuple[Occluder, Checkpoint]:
@@ -199,13 +281,8 @@ def occluder_from_checkpoint(path: Path) -> tuple[Occluder, Checkpoint]:
         UsageError: as :func:`read_checkpoint` and :func:`load_weights`, or it is another stage's.
     """
     checkpoint = read_checkpoint(path)
-    if checkpoint.stages != ("occluder",):
-        raise UsageError(f"{path}: holds {', '.join(checkpoint.stages)}; wanted: showface train occluder")
-    settings = checkpoint.training["occluder"]["config"]["occluder"]
-    with torch.random.fork_rng(devices=[]):
-        network = Occluder(config_from_dict(OccluderConfig, settings, f"{path}: occluder"))
-    load_weights(nn.ModuleDict({"occluder": network}), checkpoint, path)
-    return network.requires_grad_(False).eval(), checkpoint
+    settings = _settings_of(OccluderConfig, "occluder", checkpoint, path)
+    return _rebuild(lambda: Occluder(settings), "occluder", checkpoint, path).requires_grad_(False), checkpoint
 
 
 def reconstruction_from_checkpoint(path: Path) -> ReconstructionNetwork:
@@ -215,10 +292,6 @@ def reconstruction_from_checkpoint(path: Path) -> ReconstructionNetwork:
         UsageError: as :func:`read_checkpoint` and :func:`load_weights`, or it is another stage's.
     """
     checkpoint = read_checkpoint(path)
-    if checkpoint.stages != ("reconstruction",):
-        raise UsageError(f"{path}: holds {', '.join(checkpoint.stages)}; wanted: showface train reconstruction")
-    settings = checkpoint.training["reconstruction"]["config"]["reconstruction"]
-    with torch.random.fork_rng(devices=[]):
-        network = ReconstructionNetwork(config_from_dict(ReconstructionConfig, settings, f"{path}: reconstruction"))
-    load_weights(nn.ModuleDict({"reconstruction": network}), checkpoint, path)
-    return network.requires_grad_(False).eval()
+    settings = _settings_of(ReconstructionConfig, "reconstruction", checkpoint, path)
+    network = _rebuild(lambda: ReconstructionNetwork(settings), "reconstruction", checkpoint, path)
+    return network.requires_grad_(False)

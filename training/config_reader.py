@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from showface.runtime.errors import UsageError
+from showface.runtime.read import read_text, shown
 
 T = TypeVar("T")
 
@@ -19,20 +20,20 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if is_dataclass(hint):
         if not isinstance(value, dict):
-            raise UsageError(f"{where}: expected a table, got {value!r}")
+            raise UsageError(f"{where}: expected a table, got {shown(value)}")
         return config_from_dict(typing.cast(Any, hint), value, where)
     if origin is Literal:
         if value not in typing.get_args(hint):
-            raise UsageError(f"{where}: {value!r} is none of {', '.join(map(repr, typing.get_args(hint)))}")
+            raise UsageError(f"{where}: {shown(value)} is none of {', '.join(map(repr, typing.get_args(hint)))}")
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise UsageError(f"{where}: expected a list, got {value!r}")
+            raise UsageError(f"{where}: expected a list, got {shown(value)}")
         element = typing.get_args(hint)[0]
         return tuple(_convert(element, v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
-            raise UsageError(f"{where}: expected a table, got {value!r}")
+            raise UsageError(f"{where}: expected a table, got {shown(value)}")
         return {k: _convert(typing.get_args(hint)[1], v, f"{where}.{k}") for k, v in value.items()}
     if origin is types.UnionType:
         if value is None and type(None) in typing.get_args(hint):
@@ -41,7 +42,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise UsageError(f"{where}: expected {hint.__name__}, got {value!r}")
+        raise UsageError(f"{where}: expected {hint.__name__}, got {shown(value)}")
     return value
 
 
@@ -55,7 +56,7 @@ def config_from_dict(cls: type[T], data: dict[str, Any], where: str = "config") 
     names = {f.name for f in fields(typing.cast(Any, cls))}
     unknown = sorted(set(data) - names)
     if unknown:
-        raise UsageError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(names))}")
+        raise UsageError(f"{where}: unknown key {shown(unknown[0])}; known: {', '.join(sorted(names))}")
     for f in fields(typing.cast(Any, cls)):
         if f.name not in data and f.default is MISSING and f.default_factory is MISSING:
             raise UsageError(f"{where}: missing key {f.name!r}")
@@ -65,7 +66,7 @@ def config_from_dict(cls: type[T], data: dict[str, Any], where: str = "config") 
 def config_from_toml(cls: type[T], path: Path) -> T:
     """Read the config dataclass ``cls`` from a TOML file; errors name the file and the key."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        data = tomllib.loads(read_text(path))
+    except (ValueError, RecursionError) as error:  # of a number of thousands of digits, too
         raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
     return config_from_dict(cls, data, str(path))

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.fabric import Fabric
-from rich.console import Console
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from showface.runtime.errors import ShowfaceError, UsageError
+from showface.runtime.terminal import Terminal
 
 from .adversary import Adversary
 from .checkpoint import save_checkpoint
@@ -93,7 +93,7 @@ class Trainer:
         if self.step == self.task.fills_memory_at:
             self._fill_memory()
 
-    def _check_health(self, console: Console) -> None:
+    def _check_health(self, console: Terminal) -> None:
         """Print how memory and joins are, and stop a run that cannot learn.
 
         Raises:
@@ -107,7 +107,7 @@ class Trainer:
         with self.averaged():
             text = health_report(self.task.model, faces, not self.task.oracle, self.task.learning)
         if self.fabric.is_global_zero:
-            console.print(f"step {self.step}, health:\n{text}", soft_wrap=True, highlight=False)
+            console.print_lines(f"step {self.step}, health:\n{text}")
 
     @torch.no_grad()
     def _fill_memory(self) -> None:
@@ -264,7 +264,7 @@ class Trainer:
         if self.adversary is not None:
             self.adversary.load(state["adversary"])
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         """Train to the last step.
 
         Raises:
@@ -327,5 +327,5 @@ def train(stage: str, config: TrainConfig, data: Path, output: Path, resume: boo
     trainer = Trainer(stage, config, data, output, fabric)
     if resume:
         trainer.resume()
-    trainer.run(Console())
+    trainer.run(Terminal())
     fabric.barrier()  # the checkpoint is whole before any process goes on to read it

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning.fabric import Fabric
-from rich.console import Console
 
 from showface.runtime.errors import UsageError
+from showface.runtime.terminal import Terminal
 
 from .config import TrainConfig
 from .data.augment import augment
@@ -49,7 +49,7 @@ def make_samples(config: TrainConfig, data: Path, output: Path, resume: bool, fa
         raise UsageError(f"{output}: holds samples of another config or of other networks; choose another --output")
     arrays = create_arrays(output, total, size)
     feed = open_feed(config, data, False, fabric.device)
-    console, count = Console(), 0
+    console, count = Terminal(), 0
     for step in range(config.steps):
         phase = config.phase_at(step)
         place, count = slice(count, count + phase.batch_size), count + phase.batch_size
@@ -62,4 +62,4 @@ def make_samples(config: TrainConfig, data: Path, output: Path, resume: bool, fa
             for array in arrays.values():
                 array.flush()  # type: ignore[attr-defined]
             Record(count, total, size, digests).write(output)
-            console.print(f"{count} of {total} samples", soft_wrap=True, highlight=False)
+            console.print(f"{count} of {total} samples")

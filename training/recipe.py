@@ -6,9 +6,8 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
-
 from showface.runtime.errors import UsageError
+from showface.runtime.terminal import Terminal
 
 from .checkpoint import read_checkpoint
 from .config import NetworkConfig, TrainConfig
@@ -192,7 +191,7 @@ def train_all(runs: list[Run], data: Path, resume: bool, device: str, devices: i
     for run in runs:
         if run.begun and not resume:
             raise UsageError(f"{run.output}: holds a run already; continue it with --resume or choose another --output")
-    console = Console()
+    console = Terminal()
     for number, run in enumerate(runs, 1):
         fabric = make_fabric(device, devices, run.config.precision)
         finished = _finished(run)
@@ -201,4 +200,4 @@ def train_all(runs: list[Run], data: Path, resume: bool, device: str, devices: i
         if not finished:
             train(run.stage, run.config, data, run.output, run.begun, fabric)
         if fabric.is_global_zero and number == len(runs):
-            console.print(f"wrote {run.checkpoint}; next: showface export {run.checkpoint} BUNDLE", soft_wrap=True)
+            console.print(f"wrote {run.checkpoint}; next: showface export {run.checkpoint} BUNDLE")

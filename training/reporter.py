@@ -8,10 +8,11 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+
+from showface.runtime.terminal import Terminal
 
 from .config import TrainConfig
 
@@ -21,10 +22,10 @@ GRID_FACES = 4
 class Reporter:
     """Collects the loss terms of each step and shows their means every ``log_every`` steps."""
 
-    def __init__(self, output: Path | None, name: str, start: int, config: TrainConfig, console: Console) -> None:
+    def __init__(self, output: Path | None, name: str, start: int, config: TrainConfig, console: Terminal) -> None:
         """Show the run ``name`` from step ``start`` on; silent where ``output`` is None (other processes)."""
         self.config, self.writer = config, None
-        self.console = Console(quiet=True) if output is None else console
+        self.console = Terminal(quiet=True) if output is None else console
         if output is not None:
             self.writer = SummaryWriter(str(output / "tensorboard"), purge_step=start)
         columns = (
@@ -64,9 +65,7 @@ class Reporter:
         self.progress.update(self.bar, completed=step, figures=figures)
         if not self.console.is_terminal:
             left = (self.config.steps - step) * self.images / self.count / speed
-            self.console.print(
-                f"step {step}/{self.config.steps}  {figures}  {left / 60:.0f} min left", soft_wrap=True, highlight=False
-            )
+            self.console.print(f"step {step}/{self.config.steps}  {figures}  {left / 60:.0f} min left")
         self._restart()
 
     def validation(self, step: int, terms: Mapping[str, float], best: bool) -> None:
@@ -74,7 +73,7 @@ class Reporter:
         self._scalars(step, {f"validation/{name}": value for name, value in terms.items()})
         figures = "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
         best_so_far = "  (best)" if best else ""
-        self.console.print(f"step {step}  held-out faces: {figures}{best_so_far}", soft_wrap=True, highlight=False)
+        self.console.print(f"step {step}  held-out faces: {figures}{best_so_far}")
         self._restart()
 
     def _scalars(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -13,10 +15,15 @@ import torch
 from safetensors import SafetensorError
 
 from showface.runtime.errors import ShowfaceError, UsageError
+from showface.runtime.read import file_digest, read_file
 
 from .config import TrainConfig
 
 STATE_FILE = "state.pt"
+SEALED = b"showface"  # ends a state, after the digest of all before it
+MAX_STATE = 2**35  # bytes
+_SEAL = 32 + len(SEALED)  # bytes
+_ZIP_END = b"PK\5\6"  # starts the last 22 bytes of what torch writes
 # These decide what is written and how samples are fetched, not what is computed.
 FREE_KEYS = ("checkpoint_every", "keep_every", "log_every", "grid_every", "feed")
 
@@ -37,12 +44,33 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         kept = f"; the file from before is whole: {path}" if path.is_file() else ""
-        raise ShowfaceError(f"{path}: cannot be written: {str(error).splitlines()[0]}{kept}") from error
+        raise ShowfaceError(f"{path}: cannot be written: {str(error).partition(chr(10))[0]}{kept}") from error
 
 
 def save_state(output: Path, config: TrainConfig, state: dict[str, Any]) -> None:
     """Write what :func:`load_state` reads."""
-    write_whole(output / STATE_FILE, lambda path: torch.save({"config": asdict(config), **state}, path))
+
+    def write(path: Path) -> None:
+        torch.save({"config": asdict(config), **state}, path)
+        digest = bytes.fromhex(file_digest(path, limit=MAX_STATE))
+        with path.open("ab") as file:
+            file.write(digest + SEALED)
+
+    write_whole(output / STATE_FILE, write)
+
+
+def _unsealed(data: bytes) -> memoryview:
+    """Return what torch wrote of a state, which is whole; an older version did not seal it.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    view = memoryview(data)
+    if data[-22:-18] == _ZIP_END and not data.endswith(SEALED):
+        return view
+    if not data.endswith(SEALED) or hashlib.sha256(view[:-_SEAL]).digest() != data[-_SEAL : -len(SEALED)]:
+        raise ValueError("it is cut off or damaged; go on from a copy, or start anew")
+    return view[:-_SEAL]
 
 
 def check_origin(output: Path, state: Mapping[str, Any], digests: Mapping[str, str]) -> None:
@@ -84,10 +112,14 @@ def load_state(output: Path, config: TrainConfig) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{path}: nothing to resume from; leave --resume out to start anew")
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        before = state["config"]
+        data = _unsealed(read_file(path, MAX_STATE, UsageError))
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        before = dict(state["config"])
+    except UsageError:
+        raise
     except Exception as error:  # torch raises what its unpickler raises
-        raise UsageError(f"{path}: cannot be read as a training state: {str(error).splitlines()[0]}") from error
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"{path}: cannot be read as a training state: {why}") from error
     now = asdict(config)
     changed = [key for key in now if key not in FREE_KEYS and now[key] != before.get(key)]
     if changed:

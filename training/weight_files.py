@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,22 +11,32 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
-from showface.runtime.errors import UsageError, system_errors
+from showface.runtime.errors import UsageError
+from showface.runtime.read import parse_json, read_file
+
+MAX_WEIGHTS = 2**33  # bytes
+_MAX_HEADER = 2**24  # bytes of a safetensors file's JSON
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file and the texts of its header.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: it cannot be read, or its header does not describe what follows it.
     """
+    data = read_file(path, MAX_WEIGHTS, UsageError)
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        tensors = load(data)  # compares shapes and offsets with the file before it makes a tensor
+        size = int.from_bytes(data[:8], "little")
+        if size > _MAX_HEADER:
+            raise ValueError(f"its header takes {size} bytes")
+        metadata = parse_json(data[8 : 8 + size]).get("__metadata__", {})
+    except (ValueError, SafetensorError, RuntimeError) as error:
         raise UsageError(f"{path}: cannot be read as safetensors: {error}") from error
+    return tensors, metadata
 
 
 def unpickle_weights(path: Path, digest: str, source: str) -> dict[str, Any]:
@@ -39,18 +50,17 @@ def unpickle_weights(path: Path, digest: str, source: str) -> dict[str, Any]:
     Raises:
         UsageError: the file cannot be read, has another digest, or holds anything but a state dict.
     """
-    with system_errors(UsageError, path, "cannot be read"), path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-        if not found.startswith(digest):
-            raise UsageError(
-                f"{path}: its sha256 starts with {found[: len(digest)]}, that of {source} with {digest}; "
-                "another file or a damaged copy: fetch it again"
-            )
-        file.seek(0)
-        try:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise UsageError(f"{path}: cannot be read as a weight file: {error}") from error
+    data = read_file(path, MAX_WEIGHTS, UsageError)
+    found = hashlib.sha256(data).hexdigest()
+    if not found.startswith(digest):
+        raise UsageError(
+            f"{path}: its sha256 starts with {found[: len(digest)]}, that of {source} with {digest}; "
+            "another file or a damaged copy: fetch it again"
+        )
+    try:
+        weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UsageError(f"{path}: cannot be read as a weight file: {error}") from error
     if not isinstance(weights, dict):
         raise UsageError(f"{path}: holds a {type(weights).__name__}; expected a state dict")
     return weights

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from showface.runtime.errors import UsageError, system_errors
+from showface.runtime.errors import UsageError
+from showface.runtime.read import read_text
 
 from ..ranges import settings_of
 from ..settings import Method, Target
@@ -70,14 +71,13 @@ def read_plan(path: Path, groups_for: Callable[[Target], Mapping[str, Sequence[s
     Raises:
         UsageError: the file cannot be read, or names what there is not; the message says what there is.
     """
-    with system_errors(UsageError, path, "cannot be read"):
-        text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     try:
         data = tomllib.loads(text)
         target, method = Target(data.pop("target")), Method(data.pop("method"))
     except KeyError as error:
         raise UsageError(f"{path}: the key {error} is missing") from error
-    except ValueError as error:  # of TOML's syntax too
+    except (ValueError, RecursionError) as error:  # of TOML's syntax too
         raise UsageError(f"{path}: not a plan: {error}") from error
     known = groups_for(target)
     settings = data.pop(SETTINGS, {})

@@ -20,6 +20,7 @@ from ..options import (
     TestMasksOption,
     TrainDeviceOption,
 )
+from ..printing import console
 
 
 def ablate(
@@ -45,4 +46,4 @@ def ablate(
     chosen = None if rows is None else tuple(rows.split(","))
     text = ablate_table(table, chosen, base, data, output, EvaluationSet(images, masks, features, limit), fabric)
     if fabric.is_global_zero:
-        print(text)
+        console.print_lines(text)

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from showface.runtime.backends import Backend
+from showface.runtime.bundle import default_bundle
 from showface.runtime.errors import UsageError, extra, system_errors
+from showface.runtime.files import check_replaceable, write_file
 
 from ..app import threads_of
 from ..options import (
@@ -18,9 +20,11 @@ from ..options import (
     CudaGraphOption,
     DeviceOption,
     JsonOption,
-    check_writable,
+    OverwriteOption,
+    check_sides,
     write_text,
 )
+from ..printing import console
 
 
 def benchmark(
@@ -43,10 +47,11 @@ def benchmark(
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write all latencies to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a PNG of the latencies to this file.")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Measure latency, throughput, start and memory; subjects run in turn, so that their ratios hold."""
-    for option, path in (("--json", json_file), ("--csv", csv_file), ("--markdown", markdown), ("--plot", plot)):
-        check_writable(option, path)
+    sides = {"--json": json_file, "--csv": csv_file, "--markdown": markdown, "--plot": plot}
+    check_sides(sides, overwrite, bundle or default_bundle(), against, checkpoint)
     if plot is not None:
         with extra("report"):
             import matplotlib.figure  # noqa: F401 - is missed before the work
@@ -63,13 +68,14 @@ def benchmark(
     plan = Schedule(sizes, rounds, warm_up)
     result = library.run_benchmark(first, other, checkpoint, plan, threads_of(context), compiled, kernels, fresh)
     text = tables.to_markdown(result)
-    write_text(json_file, json.dumps(result, indent=2, allow_nan=False) + "\n")
-    write_text(csv_file, tables.to_csv(result))
-    write_text(markdown, text)
+    write_text(json_file, json.dumps(result, indent=2, allow_nan=False) + "\n", overwrite)
+    write_text(csv_file, tables.to_csv(result), overwrite)
+    write_text(markdown, text, overwrite)
     if plot is not None:
         with system_errors(UsageError, plot, "cannot be written"):
-            plot.write_bytes(tables.plot(result))
-    print(text, end="")
+            check_replaceable(plot, overwrite)
+            write_file(plot, tables.plot(result))
+    console.print_lines(text)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -16,7 +15,7 @@ from showface.runtime.errors import ShowfaceError, UsageError, extra
 
 from ..app import threads_of
 from ..options import BundleFolder, EngineBackendOption, TargetOption
-from ..printing import MIB, errors, print_parity
+from ..printing import MIB, errors, print_parity, tables
 
 if TYPE_CHECKING:
     from showface.export.engines.build import Built
@@ -113,7 +112,12 @@ def _build(bundle: Bundle, wanted: Sequence[BuildOptions], version: str, gpu: st
     from showface.export.engines.build import build_engines
 
     rows: list[Built] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[phase]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[phase]}", markup=False),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=errors, transient=True) as bars:
         for options in wanted:
             rows += build_engines(bundle, options, version, gpu, _progress(bars, options.target))
@@ -145,10 +149,10 @@ def _report(bundle: Bundle, rows: Sequence[Built]) -> None:
         size = f"{row.engine_bytes / MIB:.1f}" if row.engine_bytes else ""
         seconds = f"{row.seconds:.1f}" if row.engine_bytes else ""
         table.add_row(row.target, row.stage, bundle.manifest.precision[row.stage], row.status, size, seconds)
-    Console().print(table)
+    tables.print(table)
     failed = [row for row in rows if row.status == "failed"]
     if failed:
-        raise ShowfaceError("\n".join(f"{row.target}: {row.error}" for row in failed))
+        raise ShowfaceError("; ".join(f"{row.target}: {row.error}" for row in failed))
     if all(row.status == "current" for row in rows):
         errors.print("nothing to do: all engines are current")
 
@@ -164,6 +168,6 @@ def _check(bundle: Bundle, wanted: Sequence[BuildOptions]) -> None:
         first, more = next(iter(row.offending), ""), len(row.offending) - 1
         named = f"{first} (and {more} more)" if more > 0 else first
         table.add_row(row.target, row.stage, verdict, row.dtypes, named, row.remedy)
-    Console().print(table)
+    tables.print(table)
     if not all(row.supported for row in rows):
         raise typer.Exit(1)

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from showface.calibration.settings import Method, Target
 from showface.runtime.errors import extra
 
 from ..app import threads_of
-from ..options import check_writable
-from ..printing import errors, status_of
+from ..options import OverwriteOption, check_sides
+from ..printing import console, errors, status_of, tables
 
 if TYPE_CHECKING:
     from showface.calibration.calibrate import CalibrationResult
@@ -33,10 +32,11 @@ def calibrate(
     max_psnr_drop: Annotated[float, typer.Option(min=0.0, help="dB against the ground truth, worst bucket.")] = 0.1,
     plan: Annotated[Path | None, typer.Option(help="Replay this plan; its method and target count.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page.")] = None,
+    overwrite: OverwriteOption = False,
     work: Annotated[Path | None, typer.Option(help="What is recorded is kept here; default: OUT.work.")] = None,
 ) -> None:
     """Quantise to INT8 what stays within the quality budget, and say what does not."""
-    check_writable("--report", report)
+    check_sides({"--report": report}, overwrite, bundle, images, masks, plan)
     with extra("calibration"):
         from showface.calibration.calibrate import Settings
         from showface.calibration.calibrate import calibrate as make_variant
@@ -59,20 +59,20 @@ def calibrate(
 
 def _print_outcome(outcome: CalibrationResult) -> None:
     """Print the plan by stage, the figures by bucket, and the two verdicts."""
-    console, figures, plan = Console(markup=False, soft_wrap=True), outcome.to_dict(), outcome.plan
+    figures, plan = outcome.to_dict(), outcome.plan
     stages = Table("stage", "layer groups in INT8", "left in float", "× FP32, batch 1", "batch 8")
     for stage, groups in plan.stages.items():
         quantized = plan.quantized(stage)
         ratios = [timings.get(stage, {}).get("ratio") for timings in figures["speed"].values()]
         cells = [f"{ratio:.2f}" if ratio is not None else "–" for ratio in ratios]
         stages.add_row(stage, f"{len(quantized)} of {len(groups)}", str(len(groups) - len(quantized)), *cells)
-    console.print(stages)
+    tables.print(stages)
     quality = figures["quality"]
     table = Table("hole", "PSNR FP32", "PSNR INT8", "SSIM FP32", "SSIM INT8", "L1 % FP32", "L1 % INT8")
     for bucket, row in quality["buckets"].items():
         names = ("float_psnr", "psnr", "float_ssim", "ssim", "float_l1_percent", "l1_percent")
         table.add_row(f"{bucket} %", *(f"{row[name]:.3f}" for name in names))
-    console.print(table)
+    tables.print(table)
     console.print(
         f"quality: {'passed' if quality['passed'] else 'FAILED'}; INT8 against FP32 in the hole "
         f"{quality['hole_psnr']:.1f} dB, worst face {quality['worst_hole_psnr']:.1f} dB; "

@@ -16,11 +16,13 @@ from ..options import (
     FeaturesOption,
     JsonOption,
     LimitOption,
+    OverwriteOption,
     TestImagesOption,
     TestMasksOption,
-    check_writable,
+    check_sides,
     write_text,
 )
+from ..printing import console
 
 
 def diagnose(
@@ -35,9 +37,10 @@ def diagnose(
     limit: LimitOption = None,
     device: DeviceOption = "auto",
     json_file: JsonOption = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Measure what each part of a model is worth: refiner, memory, parser."""
-    check_writable("--json", json_file)
+    check_sides({"--json": json_file}, overwrite, checkpoint, images, masks, labelled, labels)
     if (labelled is None) != (labels is None):
         raise UsageError("--labelled and --labels go together")
     with extra("train"):
@@ -46,5 +49,5 @@ def diagnose(
     pairs = None if labelled is None or labels is None else (labelled, labels)
     test = EvaluationSet(images, masks, features, limit)
     found = diagnose_checkpoint(checkpoint, test, pairs, holdout_every, device, threads_of(context))
-    write_text(json_file, found.to_json())
-    print(diagnosis_table(found))
+    write_text(json_file, found.to_json(), overwrite)
+    console.print_lines(diagnosis_table(found))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from showface.runtime.bundle import default_bundle
 from showface.runtime.errors import UsageError, extra
 
 from ..app import threads_of
@@ -18,11 +19,13 @@ from ..options import (
     JsonOption,
     LimitOption,
     MinHoleOption,
+    OverwriteOption,
     ThresholdOption,
-    check_picture,
-    check_writable,
+    check_pictures,
+    check_sides,
     write_text,
 )
+from ..printing import console, tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,21 +54,23 @@ def evaluate(
     device: DeviceOption = "auto",
     json_file: JsonOption = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the best, median and worst faces.")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Measure L1 %, PSNR, SSIM, Fréchet and perceptual distances per bucket (paper's Table 1); or: occluder."""
     if context.invoked_subcommand is not None:
         return
     if images is None or masks is None:
         raise UsageError("give the faces and their masks: --images DIR --masks DIR")
-    check_writable("--json", json_file)
-    check_picture("--sheet", sheet)
+    given = images, masks, bundle, checkpoint, results
+    check_sides({"--json": json_file}, overwrite, *given)
+    check_pictures({"--sheet": sheet}, overwrite, *given)
     with extra("train"):
         from showface.evaluation.quality.evaluate import EvaluationSet, run_evaluation
         from showface.evaluation.quality.methods import MethodChoice
     choice = MethodChoice(bundle, checkpoint, results, tuple(baseline or ()), coarse)
     test = EvaluationSet(images, masks, features, limit, lpips)
     rows = paper or ["celebahq/mdrnets"]
-    print(run_evaluation(choice, test, device, threads_of(context), json_file, sheet, rows))
+    console.print_lines(run_evaluation(choice, test, device, threads_of(context), json_file, sheet, rows))
 
 
 def evaluate_occluder(
@@ -92,9 +97,10 @@ def evaluate_occluder(
     min_hole: MinHoleOption = 0.003,
     device: DeviceOption = "auto",
     json_file: JsonOption = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Measure IoU by kind, what is gone, false alarms by skin lightness, and what a found mask costs."""
-    check_writable("--json", json_file)
+    check_sides({"--json": json_file}, overwrite, bundle or default_bundle(), *(labelled or []), *(clean or []), groups)
     if not labelled and not clean:
         raise UsageError("nothing to measure: give --labelled DIR or --clean DIR")
     with extra("train"):
@@ -110,30 +116,28 @@ def evaluate_occluder(
     faces = OccluderFaces(labelled or [], clean or [], pictures, without, groups)
     pasted = None if config is None else PastedThings(config, data, limit)
     result = measure_occluder(inpainter, settings, faces, pasted)
-    write_text(json_file, json.dumps(result, indent=1) + "\n")
+    write_text(json_file, json.dumps(result, indent=1) + "\n", overwrite)
     _print(result)
 
 
 def _print(result: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(markup=False, highlight=False)
     if result["kinds"]:
         table = Table("kind", "faces", "IoU in the face (95 %)", "median", "recall", "gone after growth", "extra area")
         for kind, row in result["kinds"].items():
             iou = "{:.3f} ({:.2f}–{:.2f})".format(*row["iou"])
             rest = (f"{row['recall'][0]:.3f}", f"{row['gone'][0]:.3f}", f"{row['extra'][0]:.3f}")
             table.add_row(kind, str(row["faces"]), iou, f"{row['median_iou']:.3f}", *rest)
-        console.print(table)
+        tables.print(table)
     for folder, rates in result["false_alarms"].items():
         table = Table(f"false alarms, {folder}", "faces", "alarms", "rate")
         for name, row in rates.items():
             table.add_row(name, str(row["faces"]), str(row["alarms"]), f"{row['rate']:.1%}")
-        console.print(table)
+        tables.print(table)
     if "end_to_end" in result:
         table = Table("end to end", "faces", "PSNR true mask", "found mask", "SSIM true mask", "found mask")
         for kind, row in result["end_to_end"].items():
             figures = (f"{row['true_psnr']:.2f} dB", f"{row['found_psnr']:.2f} dB")
             table.add_row(kind, str(row["faces"]), *figures, f"{row['true_ssim']:.4f}", f"{row['found_ssim']:.4f}")
-        console.print(table)
+        tables.print(table)

@@ -14,7 +14,7 @@ from showface.runtime.errors import UsageError, extra
 
 from ..app import threads_of
 from ..options import ImagesOption, MasksOption
-from ..printing import MIB, errors, print_parity, printable
+from ..printing import MIB, console, errors, print_parity
 
 ONE_FILE = ".onnx"
 CHECKPOINT = ".safetensors"
@@ -78,7 +78,7 @@ def _to_checkpoint(source: Bundle, output: Path, stages: str | None) -> None:
     if output.exists():
         raise UsageError(f"{output}: exists already; remove it or choose another name")
     checkpoint_from_bundle(source, output, None if stages is None else stages.split(","))
-    errors.print(f"{output}: written; name it in a config's 'init' to train on from it", soft_wrap=True)
+    errors.print(f"{output}: written; name it in a config's 'init' to train on from it")
 
 
 def _from_bundle(
@@ -122,9 +122,9 @@ def _give_occluder(
         from showface.evaluation.faces import real_faces
         from showface.export.occluder import add_occluder
     figures = add_occluder(source, occluder, output, real_faces(*folders, source.manifest.image_size), threads)
-    print(
+    console.print(
         f"occluder ({figures['precision']}): max abs {figures['max_abs']:.2e}, p99 abs {figures['p99_abs']:.2e} "
-        f"against PyTorch over {figures['faces']} faces: passed; wrote {printable(str(output))}"
+        f"against PyTorch over {figures['faces']} faces: passed; wrote {output}"
     )
 
 
@@ -134,7 +134,9 @@ def _print_one_file(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _print_float16(report: Mapping[str, Any]) -> None:
-    print("float16, in ONNX Runtime on the CPU:")
+    console.print("float16, in ONNX Runtime on the CPU:")
     print_parity(report)
     for name, shares in report["shares"].items():
-        print(f"{name}: {shares['weights']:.1%} of the weights, {shares['operators']:.1%} of the operators in float16")
+        console.print(
+            f"{name}: {shares['weights']:.1%} of the weights, {shares['operators']:.1%} of the operators in float16"
+        )

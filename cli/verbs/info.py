@@ -11,6 +11,7 @@ from showface.runtime.errors import UsageError
 from showface.runtime.version import __version__
 
 from ..options import BundleArgument
+from ..printing import console
 
 
 def info(bundle: BundleArgument = None) -> None:
@@ -40,7 +41,7 @@ def info(bundle: BundleArgument = None) -> None:
     rows += _engine_rows(opened)
     rows += [("warning", text) for text in _warnings()]
     for name, value in rows:
-        print(f"{name:<13}{value}")  # a table would cut a long path
+        console.print(f"{name:<13}{value}")  # a table would cut a long path
 
 
 def _warnings() -> list[str]:

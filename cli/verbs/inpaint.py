@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from showface.runtime.backends import Backend
+from showface.runtime.bundle import default_bundle
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 
 from ..app import threads_of
@@ -29,10 +30,10 @@ from ..options import (
     MinHoleOption,
     ThresholdOption,
     alignment_of,
-    check_picture,
+    check_pictures,
     found_mask_source,
 )
-from ..printing import errors, printable
+from ..printing import errors
 from ..signals import catch_signals, end_at_signals
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def inpaint(
     from ..pipe import complete_pipe, is_pipe
     from ..progress import Tally
 
-    check_picture("--sheet", sheet)
+    given = source, masks, bundle or default_bundle(), landmarks, face_detector
+    check_pictures({"--sheet": sheet}, overwrite, *given)
     origin = found_mask_source(mask_from, masks, mask_margin, threshold, min_hole, max_hole, bundle)
     suffix = suffix_of_format(output_format)
     model = Model(bundle, backend, device, threads_of(context), cuda_graph)
@@ -106,6 +108,8 @@ def inpaint(
         run = plan_run(source, output, options, suffix, cluster)
         if sheet is not None:
             check_sheet(sheet, len(run.items))
+            if any(os.path.realpath(item.output) == os.path.realpath(sheet) for item in run.items):
+                raise UsageError(f"--sheet {sheet}: is the output of an input; choose another name")
         tally.total = len(run.items)
         written = _run(run, run.start(model, stopped), tally, sheet)
     _end(caught, tally, limit)
@@ -124,7 +128,7 @@ def _run(run: FolderRun, results: Iterator[Result], tally: Tally, sheet: Path | 
             if sheet is not None:
                 kept.append(result)
     where = run.output if run.log is None else run.log
-    _print_counts(tally, run.options.masks, f"; see {printable(str(where))}")
+    _print_counts(tally, run.options.masks, f"; see {where}")
     return sheet is None or _write_sheet(sheet, run, kept)
 
 
@@ -140,7 +144,7 @@ def _watch(results: Iterator[Result], tally: Tally, origin: MaskSource) -> None:
         tally.total += 1
         tally.add(result)
         why = f": {result.error}" if result.error else ""
-        errors.print(printable(f"{result.input}: {result.status}{why}"))
+        errors.print(f"{result.input}: {result.status}{why}")
     _print_counts(tally, origin)
 
 
@@ -150,9 +154,11 @@ def _write_sheet(sheet: Path, run: FolderRun, results: list[Result]) -> bool:
 
     ordered = sorted(results, key=lambda result: result.input.split("/"))
     try:
-        contact_sheet.write_sheet(sheet, run.items, ordered, run.options.masks, run.options.save_masks)
+        contact_sheet.write_sheet(
+            sheet, run.items, ordered, run.options.masks, run.options.save_masks, run.options.overwrite
+        )
     except ShowfaceError as error:
-        errors.print(printable(f"error: {error}"))
+        errors.print(f"error: {error}")
         return False
     return True
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from showface.runtime.backends import Backend
+from showface.runtime.bundle import default_bundle
 from showface.runtime.errors import UsageError, system_errors
 
 from ..app import threads_of
@@ -26,12 +27,12 @@ from ..options import (
     MinHoleOption,
     ThresholdOption,
     alignment_of,
-    check_picture,
-    check_writable,
+    check_pictures,
+    check_sides,
     found_mask_source,
     write_text,
 )
-from ..printing import errors, printable
+from ..printing import errors
 from ..signals import catch_signals
 
 if TYPE_CHECKING:
@@ -88,15 +89,16 @@ def masks(
     check_review(sheet, len(items))
     with system_errors(UsageError, folder, "cannot be made"):
         folder.mkdir(parents=True, exist_ok=True)
-    check_picture("--sheet", sheet)
-    check_writable("--json", json_file)
+    given = source, bundle or default_bundle(), landmarks, face_detector
+    check_pictures({"--sheet": sheet}, overwrite, *given)
+    check_sides({"--json": json_file, "--sheet": sheet}, overwrite, *given)
     inpainter = Inpainter.from_bundle(bundle, device, threads_of(context), backend)
     tally = Tally(len(items))
     results = _find(items, inpainter, options, caught, tally)
-    write_text(json_file, "".join(json.dumps(asdict(result)) + "\n" for result in results))
-    write_review(sheet, items, results)
+    write_text(json_file, "".join(json.dumps(asdict(result)) + "\n" for result in results), overwrite)
+    write_review(sheet, items, results, overwrite)
     found = tally.found_line("with a mask", "empty mask")
-    errors.print(f"{found}; {tally.count['failed']} failed; see {printable(str(sheet))}")
+    errors.print(f"{found}; {tally.count['failed']} failed; see {sheet}")
     if caught:
         errors.print(f"stopped after {tally.finished} of {tally.total}; run the same command again to find the others")
         raise typer.Exit(128 + caught[0])
@@ -112,7 +114,7 @@ def _find(
 
     from ..progress import show_progress
 
-    errors.print(f"using {printable(inpainter.chain.description)}")
+    errors.print(f"using {inpainter.chain.description}")
     results = []
     with show_progress(tally) as display:
         for result in find_masks(items, inpainter, options, lambda: bool(caught)):

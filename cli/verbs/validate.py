@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from showface.runtime.backends import Backend
-from showface.runtime.bundle import open_bundle
+from showface.runtime.bundle import default_bundle, open_bundle
 from showface.runtime.errors import UsageError, extra
 
 from ..app import threads_of
@@ -22,7 +22,8 @@ from ..options import (
     ImagesOption,
     JsonOption,
     MasksOption,
-    check_writable,
+    OverwriteOption,
+    check_sides,
     write_text,
 )
 from ..printing import errors, print_parity
@@ -71,6 +72,7 @@ def validate(
     save_reference: Annotated[Path | None, typer.Option(help="Keep the reference's outputs in a new folder.")] = None,
     judge_again: JudgeAgainOption = None,
     json_file: JsonOption = None,
+    overwrite: OverwriteOption = False,
     report: Annotated[Path | None, typer.Option(help="Write index.html, results.json and junit.xml here.")] = None,
 ) -> None:
     """Prove that a candidate computes what a reference computes: each stage alone, then the chain."""
@@ -79,13 +81,14 @@ def validate(
     names = ("max_abs", "p99_abs", "min_agreement", "tie_margin", "min_psnr_db")
     changes = dict(zip(names, (max_abs, p99_abs, min_agreement, tie_margin, min_psnr_db), strict=True))
     _check_bounds(changes)
-    check_writable("--json", json_file)
-    _check_report(report)
+    given = candidate or default_bundle(), reference, checkpoint, images, masks, judge_again
+    check_sides({"--json": json_file}, overwrite, *given)
+    _check_report(report, given)
     bounds = library.Bounds(tolerance, changes)
     if judge_again is not None:
         if candidate or reference or checkpoint or images or masks or save_outputs or save_reference:
             raise UsageError("--from judges what was measured; it takes tolerances, --json and --report only")
-        _finish(library.judge_again(judge_again, bounds), [], json_file, report)
+        _finish(library.judge_again(judge_again, bounds), [], json_file, report, overwrite)
         return
     if reference is not None and checkpoint is not None:
         raise UsageError("--checkpoint and --reference name the same side; give one")
@@ -97,7 +100,7 @@ def validate(
     found = library.validate(given, origin, inputs, bounds, threads_of(context), keep)
     if origin is not None and origin.kind == "checkpoint" and given.kind == "bundle":
         _attribute(found, candidate)
-    _finish(found.outcome.result, found.outcome.pictures, json_file, report)
+    _finish(found.outcome.result, found.outcome.pictures, json_file, report, overwrite)
 
 
 def _check_bounds(changes: Mapping[str, float | None]) -> None:
@@ -115,7 +118,7 @@ def _attribute(found: Validation, candidate: Path | None) -> None:
     attribute_failures(found, open_bundle(candidate))
 
 
-def _check_report(folder: Path | None) -> None:
+def _check_report(folder: Path | None, given: Sequence[Path | None]) -> None:
     """Refuse, before any work, a report that could not be written after it."""
     if folder is None:
         return
@@ -123,14 +126,14 @@ def _check_report(folder: Path | None) -> None:
         import showface.evaluation.parity.report  # noqa: F401 - missing packages are named before the work
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"--report {folder}: exists already; remove it or choose another folder")
-    check_writable("--report", folder / "index.html" if folder.is_dir() else folder)
+    check_sides({"--report": folder / "index.html" if folder.is_dir() else folder}, False, *given)
 
 
 def _finish(
-    result: Mapping[str, Any], pictures: Sequence[Picture], json_file: Path | None, report: Path | None
+    result: Mapping[str, Any], pictures: Sequence[Picture], json_file: Path | None, report: Path | None, overwrite: bool
 ) -> None:
     """Write and print the result, and exit with 1 where it failed."""
-    write_text(json_file, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    write_text(json_file, json.dumps(result, indent=2, allow_nan=False) + "\n", overwrite)
     if report is not None:
         from showface.evaluation.parity.report import write_report
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showface.runtime.stages import CATEGORIES, LABELS
+from showface.runtime.terminal import printable
 
 from ..faces import face_inputs
 
@@ -52,11 +53,6 @@ def face_cases(images: Path, masks: Path, image_size: int, limit: int | None = N
     """Read aligned faces one by one; see :func:`showface.evaluation.faces.face_inputs`."""
     for name, image, mask in face_inputs(images, masks, image_size, limit):
         yield Case(printable(name), {"image": image[None], "mask": mask[None]})
-
-
-def printable(name: str) -> str:
-    """Return ``name`` with what no page or XML file can hold (lone surrogates, control characters) escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def array_cases(image: Array, mask: Array, prefix: str) -> Iterator[Case]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from showface.runtime.backends.chain import Tensors
-from showface.runtime.errors import UsageError, system_errors
+from showface.runtime.errors import UsageError
+from showface.runtime.read import read_json, shown
 from showface.runtime.stages import CHAIN_OUTPUT, LABELS, MARGIN, VARIANTS, Stage, graphs_of
 
 from .accumulate import PERFECT, Gallery, Picture, TensorTally, finite
@@ -257,15 +257,13 @@ def read_result(path: Path) -> dict[str, Any]:
         UsageError: it cannot be read, or is none, or of a newer version.
     """
     mend = "run showface validate again with --json"
-    with system_errors(UsageError, path, f"cannot be read; {mend}"):
-        text = path.read_bytes()
+    result: dict[str, Any] = read_json(path, "the result of a comparison", mend)
     try:
-        result: dict[str, Any] = json.loads(text)
         version = result["schema_version"]
         if type(version) is not int or version < 1:
-            raise ValueError(f"'schema_version' is {version!r}")
+            raise ValueError(f"'schema_version' is {shown(version)}")
         if version > RESULT_SCHEMA:
-            raise UsageError(f"{path}: schema {version} is newer than {RESULT_SCHEMA}; pip install -U showface")
+            raise UsageError(f"{path}: schema {shown(version)} is newer than {RESULT_SCHEMA}; pip install -U showface")
         plan_tolerances(result["candidate"]["precision"], None, {})
         judge(result, stored_tolerances(result))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -19,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from showface.runtime.backends.chain import Tensors
-from showface.runtime.bundle import check_new
+from showface.runtime.bundle import check_new, tensor_fault
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from showface.runtime.files import atomic_folder
+from showface.runtime.read import MAX_FILE, parse_arrays, read_file, read_json, shown
 from showface.runtime.stages import CHAIN_INPUTS, LABELS, MARGIN, Stage, graphs_of
 
 from .cases import Case
@@ -136,14 +136,12 @@ class SavedSource:
 
     def _read(self, entry: SavedCase) -> dict[str, Any]:
         path = self.folder / entry.file
-        with system_errors(UsageError, path, f"cannot be read; {AGAIN}"):
-            data = path.read_bytes()
+        data = read_file(path, MAX_FILE, UsageError, f"cannot be read; {AGAIN}")
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise UsageError(f"{path}: its hash differs from {OUTPUTS_FILE}; copy the folder again")
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                tensors = {name: file[name] for name in file.files}
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            tensors = parse_arrays(data, lambda headers: tensor_fault(headers, {"H": self.identity.image_size}))
+        except ValueError as error:
             raise UsageError(f"{path}: holds no arrays: {error}; {AGAIN}") from error
         stages = graphs_of(self.identity.variant, self.identity.precision)
         outputs = (name for stage in stages for name in stage.outputs)
@@ -160,18 +158,16 @@ def open_outputs(folder: Path) -> SavedSource:
         UsageError: the folder holds none, or its list is broken, or of a newer version.
     """
     path = folder / OUTPUTS_FILE
-    with system_errors(UsageError, path, f"cannot be read; {AGAIN}"):
-        text = path.read_bytes()
+    data = read_json(path, "a list of saved outputs", AGAIN)
     try:
-        data = json.loads(text)
         version = data["schema_version"]
         if type(version) is not int or version < 1:
-            raise ValueError(f"'schema_version' is {version!r}")
+            raise ValueError(f"'schema_version' is {shown(version)}")
         if version > OUTPUTS_SCHEMA:
-            raise UsageError(f"{path}: schema {version} is newer than {OUTPUTS_SCHEMA}; pip install -U showface")
+            raise UsageError(f"{path}: schema {shown(version)} is newer than {OUTPUTS_SCHEMA}; pip install -U showface")
         identity = _identity(data["source"])
         entries = [_entry(case) for case in data["cases"]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path}: not a list of saved outputs: {error}; {AGAIN}") from error
     by_name = {entry.name: entry for entry in entries}
     if len(by_name) != len(entries) or not entries:
@@ -186,7 +182,7 @@ def _identity(data: Mapping[str, Any]) -> Identity:
     if not all(isinstance(text, str) for text in (*texts, *identity.environment.values())):
         raise ValueError("a text of its source is none")
     if type(identity.image_size) is not int:
-        raise ValueError(f"'image_size' is {identity.image_size!r}")
+        raise ValueError(f"'image_size' is {shown(identity.image_size)}")
     if set(identity.precision) != {stage.name for stage in graphs_of(identity.variant, identity.precision)}:
         raise ValueError("variant and stages do not fit")
     return identity
@@ -197,7 +193,7 @@ def _entry(data: Mapping[str, Any]) -> SavedCase:
     entry = SavedCase(**{**data, "given": tuple(data["given"])})
     texts = (entry.name, entry.digest, entry.file, entry.sha256)
     if not all(isinstance(text, str) for text in texts) or set(entry.given) - {LABELS}:
-        raise ValueError(f"case {entry.name!r} is malformed")
+        raise ValueError(f"case {shown(entry.name)} is malformed")
     if entry.file != Path(entry.file).name or not entry.file.endswith(".npz"):
-        raise ValueError(f"case {entry.name!r} is malformed")
+        raise ValueError(f"case {shown(entry.name)} is malformed")
     return entry

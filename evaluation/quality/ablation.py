@@ -12,6 +12,7 @@ from typing import Any
 from lightning.fabric import Fabric
 
 from showface.runtime.errors import UsageError
+from showface.runtime.read import read_json
 from showface.training.config import MemoryConfig, MremConfig, TrainConfig
 from showface.training.loop import train
 from showface.training.run_files import STATE_FILE, steps_done, write_whole
@@ -117,8 +118,8 @@ def _measured(path: Path, record: Mapping[str, Any]) -> Scores | None:
     """Return the scores of a row that was measured under ``record``, or None."""
     if not path.is_file():
         return None
-    known = json.loads(path.read_text(encoding="utf-8"))
-    if any(known.get(key) != value for key, value in record.items()):
+    known = read_json(path, "the scores of a row", "remove it")
+    if not isinstance(known, dict) or any(known.get(key) != value for key, value in record.items()):
         raise UsageError(f"{path}: measured under another config or on other faces; choose another folder")
     scores: Scores = known["scores"]
     return scores

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showface.runtime.batch.sheets.contact_sheet import HIDDEN, TILE
+from showface.runtime.files import sealed
 from showface.runtime.images.codec import encode_photo, write_file
 
 from ..faces import BUCKETS, Face, pair_files, read_pair
@@ -56,7 +57,7 @@ def write_contact_sheet(path: Path, report: Report, method: Method, images: Path
         ]
         gap = np.full((parts[0].shape[0], GAP, 3), 255, np.uint8)
         lines.append(np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1))
-    write_file(path, encode_photo(np.concatenate(lines), path.suffix, lossy=True))
+    write_file(path, sealed(encode_photo(np.concatenate(lines), path.suffix, lossy=True)))
 
 
 def _strip(face: Face, result: Rgb) -> NDArray[np.uint8]:

@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from showface.runtime.errors import UsageError
+from showface.runtime.read import open_file
 from showface.training.networks.vgg import vgg_from_file
+from showface.training.weight_files import read_safetensors
 
 from ..metrics import Rgb
 from .inception import FILE_NAME, inception_from_file
@@ -84,21 +85,14 @@ def feature_network(path: Path, device: torch.device | None = None) -> FeatureNe
 
 def _is_safetensors(path: Path) -> bool:
     """Whether the file begins as safetensors do: 8 bytes for the header's length, then JSON."""
-    try:
-        with path.open("rb") as file:
-            return file.read(9)[8:] == b"{"
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}", "features") from error
+    with open_file(path, UsageError) as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _check_vgg16(path: Path) -> None:
     """Refuse other networks, and VGG-16 weights that want another input than the label stands for."""
     expected = f"for FD-VGG16 give Caffe's VGG-16 as safetensors, for FID {FILE_NAME}"
-    try:
-        with safe_open(path, framework="pt") as file:
-            keys, metadata = set(file.keys()), file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"{path}: cannot be read as safetensors: {error}", "features") from error
+    keys, metadata = read_safetensors(path)
     if "features.28.weight" not in keys or "features.30.weight" in keys:
         raise UsageError(f"{path}: holds no VGG-16; {expected}", "features")
     if not metadata.get("input", "").startswith(CAFFE_INPUT):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import DeviceLostError, ShowfaceError, UsageError
-from ..stages import OCCLUDER, Stage
+from ..stages import OCCLUDER, Stage, mismatch
 from .batches import Shapes
 from .chain import Chain, Tensors
 from .cuda_devices import STICKY_ERRORS, cuda_device_count, driver_version, lost_device, parse_device
@@ -33,6 +33,7 @@ CUDA_OPTIONS = {
     "arena_extend_strategy": "kSameAsRequested",
 }
 _CODE = re.compile(r"CUDA (?:failure|error) (\d+)")
+DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}  # ONNX Runtime's names of the stage table's types
 LOG_TAIL = 300  # characters of what ONNX Runtime printed that an error repeats
 
 
@@ -45,10 +46,23 @@ class OnnxRuntimeSession:
     cuda_index: int | None = None
 
     def run(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
-        """Map the stage's inputs to its outputs, by the names of the stage table."""
+        """Map the stage's inputs to its outputs, by the names of the stage table.
+
+        Raises:
+            ShowfaceError: the graph returned another number of faces, or another size or type, than the table says.
+        """
         with device_errors(self.cuda_index):
             outputs = self.session.run(list(self.stage.outputs), dict(inputs))
-        return dict(zip(self.stage.outputs, outputs, strict=True))
+        named = dict(zip(self.stage.outputs, outputs, strict=True))
+        count = len(inputs[self.stage.inputs[0]])
+        for output in named.values():
+            if output.ndim and len(output) != count:
+                raise ShowfaceError(f"stage {self.stage.name} returned {len(output)} faces for {count}")
+        tensors = {**{name: inputs[name] for name in self.stage.inputs}, **named}
+        fault = mismatch({name: (str(array.dtype), array.shape) for name, array in tensors.items()}, {"B": count})
+        if fault is not None:
+            raise ShowfaceError(f"stage {self.stage.name}: {fault}")
+        return named
 
 
 @contextmanager
@@ -104,7 +118,12 @@ def preload_libraries() -> str:
 
 
 def open_session(
-    data: bytes, stage: Stage, cuda_index: int | None, threads: int | None, channels_last: bool = False
+    data: bytes,
+    stage: Stage,
+    cuda_index: int | None,
+    threads: int | None,
+    shapes: Shapes | None = None,
+    channels_last: bool = False,
 ) -> OnnxRuntimeSession:
     """Load one stage.
 
@@ -113,10 +132,12 @@ def open_session(
         stage: its entry of the stage table.
         cuda_index: CUDA device, or None for the CPU.
         threads: for the CPU; None leaves the choice to ONNX Runtime.
+        shapes: of the bundle's tensors; None where only their relations are known.
         channels_last: let CUDA's convolutions work on NHWC, the layout of a GPU's tensor cores.
 
     Raises:
-        UsageError: the model cannot be loaded, or not on that device alone, or is not of that stage.
+        UsageError: the model cannot be loaded, or not on that device alone, or its inputs and outputs are not those
+            of the stage by name, type or size.
     """
     options = session_options(threads)
     providers: list[Any] = [CPU_PROVIDER]
@@ -140,13 +161,25 @@ def open_session(
     wanted = CPU_PROVIDER if cuda_index is None else CUDA_PROVIDER
     if session.get_providers()[0] != wanted:
         raise UsageError(f"CUDA was asked for, but ONNX Runtime's CUDA provider did not load; {_cuda_remedy(missing)}")
+    _check_graph(session, stage, shapes)
+    return OnnxRuntimeSession(stage, session, cuda_index)
+
+
+def _check_graph(session: ort.InferenceSession, stage: Stage, shapes: Shapes | None) -> None:
+    """Compare what a graph says that it takes and returns with the stage table."""
     names = tuple(sorted(i.name for i in session.get_inputs())), tuple(sorted(o.name for o in session.get_outputs()))
     if names != (tuple(sorted(stage.inputs)), tuple(sorted(stage.outputs))):
         raise UsageError(
             f"stage {stage.name}: the graph has the inputs and outputs {names}, not those of the manifest's variant; "
             "export the bundle again"
         )
-    return OnnxRuntimeSession(stage, session, cuda_index)
+    said = {t.name: (DTYPES.get(t.type, t.type), t.shape) for t in (*session.get_inputs(), *session.get_outputs())}
+    tensors = {name: said[name] for name in (*stage.inputs, *stage.outputs)}
+    fault = mismatch(tensors, {} if shapes is None else {"H": shapes.image_size, "c": shapes.channels})
+    if fault is None and isinstance(tensors[stage.inputs[0]][1][0], int):
+        fault = f"its batch is fixed to {tensors[stage.inputs[0]][1][0]}"
+    if fault is not None:
+        raise UsageError(f"stage {stage.name}: {fault}, as the graph says; export the bundle again")
 
 
 def _cuda_remedy(missing: str) -> str:
@@ -202,8 +235,10 @@ def _load(
 ) -> Chain:
     from .onnxruntime_binding import BoundChain
 
+    shapes = Shapes.of_bundle(bundle)
+
     def opened(stage: Stage) -> OnnxRuntimeSession:
-        return open_session(bundle.model(stage), stage, cuda_index, threads, channels_last)
+        return open_session(bundle.model(stage), stage, cuda_index, threads, shapes, channels_last)
 
     sessions = [opened(stage) for stage in bundle.manifest.stages]
     where = "CPU" if cuda_index is None else f"CUDA device {cuda_index}"
@@ -211,4 +246,4 @@ def _load(
     occluder = opened(OCCLUDER) if OCCLUDER in bundle.manifest.graphs else None
     if cuda_index is None:
         return Chain(sessions, description, "cpu", occluder)
-    return BoundChain(sessions, Shapes.of_bundle(bundle), description, "cuda", cuda_index, occluder)
+    return BoundChain(sessions, shapes, description, "cuda", cuda_index, occluder)

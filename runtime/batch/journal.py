@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ..errors import InputError, UsageError, system_errors
 from ..files import Write, write_errors, write_flushed
+from ..read import file_digest, parse_json, read_lines
 from .results_log import Result, parse_result
 
 WORK_FOLDER = ".showface"  # in OUTPUT
@@ -139,11 +140,10 @@ def recover(output: Path, wanted: Callable[[Result], bool] = lambda _: True) -> 
         wanted: which of them; the files of the others are not read.
     """
     for path in (path for folder in _run_folders(output) for path in sorted(folder.glob(f"*{_JOURNAL}"))):
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                digest, result = _announced(line)
-                if result is not None and wanted(result) and _sha256(output / result.output) == digest:
-                    yield result
+        for line in read_lines(path):
+            digest, result = _announced(line)
+            if result is not None and wanted(result) and _sha256(output / result.output) == digest:
+                yield result
 
 
 def discard(output: Path) -> None:
@@ -164,16 +164,15 @@ def _remove_empty(*folders: Path) -> None:
 
 def _announced(line: str) -> tuple[str | None, Result | None]:
     try:
-        values = json.loads(line)
+        values = parse_json(line)
         digest = values.pop("sha256")
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         return None, None
     return digest, parse_result(json.dumps(values))
 
 
 def _sha256(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+        return file_digest(path)
+    except InputError:
         return None

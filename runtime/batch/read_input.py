@@ -18,10 +18,10 @@ from ..faces.found_masks import find_hole
 from ..faces.landmarks import DetectedFaces, FaceFinder, FindFaces, GivenFaces, find_detector, read_landmarks
 from ..faces.masks import Hole, Listing, hole_from_mask, hole_of, list_masks
 from ..faces.tensors import check_square
-from ..files import read_file
 from ..images.codec import Photo, Pixels
 from ..images.decoder_process import IsolatedDecoder
 from ..inpainter import Inpainter
+from ..read import read_file
 from .item import Item, PreparedFace
 from .options import Alignment, Options
 from .results_log import result_key

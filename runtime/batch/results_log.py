@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import ShowfaceError, UsageError, system_errors
 from ..files import lock_file
+from ..read import parse_json, read_lines
 
 RESULTS_FILE = "results.jsonl"
 Status = Literal["done", "skipped", "failed"]
@@ -62,8 +63,8 @@ def result_key(image: bytes, mask: bytes | None, bundle_digest: str, options: st
 def parse_result(line: str) -> Result | None:
     """Return the result that a line holds; None for a torn or foreign one."""
     try:
-        result = Result(**json.loads(line))
-    except (ValueError, TypeError, RecursionError):
+        result = Result(**parse_json(line))
+    except (ValueError, TypeError):
         return None
     kinds: list[tuple[object, Any]] = [
         (result.input, str),
@@ -95,8 +96,7 @@ def read_results(path: Path) -> Iterator[Result]:
     """
     if not path.exists():
         return
-    with system_errors(ShowfaceError, path, "cannot be read"), path.open(encoding="utf-8", errors="replace") as lines:
-        yield from (result for result in map(parse_result, lines) if result is not None)
+    yield from (result for result in map(parse_result, read_lines(path, ShowfaceError)) if result is not None)
 
 
 class ResultLog:

@@ -19,10 +19,11 @@ from ..errors import DiskFullError, InputError, ShowfaceError
 from ..faces.align import blend, owners
 from ..faces.masks import Hole
 from ..faces.occlusion import barely_changed
-from ..files import Write, atomic_file, read_file, write_errors, write_flushed
+from ..files import Write, atomic_file, write_errors, write_flushed
 from ..images.codec import Pixels, encode_photo, write_file
 from ..images.exif import PNG_HEADER, png_with_chunk
 from ..inpainter import Inpainter
+from ..read import read_file
 from .item import Item
 from .journal import Journal
 from .options import Options

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, UsageError, system_errors
+from ..errors import UsageError
 from ..images.codec import Pixels
+from ..read import MAX_TEXT, file_digest, parse_json, read_file, shown
 
 Landmarks = NDArray[np.float64]  # [5, 2]: x, y in pixels of the upright picture
 FindFaces = Callable[[Pixels, str], list[Landmarks]]  # of a picture and its relative path
@@ -100,8 +100,7 @@ def yunet(path: Path) -> Callable[[Pixels], list[Landmarks]]:
     Raises:
         UsageError: OpenCV cannot load the model.
     """
-    with system_errors(UsageError, path, "cannot be read"):
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+    data = np.frombuffer(read_file(path, error=UsageError), np.uint8)
     try:
         detector = cv2.FaceDetectorYN.create(
             "onnx", data, np.empty(0, np.uint8), (320, 320), CONFIDENCE, OVERLAP, MOST_FACES
@@ -141,19 +140,19 @@ def read_landmarks(path: Path) -> Mapping[str, list[Landmarks]]:
     Raises:
         UsageError: it cannot be read, or holds something else.
     """
-    with system_errors(UsageError, path, "cannot be read"):
-        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    # Names of files may hold any bytes.
+    text = read_file(path, MAX_TEXT, UsageError).decode("utf-8-sig", errors="surrogateescape")
     try:
-        faces = json.loads(text) if path.suffix.lower() == ".json" else _csv_faces(text)
+        faces = parse_json(text) if path.suffix.lower() == ".json" else _csv_faces(text)
         found: dict[str, list[Landmarks]] = {}
         for name, some in faces.items():
             found.setdefault(PurePosixPath(name).as_posix(), []).extend(np.asarray(face, np.float64) for face in some)
-    except (ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, csv.Error) as error:
         raise UsageError(f"{path}: no landmarks: {error}; docs/align.md shows the two formats") from error
     for name, some in found.items():
         for face in some:
             if face.shape != (5, 2) or not np.isfinite(face).all():
-                raise UsageError(f"{path}: {name}: a face has five points x, y ({', '.join(ORDER)})")
+                raise UsageError(f"{path}: {shown(name)}: a face has five points x, y ({', '.join(ORDER)})")
     return found
 
 
@@ -175,13 +174,3 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    with system_errors(InputError, path, "cannot be read"), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

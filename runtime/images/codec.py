@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
-from ..files import read_file, write_file
+from ..files import write_file
+from ..read import read_file
 from .exif import PREFIX, exif_of, png_with_chunk
 from .headers import MAX_PIXELS, bits_per_channel, check_header, check_png, is_lossy
 from .icc import png_with_profile, profile_for, tiff_with_profile

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from showface.runtime.errors import DiskFullError, InputError
-from showface.runtime.files import MAX_FILE, read_file, write_errors, write_file
+from showface.runtime.files import write_errors, write_file
+from showface.runtime.read import MAX_FILE, read_file
 
 NOBODY = 65534  # a user's number
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from showface.runtime.errors import UsageError
+from showface.runtime.read import read_json
 
 from ..config import TrainConfig
 from ..run_files import write_whole
@@ -53,10 +54,10 @@ def read_record(folder: Path) -> Record:
         UsageError: it is missing or damaged.
     """
     path = folder / RECORD_FILE
+    data = read_json(path, "a record of samples", "make them with: showface train samples")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
         return Record(int(data["count"]), int(data["total"]), int(data["size"]), dict(data["digests"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise UsageError(f"{path}: no record of samples: {error}; make them with: showface train samples") from error
 
 

@@ -28,5 +28,5 @@ def load_encoder(features: nn.ModuleList, path: Path) -> None:
         UsageError: as :func:`load_backbone`.
     """
     wanted = {f"features.{key}": value for key, value in features.state_dict().items()}
-    weights = matching_weights(read_safetensors(path), wanted, path, "torchvision's MobileNetV2")
+    weights = matching_weights(read_safetensors(path)[0], wanted, path, "torchvision's MobileNetV2")
     features.load_state_dict({key.removeprefix("features."): value for key, value in weights.items()})

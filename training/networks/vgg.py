@@ -157,7 +157,7 @@ def vgg_from_file(path: Path, network: VggName) -> VggFeatures:
     if path.suffix not in kind.suffixes:
         raise UsageError(f"{path}: {network} is read from {' or '.join(kind.suffixes)} ({kind.source})")
     pickled = path.suffix == ".pth"
-    weights = unpickle_weights(path, _published_digest(path), path.name) if pickled else read_safetensors(path)
+    weights = unpickle_weights(path, _published_digest(path), path.name) if pickled else read_safetensors(path)[0]
     vgg = VggFeatures(network)
     vgg.load_state_dict(matching_weights(weights, vgg.state_dict(), path, kind.source))
     return vgg

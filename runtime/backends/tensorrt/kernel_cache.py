@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ShowfaceError
-from ...files import read_file, write_file
+from ...files import write_file
+from ...read import read_file
 
 LOG = logging.getLogger(__name__)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import platform
 import shlex
-import stat
 import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ...bundle import MANIFEST_FILE, Bundle
-from ...errors import UsageError, system_errors
+from ...errors import UsageError
+from ...read import MAX_FILE, parse_json, read_file, shown
 from .library import version_numbers
 
 ENGINES_FOLDER = "engines"
@@ -131,10 +129,9 @@ def read_sidecar(folder: EngineFolder, stage: str) -> Sidecar:
         UsageError: it is missing, or not of this version's form.
     """
     path = folder.sidecar(stage)
-    with system_errors(UsageError, path, f"no sidecar here, or it cannot be read; {folder.rebuild}"):
-        text = _read(path, MAX_SIDECAR)
+    text = read_file(path, MAX_SIDECAR, UsageError, f"no sidecar here, or it cannot be read; {folder.rebuild}")
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         fault = _fault(data)
     except ValueError as error:
         fault = str(error)
@@ -143,20 +140,12 @@ def read_sidecar(folder: EngineFolder, stage: str) -> Sidecar:
     return Sidecar(**{**data, "batches": tuple(data["batches"])})
 
 
-def _read(path: Path, most: int) -> bytes:
-    """Read a regular file, of which no more than one byte beyond ``most`` matters."""
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", str(path))
-        return file.read(most + 1)
-
-
 def _fault(data: Any) -> str | None:
     """Return the first thing that is wrong with the parsed file; None for a good one."""
     if not isinstance(data, dict):
         return "it is no JSON object"
     if data.get("schema_version") != SIDECAR_SCHEMA:
-        return f"its 'schema_version' is {data.get('schema_version')!r}, not {SIDECAR_SCHEMA}"
+        return f"its 'schema_version' is {shown(data.get('schema_version'))}, not {SIDECAR_SCHEMA}"
     kinds: dict[str, Any] = {"int": int, "str": str, "bool": bool, "float": (int, float)}
     kinds["int | None"] = (int, type(None))
     for field in fields(Sidecar):
@@ -164,13 +153,13 @@ def _fault(data: Any) -> str | None:
             return f"{field.name!r} is missing"
         kind = kinds.get(str(field.type), dict if str(field.type).startswith("dict") else list)
         if not isinstance(data[field.name], kind):
-            return f"{field.name!r} is {data[field.name]!r}"
+            return f"{field.name!r} is {shown(data[field.name])}"
     unknown = sorted(set(data) - {field.name for field in fields(Sidecar)})
     if unknown:
-        return f"{unknown[0]!r} is unknown"
+        return f"{shown(unknown[0])} is unknown"
     batches = data["batches"]
     if len(batches) != 3 or any(type(b) is not int for b in batches) or not 1 <= batches[0] <= batches[1] <= batches[2]:
-        return f"'batches' is {batches!r}"
+        return f"'batches' is {shown(batches)}"
     return None
 
 
@@ -211,8 +200,7 @@ def read_engine(folder: EngineFolder, sidecar: Sidecar) -> bytes:
         UsageError: the file is missing, or was changed or cut off.
     """
     path = folder.engine(sidecar.stage)
-    with system_errors(UsageError, path, f"cannot be read; {folder.rebuild}"):
-        data = _read(path, sidecar.engine_bytes)
+    data = read_file(path, MAX_FILE, UsageError, f"cannot be read; {folder.rebuild}")
     if hashlib.sha256(data).hexdigest() != sidecar.engine_sha256:
         raise UsageError(f"{path}: its hash differs from its sidecar's; {folder.rebuild}")
     return data

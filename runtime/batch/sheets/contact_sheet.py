@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...errors import UsageError, system_errors
 from ...faces.masks import Hole, MaskSource, hole_of
+from ...files import check_replaceable, sealed
 from ...images.codec import Pixels, encode_photo, read_photo, write_file
 from ..item import Item
 from ..results_log import Result
@@ -55,7 +56,12 @@ def _row(photo: Pixels, hole: Hole, result: Pixels) -> NDArray[np.uint8]:
 
 
 def write_sheet(
-    path: Path, items: Sequence[Item], results: Sequence[Result], masks: MaskSource, saved: Path | None = None
+    path: Path,
+    items: Sequence[Item],
+    results: Sequence[Result],
+    masks: MaskSource,
+    saved: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write the contact sheet of all results that have an output file, in their order.
 
@@ -65,10 +71,11 @@ def write_sheet(
         results: results of these inputs.
         masks: source of the holes.
         saved: the folder where the run saved them; ``class`` masks are taken from there.
+        overwrite: replace a file that no run wrote.
 
     Raises:
         InputError: an input or a result cannot be read any more.
-        UsageError: the picture cannot be written.
+        UsageError: the picture cannot be written, or a file is there that no run wrote.
     """
     by_input = {item.relative.as_posix(): item for item in items}
     rows = []
@@ -87,4 +94,5 @@ def write_sheet(
     rows.extend([np.full_like(rows[0], 255)] * (-len(rows) % FACES_A_ROW))
     lines = [np.concatenate(rows[i : i + FACES_A_ROW], axis=1) for i in range(0, len(rows), FACES_A_ROW)]
     with system_errors(UsageError, path, "cannot be written"):
-        write_file(path, encode_photo(np.concatenate(lines), path.suffix, lossy=True))
+        check_replaceable(path, overwrite)
+        write_file(path, sealed(encode_photo(np.concatenate(lines), path.suffix, lossy=True)))

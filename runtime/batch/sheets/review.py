@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import DiskFullError, ShowfaceError, UsageError, system_errors
 from ...faces.masks import Hole
-from ...files import write_flushed
+from ...files import check_replaceable, sealed, write_flushed
 from ...images.codec import Pixels, encode_photo, read_photo, write_file
 from ...inpainter import Inpainter
 from ..item import Item
@@ -78,17 +78,18 @@ def doubt_of(result: Result) -> float:
     return float(bool(note.get("uncertain"))) + float(bool(note.get("too_large"))) + unsure
 
 
-def write_review(path: Path, items: Sequence[Item], results: Sequence[Result]) -> None:
+def write_review(path: Path, items: Sequence[Item], results: Sequence[Result], overwrite: bool = False) -> None:
     """Write a contact sheet of the found masks, red over the photographs, the most doubtful first.
 
     Args:
         path: of the picture; its suffix decides the format.
         items: of the run.
         results: of the run; those that failed are left out.
+        overwrite: replace a file that no run wrote.
 
     Raises:
         InputError: an image or a mask cannot be read any more.
-        UsageError: the picture cannot be written.
+        UsageError: the picture cannot be written, or a file is there that no run wrote.
     """
     by_input = {item.relative.as_posix(): item for item in items}
     shown = sorted((r for r in results if r.status != "failed"), key=lambda r: (-doubt_of(r), r.input.split("/")))
@@ -102,7 +103,8 @@ def write_review(path: Path, items: Sequence[Item], results: Sequence[Result]) -
     tiles.extend([np.full_like(tiles[0], 255)] * (-len(tiles) % COLUMNS))
     lines = [np.concatenate(tiles[i : i + COLUMNS], axis=1) for i in range(0, len(tiles), COLUMNS)]
     with system_errors(UsageError, path, "cannot be written"):
-        write_file(path, encode_photo(np.concatenate(lines), path.suffix, lossy=True))
+        check_replaceable(path, overwrite)
+        write_file(path, sealed(encode_photo(np.concatenate(lines), path.suffix, lossy=True)))
 
 
 def check_review(path: Path, faces: int) -> None:
