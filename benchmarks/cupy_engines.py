@@ -100,5 +100,5 @@ def open_chain(cuda: Any, greatest: int, graphs: Graphs, fake: bool) -> DeviceCh
         Engine(stage, [CupyContext(cuda, stage, fake) for _ in range(SLOTS)], SCRATCH, (1, greatest, greatest))
         for stage in STAGES
     ]
-    folder: Any = SimpleNamespace(bundle=None)
+    folder: Any = SimpleNamespace(bundle=None, backend="CuPy")
     return DeviceChain(engines, SHAPES, cuda, folder, "CuPy", ChainOptions(graphs))

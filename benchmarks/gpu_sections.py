@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
+import itertools
 import shutil
 import sys
 import tempfile
@@ -213,12 +214,12 @@ def onnxruntime(arguments: argparse.Namespace) -> dict[str, Any]:
 
     rows, parity, opened_in = list[dict[str, Any]](), {}, {}
     with _bundles(arguments) as bundles:
-        for precision, bundle in bundles.items():
+        for (precision, bundle), layout in itertools.product(bundles.items(), ("channels first", "channels last")):
             started = time.perf_counter()
-            opened = open_chain(bundle, "cuda:0")
-            opened_in[precision] = time.perf_counter() - started
-            parity[precision] = _parity(bundle, opened)
-            rows += latencies(opened, arguments, precision=precision)
+            opened = open_chain(bundle, "cuda:0", channels_last=layout == "channels last")
+            opened_in[f"{precision}, {layout}"] = time.perf_counter() - started
+            parity[f"{precision}, {layout}"] = _parity(bundle, opened)
+            rows += latencies(opened, arguments, precision=precision, layout=layout)
             opened.close()
     return {"parity": parity, "open, s": opened_in, "latency": rows}
 

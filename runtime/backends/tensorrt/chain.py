@@ -135,6 +135,7 @@ class DeviceChain(Chain):
             ]
             stages = [host for host in hosts if host.stage != OCCLUDER]
             super().__init__(stages, description, "cuda", hosts[-1] if beside else None)
+            self.backend = folder.backend
             quietly(stack, options.cache.release)
             # At the end, in reverse: the contexts go first, then what they use, then the memory that they were lent.
             for engine in engines:

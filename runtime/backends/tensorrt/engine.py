@@ -37,6 +37,30 @@ def choose_graphs(trt: Any, backend: str, wanted: bool) -> Graphs:
 
 
 @dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How engines are run.
+
+    Attributes:
+        graphs: how their work is launched.
+        one_face: a single face a batch, as of a command on one photograph.
+        cache: of compiled kernels.
+    """
+
+    graphs: Graphs = Graphs.OFF
+    one_face: bool = False
+    cache: KernelCache = field(default_factory=lambda: KernelCache(None))
+
+    @property
+    def compile_first(self) -> bool:
+        """Whether TensorRT-RTX compiles the kernels of a batch before it runs it, and not in the background meanwhile.
+
+        A graph that the chain captures would keep the kernels that stand in for them. And a process of one photograph
+        would end before they are ready, so that they would never get into the cache and each process began anew.
+        """
+        return self.graphs is Graphs.CAPTURE or (self.one_face and self.cache.kept)
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """A deserialised engine.
 
@@ -120,9 +144,7 @@ def _invalid(trt: Any, runtime: Any, data: bytes) -> str:
     return ", ".join(name.lower().replace("_", " ") for name in found)
 
 
-def make_contexts(
-    trt: Any, loaded: Loaded, folder: EngineFolder, count: int, graphs: Graphs, cache: KernelCache
-) -> Engine:
+def make_contexts(trt: Any, loaded: Loaded, folder: EngineFolder, count: int, how: RunOptions) -> Engine:
     """Return an engine with ``count`` execution contexts; with one where the library does not make more.
 
     Raises:
@@ -130,7 +152,7 @@ def make_contexts(
     """
     engine, contexts, kept = loaded.engine, list[Context](), [loaded.engine, loaded.runtime]
     for _ in range(count):
-        config = _runtime_config(trt, engine, folder.backend, graphs, cache)
+        config = _runtime_config(trt, engine, folder.backend, how)
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED if config is None else config
         context = engine.create_execution_context(strategy)
         if context is None:
@@ -145,21 +167,17 @@ def make_contexts(
     return Engine(loaded.stage, contexts, size, loaded.sidecar.batches, loaded.recorder, kept)
 
 
-def _runtime_config(trt: Any, engine: Any, backend: str, graphs: Graphs, cache: KernelCache) -> Any:
-    """Return how TensorRT-RTX runs an engine, or None for TensorRT, which knows no such thing.
-
-    TensorRT-RTX compiles kernels for a shape in the background and uses others until they are ready. A graph that
-    the chain captures would keep those others for good, so that for it the library has to compile at once.
-    """
+def _runtime_config(trt: Any, engine: Any, backend: str, how: RunOptions) -> Any:
+    """Return how TensorRT-RTX runs an engine, or None for TensorRT, which knows no such thing."""
     if backend != RTX:
         return None
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-    if graphs is Graphs.CAPTURE:
+    if how.compile_first:
         config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-    if graphs is Graphs.LIBRARY:
+    if how.graphs is Graphs.LIBRARY:
         config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    cache.attach(config)
+    how.cache.attach(config)
     return config
 
 

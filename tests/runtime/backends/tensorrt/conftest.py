@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 from fakes.cuda import FakeCuda
-from fakes.tensorrt import FakeEngine, MarkedEngine, fake_library
+from fakes.tensorrt import FakeEngine, MarkedEngine
+from fakes.tensorrt_library import fake_library
 
 from showface.runtime.backends.cuda_devices import CudaDevice
 from showface.runtime.backends.onnxruntime import open_session
