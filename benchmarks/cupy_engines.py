@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from showface.runtime.backends.batches import Shapes
+from showface.runtime.backends.batches import Shapes, batch_sizes
 from showface.runtime.backends.tensorrt.chain import SLOTS, ChainOptions, DeviceChain
 from showface.runtime.backends.tensorrt.engine import Engine, Graphs
+from showface.runtime.backends.tensorrt.session import Lane
 from showface.runtime.stages import STAGES, TENSORS, Stage
 
 SHAPES = Shapes(256, 64)
@@ -96,8 +97,14 @@ class CupyContext:
 
 def open_chain(cuda: Any, greatest: int, graphs: Graphs, fake: bool) -> DeviceChain:
     """Return a device chain of such engines for batches of 1 to ``greatest``."""
+    sizes = batch_sizes(1, greatest)
     engines = [
-        Engine(stage, [CupyContext(cuda, stage, fake) for _ in range(SLOTS)], SCRATCH, (1, greatest, greatest))
+        Engine(
+            stage,
+            [[Lane(CupyContext(cuda, stage, fake), 0, (size,)) for size in sizes] for _ in range(SLOTS)],
+            SCRATCH,
+            (1, greatest, greatest),
+        )
         for stage in STAGES
     ]
     folder: Any = SimpleNamespace(bundle=None, backend="CuPy")
