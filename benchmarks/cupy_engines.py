@@ -6,6 +6,7 @@ numpy does the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +33,9 @@ def fill(xp: Any, stage: Stage, tensors: dict[str, Any]) -> None:
         xp.multiply(tensors["image"], np.float32(0.5), out=tensors["coarse_image"])
     elif stage.name == "refiner":
         xp.add(tensors["coarse_image"], tensors["mask"], out=tensors["completed_image"])
+    elif stage.name == "joined":
+        xp.multiply(tensors["image"], np.float32(0.5), out=tensors["completed_image"])
+        xp.add(tensors["completed_image"], tensors["mask"], out=tensors["completed_image"])
     else:
         for name in stage.outputs:
             tensors[name].fill(3)
@@ -97,6 +101,11 @@ class CupyContext:
 
 def open_chain(cuda: Any, greatest: int, graphs: Graphs, fake: bool) -> DeviceChain:
     """Return a device chain of such engines for batches of 1 to ``greatest``."""
+    return open_chain_of(STAGES, cuda, greatest, graphs, fake)
+
+
+def open_chain_of(stages: Sequence[Stage], cuda: Any, greatest: int, graphs: Graphs, fake: bool) -> DeviceChain:
+    """Return one of these stages, which together take the chain's inputs and give its output."""
     sizes = batch_sizes(1, greatest)
     engines = [
         Engine(
@@ -105,7 +114,7 @@ def open_chain(cuda: Any, greatest: int, graphs: Graphs, fake: bool) -> DeviceCh
             SCRATCH,
             (1, greatest, greatest),
         )
-        for stage in STAGES
+        for stage in stages
     ]
     folder: Any = SimpleNamespace(bundle=None, backend="CuPy")
     return DeviceChain(engines, SHAPES, cuda, folder, "CuPy", ChainOptions(graphs))
