@@ -75,24 +75,30 @@ class FakeContext:
         self.config = None if config is None else weakref.ref(config)
         self.specialisation = "LAZY" if config is None else config.dynamic_shapes_kernel_specialization_strategy
         self.graphs = "DISABLED" if config is None else config.cuda_graph_strategy
+        self.captured = False
 
     def _binding(self, name):
         self.calls.append(name)
         if self.cuda.capturing is not None:
             raise MisuseError(f"{name} while a stream is captured")
+        if self.captured and name.startswith("set_"):
+            raise MisuseError(f"{name} on a context that a graph was captured from, which spoils the graph")
 
     def set_optimization_profile_async(self, profile_index, stream_handle):
         self._binding("set_optimization_profile_async")
-        if not self.engine.shares_profiles and self.engine.contexts[0] is not self:
-            return self.engine.refuse("profile 0 is in use by another context")
+        if not 0 <= profile_index < self.engine.num_optimization_profiles:
+            return self.engine.refuse(f"there is no profile {profile_index}")
+        others = {context.profile for context in self.engine.contexts if context is not self}
+        if not self.engine.shares_profiles and profile_index in others:
+            return self.engine.refuse(f"profile {profile_index} is in use by another context")
         self.profile = profile_index
         return True
 
     def set_input_shape(self, name, shape):
         self._binding("set_input_shape")
-        if self.profile != 0:
+        if self.profile is None:
             raise MisuseError("no optimisation profile was chosen")
-        low, _, high = self.engine.profile(name)
+        low, _, high = self.engine.profile(name, self.profile)
         allowed = all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
         if name not in self.engine.stage.inputs or not allowed:
             return False
@@ -184,6 +190,7 @@ class FakeContext:
                 raise MisuseError("a graph would capture kernels that stand in for others")
             if self.graphs != "DISABLED":
                 raise MisuseError("the library captures graphs of its own")
+            self.captured = True
         touched = {n: self.addresses[n] for n in (*inputs, *outputs)}
         reads, writes = ({touched[n] for n in names} for names in (inputs, outputs))
         self.batches_run.append(batch)
@@ -212,7 +219,7 @@ class FakeEngine:
     """
 
     def __init__(self, cuda, stage, bundle, batches, compute, scratch=SCRATCH, backend="tensorrt-rtx"):
-        self.cuda, self.stage, self.compute, self.batches, self.backend = cuda, stage, compute, batches, backend
+        self.cuda, self.stage, self.compute, self.backend, self.profiles = cuda, stage, compute, backend, (batches,)
         self.manifest, self.device_memory_size_v2 = bundle.manifest, scratch
         self.names, self.fails, self.kills, self.contexts = (*stage.inputs, *stage.outputs), "", False, []
         self.compiled, self.infer_error, self.context_limit = [], None, 99
@@ -232,8 +239,12 @@ class FakeEngine:
     def dtype(self, name):
         return TENSORS[name].dtype
 
-    def profile(self, name):
-        return [self.shape(name, batch) for batch in self.batches]
+    def profile(self, name, index=0):
+        return [self.shape(name, batch) for batch in self.profiles[index]]
+
+    @property
+    def num_optimization_profiles(self):
+        return len(self.profiles)
 
     @property
     def num_io_tensors(self):
@@ -246,8 +257,7 @@ class FakeEngine:
         return DTYPES[self.dtype(name)]
 
     def get_tensor_profile_shape(self, name, profile_index):
-        assert profile_index == 0
-        return self.profile(name)
+        return self.profile(name, profile_index)
 
     def create_runtime_config(self):
         if self.backend != "tensorrt-rtx":

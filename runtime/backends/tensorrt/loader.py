@@ -10,7 +10,7 @@ from typing import Any
 from ...bundle import Bundle
 from ...errors import UsageError
 from ...stages import OCCLUDER
-from ..batches import Shapes
+from ..batches import Shapes, common_sizes
 from ..cuda_devices import CudaDevice, cuda_device
 from .chain import SLOTS, ChainOptions, DeviceChain
 from .device import Cuda
@@ -118,7 +118,8 @@ def open_folder(
         cache = KernelCache(cache_file([s.engine_sha256 for s in sidecars], trt.__version__, device.name))
     turns = [1 if stage == OCCLUDER else SLOTS for stage in stages]  # the slots do not run the occluder
     how = RunOptions(graphs, options.batch_limit == 1, cache)
-    engines = [make_contexts(trt, one, folder, count, how) for one, count in zip(loaded, turns, strict=True)]
+    sizes = common_sizes([sidecar.batches for sidecar in sidecars], options.batch_limit)
+    engines = [make_contexts(trt, one, folder, count, sizes, how) for one, count in zip(loaded, turns, strict=True)]
     description = f"{folder.backend} {trt.__version__} on {device.name} (its engines for {folder.target} match)"
     chosen = ChainOptions(graphs, options.batch_limit, cache)
     return DeviceChain(engines, shapes, cuda, folder, description, chosen)
