@@ -2,8 +2,8 @@
 
 python benchmarks/many_files.py [--files 1000 10000 100000] [--seconds 60] [--bundle DIR] [--keep DIR]
 
-The first run of each folder is stopped after some seconds, and tells start, cost of a file and memory. What it left is
-then finished here, file by file as a run would have left it, without the networks. Resuming and verifying are whole runs.
+The first run of each folder is stopped after some seconds, and tells start, cost of a file and memory. The rest of the
+folder is then finished here as a run would have left it, without the networks. Resuming and verifying are whole runs.
 
 Needs the extra ``export``: the narrow bundle is made here, of 64² pixels, so that the files and not the networks count.
 """
@@ -181,7 +181,8 @@ def main() -> None:
             started, spent = time.perf_counter(), time.process_time()
             lines = sum(1 for _ in read_results(output / "results.jsonl"))
             seconds, spent = time.perf_counter() - started, time.process_time() - spent
-            print(f"| {count} | read the log | | {lines} | {seconds:.2f} | {spent:.2f} | {seconds / lines * 1e3:.4f} | |")
+            figures = f"{lines} | {seconds:.2f} | {spent:.2f} | {seconds / lines * 1e3:.4f}"
+            print(f"| {count} | read the log | | {figures} | |", flush=True)
 
 
 def report(count: int, name: str, run: Run) -> None:

@@ -70,7 +70,7 @@ def run_benchmark(
         fresh: measure start, load and memory in processes of their own.
 
     Returns:
-        The document of ``--json``: environment, plan, subjects, latencies by batch, phases of a face, fresh
+        The document of ``--json``: environment, plan, subjects, latencies by batch, phases of a face by bundle, fresh
         processes, FLOP and kernels.
 
     Raises:
@@ -117,7 +117,10 @@ def run_benchmark(
         "plan": asdict(plan),
         "subjects": {subject.name: subject.description for subject in subjects},
         "batches": measured,
-        "phases": measure_phases(bundle, faces, stages, bundle.chain, plan),
+        "phases": {
+            subject.name: measure_phases(subject, faces, () if subject.on_device else manifest.stages, plan)
+            for subject, _ in timed
+        },
         "fresh": _fresh(timed, plan, threads) if fresh else {},
         "flops": flops,
         "matmul_gflops": gflop / measured[0]["yardstick"]["p50_ms"] * 1e3 if yardstick is not None else None,

@@ -15,7 +15,6 @@ from showface.runtime.faces.masks import MaskSource
 from showface.runtime.inpainter import Inpainter
 
 
-
 @pytest.fixture(scope="module")
 def inpainter(narrow_bundle):
     return Inpainter.from_bundle(narrow_bundle, "cpu", 2)
