@@ -71,8 +71,8 @@ def run_benchmark(
         fresh: measure start, load and memory in processes of their own.
 
     Returns:
-        The document of ``--json``: environment, plan, subjects, latencies by batch, phases of a face, fresh
-        processes, FLOP and kernels; under ``int8`` what the manifest of an INT8 bundle says from now on.
+        The document of ``--json``: environment, plan, subjects, latencies by batch, phases of a face by bundle,
+        fresh processes, FLOP and kernels; under ``int8`` what the manifest of an INT8 bundle says from now on.
 
     Raises:
         UsageError: a bundle or the checkpoint cannot be loaded, or they do not belong together.
@@ -122,7 +122,10 @@ def run_benchmark(
         "subjects": {subject.name: subject.description for subject in subjects},
         "batches": measured,
         "int8": verdict,
-        "phases": measure_phases(bundle, faces, stages, bundle.chain, plan),
+        "phases": {
+            subject.name: measure_phases(subject, faces, () if subject.on_device else manifest.stages, plan)
+            for subject, _ in timed
+        },
         "fresh": _fresh(timed, plan, threads) if fresh else {},
         "flops": flops,
         "matmul_gflops": gflop / measured[0]["yardstick"]["p50_ms"] * 1e3 if yardstick is not None else None,

@@ -44,7 +44,8 @@ found = {"opened": {}, "bound": {}, "devices": backend.cuda_device_count()}
 for folder in sys.argv[2:]:
     bundle = open_bundle(folder)
     for layout in (False, True):
-        sessions = [backend.open_session(bundle.model(s), s, 0, 1, channels_last=layout) for s in bundle.manifest.graphs]
+        graphs = bundle.manifest.graphs
+        sessions = [backend.open_session(bundle.model(s), s, 0, 1, channels_last=layout) for s in graphs]
         found["opened"][f"{Path(folder).name} {layout}"] = {
             one.stage.name: one.session.get_provider_options()[backend.CUDA_PROVIDER] for one in sessions
         }
