@@ -114,13 +114,16 @@ def parse_json(data: bytes | str) -> Any:
         ValueError: it is no JSON, of another encoding, nested too deeply, or holds a number of thousands of digits.
     """
     try:
-        return json.loads(data, parse_constant=_refuse)
+        return _DECODER.decode(data if isinstance(data, str) else data.decode())
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)  # made once: a journal has a hundred thousand lines
 
 
 def read_json(path: Path, kind: str, remedy: str, error: type[ShowfaceError] = UsageError) -> Any:
