@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from .batch.options import FORMAT_SUFFIXES
 from .faces.found_masks import find_hole
-from .faces.masks import Hole, MaskSource, hole_from_mask, hole_of
+from .faces.masks import Hole, MaskSource, hole_from_mask, hole_of, warning_of
 from .faces.tensors import Array, check_square
-from .images.codec import QUALITY, Photo, encode_photo
+from .images.codec import QUALITY, Photo, encode_like
 from .inpainter import Inpainter
 
 SIGNATURES = {b"\x89PNG": "png", b"\xff\xd8": "jpeg", b"RIFF": "webp", b"II": "tiff", b"MM": "tiff", b"BM": "bmp"}
@@ -53,7 +53,7 @@ class Picture:
         photo, pixels = self.photo, self.photo.pixels
         if completed is not None:
             pixels = Inpainter.compose(pixels, self.hole, completed, self.opaque)
-        return encode_photo(pixels, FORMAT_SUFFIXES[form], photo.lossy, photo.profile, photo.exif, quality)
+        return encode_like(photo, pixels, FORMAT_SUFFIXES[form], quality)
 
 
 def format_of(data: bytes) -> str:
@@ -83,11 +83,12 @@ def load_picture(data: bytes, mask: bytes | None, source: MaskSource, inpainter:
     check_square(photo.pixels, "image")
     doubts: tuple[str, ...] = ()
     if mask is not None:
-        hole = hole_from_mask(decode(mask, "mask").pixels, photo.pixels.shape[:2], "mask")
+        hole = hole_from_mask(decode(mask, "mask").pixels, photo.pixels.shape[:2], "mask", source.invert)
     elif source.found:
         hole, note = find_hole(photo.pixels, None, inpainter, source)
         doubts = note.doubts
     else:
         hole = hole_of(photo, source, None, "image")
+    warnings = tuple(filter(None, [*photo.notes, warning_of(hole, source)]))
     tensors = inpainter.prepare(photo.pixels, hole, "image")
-    return Picture(photo, hole, mask is None and source.kind == "alpha", *tensors, doubts)
+    return Picture(photo, hole, mask is None and source.kind == "alpha", *tensors, (*doubts, *warnings))
