@@ -138,7 +138,7 @@ def _run(run: FolderRun, results: Iterator[Result], tally: Tally, sheet: Path | 
             if sheet is not None:
                 kept.append(result)
     where = run.output if run.log is None else run.log
-    _print_counts(tally, run.options.masks, f"; see {where}")
+    _print_counts(tally, run.options.masks, f"; see {where}" if where.exists() else "")
     return sheet is None or _write_sheet(sheet, run, kept)
 
 

@@ -157,7 +157,7 @@ class InputReader:
             return True
         if not item.replace:
             raise InputError(
-                f"{item.output}: exists and is not of an earlier run; overwrite it, or choose another folder"
+                f"{item.output}: exists, and nothing says that showface wrote it; add --overwrite, or choose another"
             )
         return False
 

@@ -34,7 +34,9 @@ def check_square(pixels: Pixels, name: str) -> None:
     """
     height, width = pixels.shape[:2]
     if height != width:
-        raise InputError(f"{name}: {width}×{height} is not square; crop it to an aligned face")
+        raise InputError(
+            f"{name}: {width}×{height} is not square; crop it to an aligned face, or let --align find the faces"
+        )
 
 
 def check_arrays(pixels: object, hole: object, name: str) -> None:

@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..files import write_file
 from ..read import read_file
 from .exif import PREFIX, exif_of, png_of_gray_alpha, png_with_chunk
-from .headers import MAX_PIXELS, bits_per_channel, check_header, check_png, is_lossy
+from .headers import MAX_PIXELS, bits_per_channel, check_header, check_png, is_lossy, other_kind
 from .icc import png_with_profile, profile_for, rgb_of_cmyk, tiff_with_profile
 from .metadata import Metadata, metadata_of, said_of
 
@@ -92,7 +92,9 @@ def decode_photo(data: bytes, name: str) -> Photo:
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise InputError(f"{name}: not an image that showface reads (JPEG, PNG, WebP, TIFF, BMP)") from error
+        kind = other_kind(data)
+        found = "not an image" if kind is None else f"is {kind}, not an image"
+        raise InputError(f"{name}: {found} that showface reads (JPEG, PNG, WebP, TIFF, BMP)") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: larger than {MAX_PIXELS // 10**6} megapixels") from error
     except Exception as error:  # decoders raise many types on malformed data; a truncated file is the usual one

@@ -68,7 +68,7 @@ def _erase_thumbnail(block: bytearray, order: str, directory: int) -> None:
 
 
 def png_of_gray_alpha(pixels: NDArray[np.uint16]) -> bytes:
-    """Return a PNG file of the first and last channel of (H, W, 4), which neither Pillow nor OpenCV writes in 16 bits."""
+    """Return a PNG of the first and last channel of (H, W, 4), which neither Pillow nor OpenCV writes in 16 bits."""
     height, width = pixels.shape[:2]
     rows = pixels[..., [0, 3]].astype(">u2").reshape(height, -1).view(np.uint8)
     body = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()  # each row unfiltered
