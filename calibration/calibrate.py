@@ -16,6 +16,7 @@ from showface.runtime.bundle import Bundle, check_new, open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError
 
 from .bundle import write_int8_bundle
+from .pace import pace, paced
 from .placement import quantizable
 from .planning.candidates import Workshop, library_versions, open_workshop
 from .planning.plan import INT8, Plan, read_plan
@@ -48,6 +49,7 @@ class Settings:
         budget: what INT8 may cost.
         plan: file to replay instead of making a plan.
         threads: number of CPU threads of ONNX Runtime.
+        max_minutes: after which no more is tried: the best plan so far is judged and written.
     """
 
     bundle: Path | None
@@ -62,6 +64,7 @@ class Settings:
     budget: Budget = field(default_factory=Budget)
     plan: Path | None = None
     threads: int | None = None
+    max_minutes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,11 @@ def calibrate(settings: Settings) -> CalibrationResult:
         UsageError: something given is wrong, or the bundle is quantised already; nothing was written.
         ShowfaceError: no stage stays within the budget; nothing was written.
     """
+    with paced(settings.max_minutes):
+        return _calibrate(settings)
+
+
+def _calibrate(settings: Settings) -> CalibrationResult:
     check_new(settings.destination)
     bundle = open_bundle(settings.bundle)
     _refuse_quantized(bundle)
@@ -132,7 +140,7 @@ def calibrate(settings: Settings) -> CalibrationResult:
         plan, sensitivities = new_plan(shop, method, faces, checked, settings.budget)
         if target is Target.CPU:
             plan = drop_slow_stages(shop, plan, checked)
-    logger.debug("judging quality")
+    pace().at("judging", 0, 1)
     plan, quality = gate_quality(shop, plan, checked, settings.budget)
     made = {stage: shop.graph(stage, plan.quantized(stage)) for stage in graphs if plan.quantized(stage)}
     if not made:
@@ -140,7 +148,7 @@ def calibrate(settings: Settings) -> CalibrationResult:
             f"{settings.destination}: not written, no stage can be quantised within the budget and with a gain; "
             "raise the PSNR drop that is allowed, or choose another method"
         )
-    logger.debug("measuring speed")
+    pace().at("timing", 0, 1)
     speed = judge_speed(shop, plan, checked) if target is Target.CPU else {}
     size = sum(len(made[s.name].SerializeToString()) if s.name in made else len(bundle.model(s)) for s in shop.stages)
     ratio = size / sum(map(float_bytes, graphs.values()))

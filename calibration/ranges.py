@@ -25,6 +25,7 @@ from onnxruntime.quantization.calibrate import (
 )
 
 from showface.export.graph import shapes
+from showface.runtime.backends.onnxruntime import session_options
 from showface.runtime.errors import InputError, UsageError, system_errors
 from showface.runtime.images.codec import write_file
 from showface.runtime.read import MAX_TEXT, parse_json, read_file
@@ -126,10 +127,7 @@ def _sample(tensor: str) -> str:
 
 
 def _open(model: bytes | Path, threads: int | None) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options = session_options(threads)
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

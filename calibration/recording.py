@@ -24,6 +24,8 @@ from showface.runtime.images.codec import write_file
 from showface.runtime.read import MAX_TEXT, Headers, parse_arrays, parse_json, read_file
 from showface.runtime.stages import CATEGORIES, CHAIN_INPUTS, CHAIN_OUTPUT, LABELS
 
+from .pace import pace
+
 logger = logging.getLogger(__name__)
 
 SHARD_FACES = 4
@@ -93,7 +95,8 @@ def record(folder: Path, bundle: Bundle, pairs: Sequence[Pair], digest: str, thr
     if missing and len(missing) < len(starts):
         logger.info(f"{folder}: {len(starts) - len(missing)} of {len(starts)} shards were recorded before, going on")
     chain = open_chain(bundle, "cpu", threads) if missing else None
-    for start in missing:
+    for count, start in enumerate(missing):
+        pace().at("recording", count, len(missing))
         assert chain is not None
         with system_errors(UsageError, folder, "cannot be written"):
             write_file(_shard(folder, start), _record_shard(chain, pairs[start : start + SHARD_FACES], bundle))

@@ -39,6 +39,13 @@ MaskFromOption = Annotated[
         "occlusion,class:NAME,….",
     ),
 ]
+MaskSuffixOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mask-suffix", help="What masks add to the stem of their image; without --masks: beside it. [_mask]"
+    ),
+]
+InvertOption = Annotated[bool, typer.Option("--invert-masks", help="Complete what is black in the masks.")]
 MaskMarginOption = Annotated[
     int, typer.Option("--mask-margin", min=0, max=64, help="By how many of 256 pixels what is found grows.")
 ]
@@ -65,8 +72,7 @@ ConfigOption = Annotated[Path, typer.Option(help="TOML file; see training/config
 DataOption = Annotated[Path, typer.Option(help="Folder that the config's paths are relative to.")]
 TrainDeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 DevicesOption = Annotated[int, typer.Option(min=1, help="Processes, one a device; torchrun decides it when used.")]
-TestOverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that showface did not write.")]
-ImagesOption = Annotated[Path, typer.Option("--images", help="Folder of aligned faces.")]
+TestImagesOption = Annotated[Path, typer.Option("--images", help="Folder of aligned faces.")]
 TestMasksOption = Annotated[Path, typer.Option("--masks", help="Folder of ratio bins (00-10 …), white = hole.")]
 FeaturesOption = Annotated[
     Path | None, typer.Option("--features", help="Weights for the Fréchet distance: FID's Inception, or VGG-16.")

@@ -14,6 +14,7 @@ from showface.runtime.batch.results_log import Result, Status
 from .printing import errors
 
 FOUND = ("completed", "nothing found", "too large", "uncertain")  # what becomes of a mask that was found
+OFTEN = 3  # times that the same is said of single files
 LINE_EVERY = 30.0  # seconds between two lines where stderr is no terminal
 
 
@@ -25,12 +26,18 @@ class Tally:
         total: inputs.
         count: results by status.
         found: results of masks that the networks found, by what became of them.
+        empty: of those that are done, results whose hole was empty, so that nothing was completed.
+        categories: results in which each category was found.
+        warned: how often each thing was to be said of a result.
         started: on the monotonic clock; of a run that goes on with an earlier one, when it had skipped what was done.
     """
 
     total: int
     count: dict[Status, int] = field(default_factory=lambda: {"done": 0, "skipped": 0, "failed": 0})
     found: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FOUND, 0))
+    empty: int = 0
+    categories: dict[str, int] = field(default_factory=dict)
+    warned: dict[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -51,6 +58,7 @@ class Tally:
     def add(self, result: Result) -> None:
         """Count a result."""
         self.count[result.status] += 1
+        self.empty += result.status == "done" and result.hole_ratio == 0
         if result.status != "failed":
             self._add_found(result)
         if not self.worked:
@@ -58,6 +66,8 @@ class Tally:
 
     def _add_found(self, result: Result) -> None:
         note = result.mask or {}
+        for name in note.get("categories", ()):
+            self.categories[name] = self.categories.get(name, 0) + 1
         if note.get("too_large"):
             self.found["too large"] += 1
         elif result.hole_ratio:
@@ -71,6 +81,14 @@ class Tally:
         """Whether a found mask is uncertain or too large."""
         return bool(self.found["uncertain"] or self.found["too large"])
 
+    def counts(self) -> str:
+        """Return the results by status, and how many completed nothing."""
+        words = ", ".join(f"{n} {status}" for status, n in self.count.items())
+        if not self.empty:
+            return words
+        none = "all" if self.empty == self.count["done"] else str(self.empty)
+        return words.replace(" done", f" done ({none} of them had nothing to complete: their hole is empty)", 1)
+
     def found_line(self, what: str = "completed", empty: str = "copied") -> str:
         """Return what became of the files whose masks the networks found.
 
@@ -82,6 +100,7 @@ class Tally:
         return (
             f"{total} files: {self.found['completed']} {what}, {self.found['nothing found']} nothing found ({empty}), "
             f"{self.found['too large']} too large (a face left as it is); {self.found['uncertain']} of them uncertain"
+            + "".join(f"; {name} in {count}" for name, count in sorted(self.categories.items()))
         )
 
     def line(self) -> str:
@@ -92,6 +111,22 @@ class Tally:
             f"{self.finished} of {self.total} files, {rate:.2f} images/s, {self.count['skipped']} skipped, "
             f"{self.count['failed']} failed, {left}"
         )
+
+
+def warnings_of(result: Result) -> list[str]:
+    """Return what is to be said of an input that did not fail."""
+    found = (result.mask or {}).get("warnings", ())
+    return [str(text) for text in found] if isinstance(found, list) and result.status == "done" else []
+
+
+def said(result: Result, tally: Tally) -> list[str]:
+    """Return the lines about a result: why it failed, or what is to be said of it, the first few times."""
+    lines = [f"failed: {result.error}"] if result.error else []
+    for text in warnings_of(result):
+        tally.warned[text] = tally.warned.get(text, 0) + 1
+        if tally.warned[text] <= OFTEN:
+            lines.append(f"look at {result.input}: {text}")
+    return lines
 
 
 Display = Callable[[Result], None]  # takes the results of a run one by one
@@ -119,8 +154,8 @@ def _bar(tally: Tally) -> Iterator[Display]:
         def display(result: Result) -> None:
             tally.add(result)
             progress.update(bar, advance=1, rate=tally.rate, failed=tally.count["failed"])
-            if result.error:
-                progress.console.print(f"failed: {result.error}")
+            for line in said(result, tally):
+                progress.console.print(line)
 
         yield display
 
@@ -131,8 +166,8 @@ def _lines(tally: Tally) -> Display:
     def display(result: Result) -> None:
         nonlocal last
         tally.add(result)
-        if result.error:
-            errors.print(f"failed: {result.error}")
+        for line in said(result, tally):
+            errors.print(line)
         if time.monotonic() - last >= LINE_EVERY:
             last = time.monotonic()
             errors.print(tally.line())

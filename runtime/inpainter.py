@@ -42,6 +42,7 @@ class Inpainter:
     def __init__(self, chain: Chain, image_size: int, bundle_digest: str) -> None:
         self.chain, self.image_size, self.bundle_digest = chain, image_size, bundle_digest
         self._networks = threading.Lock()  # a backend's device buffers serve one run at a time
+        self._opened: tuple[Any, ...] | None = None  # the arguments of from_bundle
 
     @classmethod
     def from_bundle(
@@ -73,7 +74,15 @@ class Inpainter:
             bundle, reason = faster_int8(bundle, device)
         chain = open_chain(bundle, backend, device, threads, cuda_graph, batch_limit)
         chain.description += f"; {reason}" if reason else ""
-        return cls(chain, bundle.manifest.image_size, bundle.digest)
+        made = cls(chain, bundle.manifest.image_size, bundle.digest)
+        made._opened = (bundle.folder.absolute(), device, threads, backend, cuda_graph, batch_limit)
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be sent to another process as the bundle's folder, which is opened there again."""
+        if self._opened is None:
+            raise TypeError("an Inpainter is sent to another process as its bundle; make it by Inpainter.from_bundle")
+        return _reopened, (self.bundle_digest, *self._opened)
 
     @property
     def default_batch_size(self) -> int:
@@ -104,8 +113,11 @@ class Inpainter:
         Raises:
             InputError: a face is not square, or its hole is not bool of the same height and width.
         """
-        if not faces:
+        if len(faces) == 0:
             return []
+        for i, face in enumerate(faces):
+            if not isinstance(face, tuple | list) or len(face) != 2:
+                raise InputError(f"face {i}: is a {type(face).__name__}; give a pair of pixels and hole")
         prepared = [self.prepare(pixels, hole, f"face {i}") for i, (pixels, hole) in enumerate(faces)]
         completed = self.run(*(np.stack(tensors) for tensors in zip(*prepared, strict=True)))
         return [self.compose(*face, result, opaque) for face, result in zip(faces, completed, strict=True)]
@@ -196,6 +208,13 @@ class Inpainter:
         if not np.isfinite(found).all():
             raise InputError(NOT_FINITE)
         return found
+
+
+def _reopened(digest: str, *opened: Any) -> Inpainter:
+    inpainter = Inpainter.from_bundle(*opened)
+    if inpainter.bundle_digest != digest:
+        raise UsageError(f"{opened[0]}: has changed since it was opened; open it again everywhere")
+    return inpainter
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from .batch.options import FORMAT_SUFFIXES
 from .faces.found_masks import MaskNote, find_hole
-from .faces.masks import Hole, MaskSource, hole_from_mask, hole_of
+from .faces.masks import Hole, MaskSource, hole_from_mask, hole_of, warning_of
 from .faces.tensors import Array, check_square
-from .images.codec import QUALITY, Photo, encode_photo
+from .images.codec import QUALITY, Photo, encode_like
 from .inpainter import Inpainter
 
 SIGNATURES = {b"\x89PNG": "png", b"\xff\xd8": "jpeg", b"RIFF": "webp", b"II": "tiff", b"MM": "tiff", b"BM": "bmp"}
@@ -30,6 +30,7 @@ class Picture:
         image: [3, size, size] in [-1, 1].
         mask: [1, size, size], 1 = hole.
         note: what is known of a hole that the networks found; None for one that was given.
+        warnings: what a look at the picture or at its hole gives rise to, in words.
     """
 
     photo: Photo
@@ -38,11 +39,12 @@ class Picture:
     image: Array
     mask: Array
     note: MaskNote | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """What makes a hole that the networks found worth a look, in words."""
-        return () if self.note is None else self.note.doubts
+        """What makes the picture, or a hole that the networks found, worth a look, in words."""
+        return (() if self.note is None else self.note.doubts) + self.warnings
 
     def encode(self, completed: NDArray[Any] | None, form: str, quality: int = QUALITY) -> bytes:
         """Return the finished picture.
@@ -58,7 +60,7 @@ class Picture:
         photo, pixels = self.photo, self.photo.pixels
         if completed is not None:
             pixels = Inpainter.compose(pixels, self.hole, completed, self.opaque)
-        return encode_photo(pixels, FORMAT_SUFFIXES[form], photo.lossy, photo.profile, photo.exif, quality)
+        return encode_like(photo, pixels, FORMAT_SUFFIXES[form], quality)
 
 
 def format_of(data: bytes) -> str:
@@ -88,10 +90,11 @@ def load_picture(data: bytes, mask: bytes | None, source: MaskSource, inpainter:
     check_square(photo.pixels, "image")
     note = None
     if mask is not None:
-        hole = hole_from_mask(decode(mask, "mask").pixels, photo.pixels.shape[:2], "mask")
+        hole = hole_from_mask(decode(mask, "mask").pixels, photo.pixels.shape[:2], "mask", source.invert)
     elif source.found:
         hole, note = find_hole(photo.pixels, None, inpainter, source)
     else:
         hole = hole_of(photo, source, None, "image")
+    warnings = tuple(filter(None, [*photo.notes, warning_of(hole, source)]))
     tensors = inpainter.prepare(photo.pixels, hole, "image")
-    return Picture(photo, hole, mask is None and source.kind == "alpha", *tensors, note)
+    return Picture(photo, hole, mask is None and source.kind == "alpha", *tensors, note, warnings)

@@ -37,7 +37,7 @@ Settings = TypeVar("Settings")
 SCHEMA_VERSION = 1
 METADATA_KEY = "showface"
 KINDS = {"schema_version": int, "network": dict, "categories": list, "stages": list, "training": dict, "sha256": str}
-WIDEST = 2**14  # of any number in a network config; larger ones ask for terabytes
+WIDEST = 10**6  # of any number in a network config
 
 
 @dataclass(frozen=True, slots=True)

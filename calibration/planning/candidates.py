@@ -20,6 +20,7 @@ from showface.runtime.bundle import Bundle
 from showface.runtime.stages import Stage
 from showface.runtime.version import __version__
 
+from ..pace import pace
 from ..placement import RULES, placed_tensors, quantizable
 from ..quantize import quantize
 from ..ranges import PERCENTILES, SAMPLE, RangeOptions, cached_ranges, collapsed, find_ranges
@@ -114,7 +115,8 @@ def open_workshop(
         threads: number of CPU threads of ONNX Runtime.
     """
     ranges = {}
-    for stage in bundle.manifest.stages:
+    for count, stage in enumerate(bundle.manifest.stages):
+        pace().at("finding ranges", count, len(bundle.manifest.stages))
         graph = graphs[stage.name]
         key = {
             "onnx": hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest(),

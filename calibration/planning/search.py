@@ -11,6 +11,7 @@ from showface.evaluation.faces import BUCKETS
 from showface.runtime.backends.chain import Session
 from showface.runtime.errors import ShowfaceError
 
+from ..pace import pace
 from ..placement import default_float
 from ..recording import Recorded, Recording
 from ..settings import Method
@@ -138,12 +139,15 @@ def make_plan(
     if float_fails := leave(ranked)[1]:
         raise ShowfaceError(f"the budget cannot be met, not even in float: {'; '.join(float_fails)}")
     low, high = 0, len(ranked)  # the first are too few, the others enough
-    while high - low > 1:
+    while high - low > 1 and not pace().late:
+        pace().at("planning", len(ranked) - (high - low), len(ranked))
         middle = (low + high) // 2
         low, high = (middle, high) if leave(ranked[:middle])[1] else (low, middle)
     chosen = ranked[:high]
     logger.debug(f"plan: {high} of {len(ranked)} groups in float keep the budget")
     for key in sorted(reversed(chosen), key=lambda key: -gains.get(key, 0.0))[:RETURNS]:
+        if pace().late:
+            break
         fewer = [other for other in chosen if other != key]
         if not leave(fewer)[1]:
             chosen = fewer
@@ -178,11 +182,12 @@ def choose_settings(shop: Workshop, plan: Plan, faces: Sequence[Recorded], budge
     It is the one that ``plan`` names, else the one that uses the least of ``budget`` when what ``plan`` quantises is.
     """
     given = plan.settings
-    for stage, options in shop.ranges.items():
+    for count, (stage, options) in enumerate(shop.ranges.items()):
+        pace().at("choosing settings", count, len(shop.ranges))
         if stage in given:
             shop = shop.with_setting(stage, given[stage])
             continue
-        if len(options) < 2 or not plan.quantized(stage):
+        if len(options) < 2 or not plan.quantized(stage) or pace().late:
             continue
         costs = {}
         for setting in options:
@@ -221,7 +226,7 @@ def new_plan(
         if not violated:
             break
         logger.debug(f"plan: on faces that it was not made on, {violated[0]}")
-        if len(plans) == ATTEMPTS:
+        if len(plans) == ATTEMPTS or pace().late:
             break
         allowed = budget.lowered(allowed, measure(sessions, faces), judged)
     return plans[-1], found
@@ -229,7 +234,8 @@ def new_plan(
 
 def plan_faces(recording: Recording) -> list[Recorded]:
     """Return the first faces of each bucket that has a hole; few, for they stay in memory."""
-    return spread_over_buckets((recorded for recorded in recording if recorded.face.hole.any()), PLAN_FACES)
+    count = min(PLAN_FACES, max(len(BUCKETS), len(recording.pairs) // 4))  # a try with few faces is to be short
+    return spread_over_buckets((recorded for recorded in recording if recorded.face.hole.any()), count)
 
 
 def spread_over_buckets(faces: Iterable[Recorded], count: int) -> list[Recorded]:

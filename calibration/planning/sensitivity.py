@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from ..pace import pace
 from ..recording import Recorded
 from ..settings import Target
 from .candidates import Workshop
@@ -67,15 +68,21 @@ def probe(
 
 
 def probe_all(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> list[Sensitivity]:
-    """Probe every stage of ``plan`` as a whole, then each group that it quantises alone."""
-    found = []
+    """Probe every stage of ``plan`` as a whole, then each group that it quantises alone, until the time is up."""
+    found: list[Sensitivity] = []
+    wanted: list[tuple[str, str | None]] = []
     for stage in shop.groups():
         groups = plan.quantized(stage)
-        if not groups:
-            continue
-        logger.debug(f"probing {stage}")
-        found.append(probe(shop, faces, stage, None, groups))
-        for group in groups:
-            logger.debug(f"probing {stage} {group}")
-            found.append(probe(shop, faces, stage, group, [group]))
+        wanted += [(stage, group) for group in (None, *groups) if groups]
+    for stage, group in wanted:
+        pace().at("probing", len(found), len(wanted))
+        if pace().late:
+            logger.info(
+                "the time is up: %d of %d groups are not probed, and stay in float",
+                len(wanted) - len(found),
+                len(wanted),
+            )
+            break
+        logger.debug(f"probing {stage} {group or ''}")
+        found.append(probe(shop, faces, stage, group, plan.quantized(stage) if group is None else [group]))
     return found

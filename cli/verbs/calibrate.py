@@ -33,6 +33,9 @@ def calibrate(
     plan: Annotated[Path | None, typer.Option(help="Replay this plan; its method and target count.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page.")] = None,
     overwrite: OverwriteOption = False,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Try no more after this time, and write the best plan so far.")
+    ] = None,
     work: Annotated[Path | None, typer.Option(help="What is recorded is kept here; default: OUT.work.")] = None,
 ) -> None:
     """Quantise to INT8 what stays within the quality budget, and say what does not."""
@@ -46,7 +49,19 @@ def calibrate(
             from showface.calibration.report import write_report
     kept, budget = out.with_name(f"{out.name}.work") if work is None else work, Budget(max_psnr_drop)
     settings = Settings(
-        bundle, out, images, masks, kept, method, target, faces, check_faces, budget, plan, threads_of(context)
+        bundle,
+        out,
+        images,
+        masks,
+        kept,
+        method,
+        target,
+        faces,
+        check_faces,
+        budget,
+        plan,
+        threads_of(context),
+        max_minutes,
     )
     with status_of("showface.calibration") as status:
         outcome = make_variant(settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,10 +23,12 @@ from ..options import (
     DetectorOption,
     DeviceOption,
     FailOnUncertainOption,
+    InvertOption,
     LandmarksOption,
     MaskFromOption,
     MaskMarginOption,
     MasksOption,
+    MaskSuffixOption,
     MaxHoleOption,
     MinHoleOption,
     ThresholdOption,
@@ -50,6 +53,8 @@ def inpaint(
     output: Annotated[Path, typer.Argument(help="A folder; for one image also an image name.")],
     masks: MasksOption = None,
     mask_from: MaskFromOption = "file",
+    mask_suffix: MaskSuffixOption = None,
+    invert_masks: InvertOption = False,
     mask_margin: MaskMarginOption = 6,
     threshold: ThresholdOption = 0.5,
     min_hole: MinHoleOption = 0.003,
@@ -86,7 +91,12 @@ def inpaint(
 
     given = source, masks, bundle or default_bundle(), landmarks, face_detector
     check_pictures({"--sheet": sheet}, overwrite, *given)
-    origin = found_mask_source(mask_from, masks, mask_margin, threshold, min_hole, max_hole, bundle)
+    beside = masks is None and mask_suffix is not None and mask_from == "file"
+    folder = (source if source.is_dir() else source.parent) if beside else masks
+    origin = found_mask_source(mask_from, folder, mask_margin, threshold, min_hole, max_hole, bundle)
+    if origin.kind != "file" and (invert_masks or mask_suffix is not None):
+        raise UsageError(f"--invert-masks and --mask-suffix go with mask files, not with --mask-from {mask_from}")
+    origin = replace(origin, suffix=mask_suffix or origin.suffix, beside=beside, invert=invert_masks)
     suffix = suffix_of_format(output_format)
     model = Model(bundle, backend, device, threads_of(context), cuda_graph)
     if is_pipe(source, output):
@@ -129,23 +139,32 @@ def _run(run: FolderRun, results: Iterator[Result], tally: Tally, sheet: Path | 
             if sheet is not None:
                 kept.append(result)
     where = run.output if run.log is None else run.log
-    _print_counts(tally, run.options.masks, f"; see {where}")
+    _print_counts(tally, run.options.masks, f"; see {where}" if where.exists() else "")
     return sheet is None or _write_sheet(sheet, run, kept)
 
 
 def _print_counts(tally: Tally, origin: MaskSource, where: str = "") -> None:
-    errors.print(", ".join(f"{n} {status}" for status, n in tally.count.items()) + where)
+    from ..progress import OFTEN
+
+    errors.print(tally.counts() + where)
+    for text, count in tally.warned.items():
+        if count > OFTEN:
+            errors.print(f"look at {count} files: {text}")
     if origin.found:
         errors.print(tally.found_line())
 
 
 def _watch(results: Iterator[Result], tally: Tally, origin: MaskSource) -> None:
     """Print each result of a watch in a line as it comes."""
+    from ..progress import said
+
     for result in results:
         tally.total += 1
         tally.add(result)
         why = f": {result.error}" if result.error else ""
         errors.print(f"{result.input}: {result.status}{why}")
+        for line in said(replace(result, error=None), tally):
+            errors.print(line)
     _print_counts(tally, origin)
 
 

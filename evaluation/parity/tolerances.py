@@ -159,9 +159,14 @@ def _label_failures(tensor: Mapping[str, Any], tolerance: Tolerance) -> list[str
         )
     largest = tensor["largest_flipped_margin"]
     if tensor["flips"] and (largest is None or largest > tolerance.tie_margin):
-        lead = "unknown" if largest is None else f"{largest:.3g}"
-        where = tensor["worst_images"]["margin"]
-        found.append(f"a label flipped with a lead of {lead}, ties end at {tolerance.tie_margin:g} ({where})")
+        where, ties = tensor["worst_images"]["margin"], f"ties end at {tolerance.tie_margin:g}"
+        if largest is None:
+            found.append(
+                f"a label flipped, and the reference does not tell by which lead it was found, so that no tie can be "
+                f"told from a fault ({where}); compare with a checkpoint, or with the golden file, without --reference"
+            )
+        else:
+            found.append(f"a label flipped with a lead of {largest:.3g}, {ties} ({where})")
     return found
 
 

@@ -20,6 +20,7 @@ from ..stages import OCCLUDER, Stage, mismatch
 from .batches import Shapes
 from .chain import Chain, Tensors
 from .cuda_devices import STICKY_ERRORS, cuda_device_count, driver_version, lost_device, parse_device
+from .processors import granted, quota
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -91,13 +92,20 @@ def device_errors(cuda_index: int | None) -> Iterator[None]:
 
 
 def session_options(threads: int | None) -> ort.SessionOptions:
-    """Return the options that every session of a chain has; ``threads`` of None leaves their number to the library."""
+    """Return the options that every session of a chain has.
+
+    Args:
+        threads: their number; None leaves it to the library, which knows of no quota: then that counts.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     # A pattern is kept for each shape that was seen, beside the arena: 589 MiB instead of 359 at batch 1.
     options.enable_mem_pattern = False
     # The threads of a stage that has ended would spin on while the next stage wants their processors.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    limit = quota()
+    if threads is None and limit is not None and limit < granted():
+        threads = limit
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

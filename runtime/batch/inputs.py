@@ -9,18 +9,14 @@ from pathlib import Path, PurePosixPath
 from typing import overload
 
 from ..errors import UsageError, system_errors
-from ..images.codec import SUFFIXES
+from ..faces.masks import APPLE_DOUBLE
+from ..images.codec import OTHER_IMAGE_SUFFIXES, SUFFIXES
 from .item import Item
 
 logger = logging.getLogger(__name__)
 
-# Suffixes that name an image that showface does not write: as an output surely no folder's name.
-OTHER_IMAGE_SUFFIXES = (
-    ".apng", ".avif", ".bpg", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".jxl",
-    ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".raw", ".svg", ".tga",
-)  # fmt: skip
-
 NOT_READ = f"of the formats of images, showface reads {', '.join(SUFFIXES)}"
+BESIDE = "Macs write such files beside others; they hold no pictures"
 LINKED = "links to folders are not followed"
 
 
@@ -104,6 +100,9 @@ def _walk(source: Path, masks: Path | None, errors: dict[str, str], omitted: dic
             omitted.setdefault(LINKED, []).append(prefix + name)
         resolved = os.path.realpath(folder)
         for name in files:
+            if name.startswith(APPLE_DOUBLE):
+                omitted.setdefault(BESIDE, []).append(prefix + name)
+                continue
             # A dot at either end makes no suffix, as in a path: making one of each of 100,000 names takes a second.
             dot = name.rfind(".")
             suffix = name[dot:].lower() if 0 < dot < len(name) - 1 else ""
@@ -132,6 +131,7 @@ def plan_items(
     masks: Path | None,
     suffix: str | None = None,
     distinct_stems: bool = False,
+    beside: str | None = None,
 ) -> Sequence[Item]:
     """List the inputs in name order and check that input and output fit together.
 
@@ -140,6 +140,7 @@ def plan_items(
         output: a folder; for one image also an image name.
         masks: a mask folder, which is not searched for inputs.
         suffix: of all outputs, such as ``.png``; None keeps the suffix of each input.
+        beside: what a mask beside its image adds to the stem of that; such files are no inputs.
         distinct_stems: give an error to a file whose mask would be saved under the name of another's.
 
     Raises:
@@ -155,6 +156,9 @@ def plan_items(
             raise UsageError(f"{output}: lies inside the input folder {source}; choose a folder outside it")
     with system_errors(UsageError, source, "cannot be read"):
         names, errors = _names(source, masks)
+    if beside is not None:
+        masks_of = {f"{PurePosixPath(name).with_suffix('')}{beside}" for name in names}
+        names = [name for name in names if str(PurePosixPath(name).with_suffix("")) not in masks_of]
     if suffix is not None:
         _refuse_same_names(names, lambda name: renamed(name, suffix), errors)
     if distinct_stems:

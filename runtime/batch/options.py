@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from ..backends.processors import processors
 from ..errors import UsageError
 from ..faces.masks import MaskSource
 from ..images.codec import QUALITY, SUFFIXES
+
+__all__ = ["FORMAT_SUFFIXES", "Alignment", "Format", "Options", "absolute", "processors", "suffix_of_format", "workers"]
 
 Format = Literal["jpeg", "png", "webp", "tiff", "bmp"]
 FORMAT_SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp"}
@@ -96,11 +99,6 @@ def suffix_of_format(name: str | None) -> str | None:
     if suffix not in SUFFIXES:
         raise UsageError(f"{name} is not written; use same, {', '.join(FORMAT_SUFFIXES)}", "format")
     return {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix, suffix)
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def workers(threads: int) -> int:

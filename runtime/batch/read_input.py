@@ -17,7 +17,7 @@ from ..errors import InputError, ShowfaceError, system_errors
 from ..faces.align import Square, cut_out, owners, square_of
 from ..faces.found_masks import find_hole
 from ..faces.landmarks import DetectedFaces, FaceFinder, FindFaces, GivenFaces, find_detector, read_landmarks
-from ..faces.masks import Hole, Listing, hole_from_mask, hole_of, list_masks
+from ..faces.masks import Hole, Listing, hole_from_mask, hole_of, list_masks, warning_of
 from ..faces.tensors import check_square
 from ..images.codec import Photo, Pixels
 from ..images.decoder_process import IsolatedDecoder
@@ -54,6 +54,16 @@ def _finder(alignment: Alignment) -> FaceFinder:
     if alignment.landmarks is not None:
         return GivenFaces(read_landmarks(alignment.landmarks))
     return DetectedFaces(find_detector(alignment.detector))
+
+
+def _said(photo: Photo, item: Item) -> list[str]:
+    """Return what becomes of the parts of a file that the output does not hold."""
+    suffix, deep = item.output.suffix.lower(), photo.pixels.dtype == np.uint16
+    lost = photo.metadata.lost(suffix, photo.exif is not None, photo.profile is not None, deep)
+    said = [*photo.notes, *([] if lost is None else [lost])]
+    if suffix in (".jpg", ".jpeg") and not photo.lossy and item.source.suffix.lower() == suffix:
+        said.append("is a lossless picture under a name of JPEG, and is written as JPEG; rename it, or give a format")
+    return said
 
 
 def _no_faces(name: str) -> str:
@@ -116,7 +126,7 @@ class InputReader:
         note: dict[str, Any] = {"from": self.options.masks.kind}
         if mask_data is not None:
             mask = self.decode(mask_data, str(mask_file)).pixels
-            hole = hole_from_mask(mask, photo.pixels.shape[:2], f"{mask_file} for {name}")
+            hole = hole_from_mask(mask, photo.pixels.shape[:2], f"{mask_file} for {name}", self.options.masks.invert)
         elif self.options.masks.found:
             squares = self._squares(photo, item)
             hole, found = find_hole(photo.pixels, squares, self.inpainter, self.options.masks)
@@ -125,6 +135,9 @@ class InputReader:
             hole = hole_of(photo, self.options.masks, None, name)
         if self.find_faces is None:
             check_square(photo.pixels, name)
+        warnings = [*filter(None, [warning_of(hole, self.options.masks)]), *(_said(photo, item) if hole.any() else ())]
+        if warnings:
+            note = {**note, "warnings": warnings}
         result = replace(item.result, hole_ratio=float(hole.mean()), mask=note)
         item = replace(item, photo=photo, hole=hole, result=result)
         if not hole.any():
@@ -148,7 +161,7 @@ class InputReader:
             return True
         if not item.replace:
             raise InputError(
-                f"{item.output}: exists and is not of an earlier run; overwrite it, or choose another folder"
+                f"{item.output}: exists, and nothing says that showface wrote it; add --overwrite, or choose another"
             )
         return False
 

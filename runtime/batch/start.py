@@ -102,6 +102,13 @@ class FolderRun:
         return process_on_cluster(self.items, setup, self.log, address, stopped)
 
 
+def plan_masked(source: Path, output: Path, options: Options, suffix: str | None) -> Sequence[Item]:
+    """List the inputs of a run, its masks left out; see :func:`~.inputs.plan_items`."""
+    masks = options.masks
+    beside = masks.suffix if masks.beside else None
+    return plan_items(source, output, None if beside else masks.path, suffix, options.save_masks is not None, beside)
+
+
 def plan_run(source: Path, output: Path, options: Options, suffix: str | None, cluster: str | None) -> FolderRun:
     """List the inputs of a run and check that they fit the output.
 
@@ -117,6 +124,6 @@ def plan_run(source: Path, output: Path, options: Options, suffix: str | None, c
     """
     if cluster is not None:
         source, output, options = Path(os.path.abspath(source)), Path(os.path.abspath(output)), absolute(options)
-    items = plan_items(source, output, options.masks.path, suffix, options.save_masks is not None)
+    items = plan_masked(source, output, options, suffix)
     single = source.is_file() and items[0].output == output
     return FolderRun(items, options, output, None if single else output / RESULTS_FILE, cluster)

@@ -11,12 +11,11 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import InputError, UsageError
 from ..images.codec import SUFFIXES
-from .inputs import plan_items
 from .item import Item
 from .options import Options
 from .results_log import RESULTS_FILE, Result
 from .run import complete_folder
-from .start import Model
+from .start import Model, plan_masked
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ def watch_folder(
     options = replace(options, batch_size=options.batch_size or inpainter.default_batch_size)
 
     def plan() -> list[Item]:
-        return list(plan_items(source, output, options.masks.path, suffix, options.save_masks is not None))
+        return list(plan_masked(source, output, options, suffix))
 
     logger.info("watching %s; stop with Ctrl-C", source)
     for items in rounds(source, plan, options, stopped, interval):

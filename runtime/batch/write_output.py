@@ -20,7 +20,7 @@ from ..faces.align import blend, owners
 from ..faces.masks import Hole
 from ..faces.occlusion import barely_changed
 from ..files import Write, atomic_file, write_errors, write_flushed
-from ..images.codec import Pixels, encode_photo, write_file
+from ..images.codec import Pixels, encode_like, encode_photo, write_file
 from ..images.exif import PNG_HEADER, png_with_chunk
 from ..inpainter import Inpainter
 from ..read import read_file
@@ -89,7 +89,7 @@ def _encode(item: Item, options: Options) -> bytes:
     pixels, photo = compose(item, options.masks.kind == "alpha"), item.photo
     assert photo is not None
     try:
-        return encode_photo(pixels, item.output.suffix, photo.lossy, photo.profile, photo.exif, options.quality)
+        return encode_like(photo, pixels, item.output.suffix, options.quality)
     except InputError as error:
         raise InputError(f"{item.output}: {error}") from error
 

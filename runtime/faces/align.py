@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..images.codec import Pixels
 from .landmarks import Landmarks
 from .masks import Hole
-from .tensors import GRAY
+from .tensors import GRAY, is_gray
 
 # Where an aligned face has its landmarks, as fractions of the side: the mean of CelebA-HQ's faces.
 TEMPLATE = np.asarray([(0.3764, 0.4775), (0.6222, 0.4792), (0.4964, 0.6311), (0.3917, 0.7296), (0.6109, 0.7302)])
@@ -171,6 +171,8 @@ def blend(picture: Pixels, hole: Hole, mine: Hole, square: Square, completed: An
 
     # One channel at a time, and of it the hole alone: the floats of a whole photograph take hundreds of megabytes.
     faces = map(warped, completed)
+    if picture.ndim == 3 and is_gray(picture, hole):
+        faces = iter([np.stack(list(faces), axis=1) @ GRAY] * 3)
     if picture.ndim == 2:
         pairs: Iterable[tuple[Pixels, Any]] = [(region, np.stack(list(faces), axis=1) @ GRAY)]
     else:

@@ -15,11 +15,25 @@ from .masks import Hole
 Region = NDArray[np.bool_]  # [size, size], of the networks' input
 
 
-def category_region(semantic_map: NDArray[Any], categories: tuple[str, ...], margin: int) -> Region:
-    """Return where a semantic map [size, size] shows one of ``categories``, grown by ``margin`` pixels."""
-    found = np.isin(semantic_map, [CATEGORIES.index(name) for name in categories]).astype(np.uint8)
+def category_region(
+    semantic_map: NDArray[Any], categories: tuple[str, ...], margin: int, least: float = 0.0
+) -> tuple[Region, dict[str, float]]:
+    """Return where a semantic map shows one of ``categories``, and how much of each it shows.
+
+    Args:
+        semantic_map: [size, size].
+        categories: names out of ``CATEGORIES``.
+        margin: pixels by which the region grows.
+        least: share of the square below which what a category shows is a mistake of the parser, and left out.
+    """
+    shares, found = {}, np.zeros(semantic_map.shape, np.uint8)
+    for name in categories:
+        shown = semantic_map == CATEGORIES.index(name)
+        if float(shown.mean()) >= max(least, 1 / semantic_map.size):
+            shares[name] = round(float(shown.mean()), 4)
+            found |= shown
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1,) * 2)
-    return np.asarray(cv2.dilate(found, disc), np.bool_)
+    return np.asarray(cv2.dilate(found, disc), np.bool_), shares
 
 
 def region_of_square(region: Region, side: int) -> Hole:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class MaskNote:
         confidence: mean probability of the least certain one; None where the parser alone found the hole.
         doubts: what makes the hole worth a look, in words.
         too_large: faces that were left as they are because their hole was too large.
+        categories: share of a face's square that each category took which was found.
     """
 
     origin: str
@@ -38,6 +39,7 @@ class MaskNote:
     confidence: float | None
     doubts: tuple[str, ...] = ()
     too_large: int = 0
+    categories: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``results.jsonl`` says."""
@@ -49,6 +51,7 @@ class MaskNote:
             "uncertain": bool(self.doubts),
             "doubts": list(self.doubts),
             "too_large": self.too_large,
+            **({"categories": dict(self.categories)} if self.categories else {}),
         }
 
 
@@ -86,6 +89,7 @@ def find_hole(
         min(sure, default=None),
         tuple(doubt for note in notes for doubt in note.doubts),
         sum(note.too_large for note in notes),
+        {name: share for note in notes for name, share in note.categories.items()},
     )
 
 
@@ -93,11 +97,12 @@ def _look(face: Pixels, inpainter: Inpainter, source: MaskSource) -> tuple[Hole,
     """Return the hole [size, size] of one square face, and what is known of it."""
     image = prepare(face, np.zeros(face.shape[:2], np.bool_), inpainter.image_size, "face")[0][None]
     region: Hole = np.zeros((inpainter.image_size,) * 2, np.bool_)
+    limits, shares = source.occlusion, dict[str, float]()
     if source.categories:
-        region = category_region(inpainter.parse(image)[0], source.categories, source.margin)
+        labels = inpainter.parse(image)[0]
+        region, shares = category_region(labels, source.categories, source.margin, limits.min_hole)
     if source.kind != "occlusion":
-        return region, MaskNote(source.kind, float(region.mean()), int(region.any()), None)
-    limits = source.occlusion
+        return region, MaskNote(source.kind, float(region.mean()), len(shares), None, categories=shares)
     occlusion = find_occlusion(inpainter.find_occlusion(image)[0], limits)
     region = region | occlusion.hole
     area = float(region.mean())
@@ -105,4 +110,6 @@ def _look(face: Pixels, inpainter: Inpainter, source: MaskSource) -> tuple[Hole,
         reason = (f"the hole would take {area:.0%} of the face's square, more than {limits.max_hole:.0%}",)
         return np.zeros_like(region), MaskNote(source.kind, area, 0, occlusion.confidence, reason, 1)
     parts = len(occlusion.confidences)
-    return region, MaskNote(source.kind, area, parts, occlusion.confidence, tuple(doubts(occlusion, area, limits)))
+    return region, MaskNote(
+        source.kind, area, parts, occlusion.confidence, tuple(doubts(occlusion, area, limits)), 0, shares
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..images.codec import Pixels
 from ..read import MAX_TEXT, file_digest, parse_json, read_file, shown
+
+logger = logging.getLogger(__name__)
 
 Landmarks = NDArray[np.float64]  # [5, 2]: x, y in pixels of the upright picture
 FindFaces = Callable[[Pixels, str], list[Landmarks]]  # of a picture and its relative path
@@ -101,6 +104,7 @@ def yunet(path: Path) -> Callable[[Pixels], list[Landmarks]]:
         UsageError: OpenCV cannot load the model.
     """
     data = np.frombuffer(read_file(path, error=UsageError), np.uint8)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of the model that it needs itself
     try:
         detector = cv2.FaceDetectorYN.create(
             "onnx", data, np.empty(0, np.uint8), (320, 320), CONFIDENCE, OVERLAP, MOST_FACES
@@ -108,7 +112,7 @@ def yunet(path: Path) -> Callable[[Pixels], list[Landmarks]]:
     except cv2.error as error:
         raise UsageError(f"{path}: OpenCV cannot load this face detector: {error.err}") from error
 
-    def find(pixels: Pixels) -> list[Landmarks]:
+    def upright(pixels: Pixels) -> list[Landmarks]:
         height, width = pixels.shape[:2]
         scale = min(1.0, DETECTION_SIDE / max(height, width))
         size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -120,6 +124,23 @@ def yunet(path: Path) -> Callable[[Pixels], list[Landmarks]]:
         # A row is a box, five landmarks in ORDER, and a score. From left to right, whatever the scores.
         found = [np.asarray(face[4:14], np.float64).reshape(5, 2) * ratio for face in faces]
         return sorted(found, key=lambda landmarks: tuple(landmarks.mean(axis=0)))
+
+    def find(pixels: Pixels) -> list[Landmarks]:
+        found = upright(pixels)
+        if found:
+            return found
+        # A picture of people who lie, or one that lost its orientation: the detector knows upright faces only.
+        height, width = pixels.shape[:2]
+        for turns, turned_back in (
+            (1, lambda p: (width - 1 - p[:, 1], p[:, 0])),
+            (3, lambda p: (p[:, 1], height - 1 - p[:, 0])),
+            (2, lambda p: (width - 1 - p[:, 0], height - 1 - p[:, 1])),
+        ):
+            found = upright(np.ascontiguousarray(np.rot90(pixels, turns)))
+            if found:
+                logger.info("faces were found after a turn by %d°: the picture lies on its side", 90 * turns)
+                return [np.stack(turned_back(landmarks), axis=1) for landmarks in found]
+        return []
 
     return find
 

@@ -11,16 +11,17 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import InputError, UsageError, system_errors
-from ..images.codec import SUFFIXES, Photo, Pixels, read_photo
+from ..images.codec import OTHER_IMAGE_SUFFIXES, SUFFIXES, Photo, Pixels, read_photo
 from ..stages import CATEGORIES
+from .mask_picture import THRESHOLD, Hole, read_hole
 from .occlusion import OcclusionSettings
 
-Hole = NDArray[np.bool_]  # [H, W], True where the image is to be completed
-
-THRESHOLD = 127  # a brighter mask pixel is a hole; a less opaque one too
+MASK_SUFFIXES = (*SUFFIXES, ".gif")
+MASK_SUFFIX = "_mask"  # what a mask may add to the stem of its image
+APPLE_DOUBLE = "._"  # starts the names of files in which Macs keep what their file system holds beside a file
+MOST = 0.9  # share of a picture from which on a hole is probably the inverse of one
 ASPECT_TOLERANCE = 0.01
 LOSSY_COLOR_TOLERANCE = 32  # grey levels by which JPEG and lossy WebP may smear a key colour
 # Pixels by which a key colour's hole grows in a lossy file. A chroma sample covers 2×2 pixels and is interpolated
@@ -41,7 +42,10 @@ class MaskSource:
             has the key colour; in lossy files also what is nearly of it, and the pixels around.
             ``class`` takes the regions where the bundle's parser sees ``categories``, ``occlusion`` what its occluder
             finds, and ``categories`` besides.
-        path: path of the mask or the masks, for ``file``.
+        path: path of the mask or the masks, for ``file``; of the images where the masks are ``beside`` them.
+        suffix: what a mask may add to the stem of its image.
+        beside: whether the masks are in the images' folder, with the suffix.
+        invert: complete what is black in the mask files, and keep the rest.
         color: RGB key colour in [0, 255], for ``color``.
         categories: names out of ``CATEGORIES``, for ``class`` and ``occlusion``.
         margin: pixels of the networks' input by which the regions of categories grow.
@@ -54,6 +58,9 @@ class MaskSource:
     categories: tuple[str, ...] = ()
     margin: int = CLASS_MARGIN
     occlusion: OcclusionSettings = field(default_factory=OcclusionSettings)
+    suffix: str = MASK_SUFFIX
+    beside: bool = False
+    invert: bool = False
 
     @property
     def found(self) -> bool:
@@ -68,14 +75,23 @@ class MaskSource:
             listing: a :func:`list_masks` that remembers, for many images of one folder.
 
         Raises:
-            InputError: there is no such file, or several, or its folder cannot be read.
+            InputError: there is no such file, or several, or one of a format that is not read, or its folder cannot
+                be read.
         """
         if self.kind != "file" or self.path is None or self.path.is_file():
             return self.path
         folder = self.path / image.parent
-        found = (listing or list_masks)(folder).get(image.stem, [])
+        there = (listing or list_masks)(folder)
+        stems = (image.stem + self.suffix,) if self.beside else (image.stem, image.stem + self.suffix)
+        files = next((there[stem] for stem in stems if stem in there), [])
+        found = [name for name in files if Path(name).suffix.lower() in MASK_SUFFIXES]
+        if files and not found:
+            raise InputError(
+                f"{image}: {folder / files[0]} is of a format that is not read; save the mask as PNG, or as one of "
+                f"{', '.join(MASK_SUFFIXES)}"
+            )
         if not found:
-            raise InputError(f"{image}: no mask {folder / image.stem}.* found")
+            raise InputError(f"{image}: no mask {' or '.join(f'{folder / stem}.*' for stem in stems)} found")
         if len(found) > 1:
             raise InputError(f"{image}: several masks found: {', '.join(found)}")
         return folder / found[0]
@@ -83,12 +99,12 @@ class MaskSource:
     def describe(self) -> str:
         """Return what decides the hole beside the files, as a part of a result's key."""
         if self.kind == "class":
-            return f"class {','.join(self.categories)} {self.margin}"
+            return f"class {','.join(self.categories)} {self.margin} {self.occlusion.min_hole:g}"
         if self.kind == "occlusion":
             limits = self.occlusion
             rules = f"{limits.threshold:g} {limits.margin} {limits.min_hole:g} {limits.max_hole:g}"
             return f"occlusion {rules} {','.join(self.categories)}"
-        return f"{self.kind} {self.color}"
+        return f"{self.kind} {self.color}{' inverted' if self.invert else ''}"
 
 
 def list_masks(folder: Path) -> Listing:
@@ -100,7 +116,8 @@ def list_masks(folder: Path) -> Listing:
     names: dict[str, list[str]] = {}
     with system_errors(InputError, folder, "cannot be read"), suppress(FileNotFoundError, NotADirectoryError):
         for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in SUFFIXES:
+            known = path.suffix.lower() in (*MASK_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
+            if known and not path.name.startswith(APPLE_DOUBLE):
                 names.setdefault(path.stem, []).append(path.name)
     return names
 
@@ -112,7 +129,10 @@ def mask_source(
 
     Args:
         spec: ``file``, ``alpha``, ``color:#RRGGBB``, ``class:NAME,…``, ``occlusion`` or ``occlusion,class:NAME,…``.
-        path: path of the mask or the masks, for ``file``.
+        path: path of the mask or the masks, for ``file``; of the images where the masks are ``beside`` them.
+        suffix: what a mask may add to the stem of its image.
+        beside: whether the masks are in the images' folder, with the suffix.
+        invert: complete what is black in the mask files, and keep the rest.
         margin: pixels by which what is found grows.
         occlusion: what counts as an occlusion; None for the usual limits and ``margin``.
 
@@ -125,7 +145,8 @@ def mask_source(
     if spec == "file":
         if path is None:
             raise UsageError(
-                "no masks are given; name them, or take the hole from occlusion, alpha, color:#RRGGBB or class:NAME",
+                "no masks are given; name them, or take NAME_mask.png beside NAME.png with --mask-suffix _mask, or the "
+                "hole from occlusion, alpha, color:#RRGGBB or class:NAME",
                 "masks",
             )
         with system_errors(UsageError, path, "cannot be read"):
@@ -142,7 +163,8 @@ def mask_source(
         limits = occlusion or OcclusionSettings(margin=margin)
         return MaskSource("occlusion", categories=categories, margin=margin, occlusion=limits)
     if spec.startswith("class:"):
-        return MaskSource("class", categories=_categories(spec), margin=margin)
+        limits = occlusion or OcclusionSettings(margin=margin)
+        return MaskSource("class", categories=_categories(spec), margin=margin, occlusion=limits)
     match = re.fullmatch(r"color:#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", spec)
     if match is None:
         raise UsageError(f"{spec} is unknown; use file, alpha, color:#RRGGBB, class:NAME,… or occlusion", "mask-from")
@@ -166,7 +188,8 @@ def hole_of(photo: Photo, source: MaskSource, mask_file: Path | None, name: str)
     """
     pixels = photo.pixels
     if mask_file is not None:
-        return hole_from_mask(read_photo(mask_file).pixels, pixels.shape[:2], f"{mask_file} for {name}")
+        mask = read_photo(mask_file).pixels
+        return hole_from_mask(mask, pixels.shape[:2], f"{mask_file} for {name}", source.invert)
     top = np.iinfo(pixels.dtype).max
     if source.kind == "alpha":
         if pixels.ndim != 3 or pixels.shape[2] != 4:
@@ -184,19 +207,32 @@ def hole_of(photo: Photo, source: MaskSource, mask_file: Path | None, name: str)
     return np.asarray(cv2.dilate(found.astype(np.uint8), square), np.bool_)
 
 
-def hole_from_mask(mask: Pixels, shape: tuple[int, ...], name: str) -> Hole:
-    """Resize a mask image to ``shape`` (H, W) by nearest neighbour; brighter than 127 of 255 is the hole.
+def hole_from_mask(mask: Pixels, shape: tuple[int, ...], name: str, invert: bool = False) -> Hole:
+    """Return the hole that a mask image shows, resized to ``shape`` (H, W) by nearest neighbour.
+
+    Args:
+        mask: see :func:`~.mask_picture.read_hole`.
+        shape: of the image.
+        name: stands in the error.
+        invert: complete what is black.
 
     Raises:
-        InputError: the aspect ratios differ by more than one percent.
+        InputError: the aspect ratios differ by more than one percent, or the mask may mean several things.
     """
-    if mask.ndim == 3:
-        mask = np.asarray(cv2.cvtColor(mask[..., :3], cv2.COLOR_RGB2GRAY))
-    (height, width), (mask_height, mask_width) = shape, mask.shape
+    (height, width), (mask_height, mask_width) = shape, mask.shape[:2]
     if abs(mask_width * height / (mask_height * width) - 1) > ASPECT_TOLERANCE:
         raise InputError(f"{name}: mask of {mask_width}×{mask_height} does not fit an image of {width}×{height}")
-    hole = mask > np.iinfo(mask.dtype).max // 255 * THRESHOLD
+    hole = read_hole(mask, name, invert)
     if hole.shape == (height, width):
         return hole
     resized = cv2.resize(hole.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     return np.asarray(resized, np.bool_)
+
+
+def warning_of(hole: Hole, source: MaskSource) -> str | None:
+    """Return what makes a hole suspect, whatever it comes from; None where nothing does."""
+    share = float(hole.mean())
+    if share <= MOST:
+        return None
+    remedy = "; is the mask inverted? See --invert-masks" if source.kind == "file" and not source.invert else ""
+    return f"the hole takes {share:.0%} of the picture{remedy}"

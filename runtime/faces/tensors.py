@@ -15,6 +15,7 @@ from .masks import Hole
 Array = NDArray[np.float32]
 
 GRAY = np.asarray([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue (ITU-R BT.601)
+GRAY_TOLERANCE = 4  # of 255: what conversions leave between the channels of a gray picture
 ROWS = 256  # that are computed at a time, so that memory for intermediate values does not grow with the picture
 
 
@@ -33,7 +34,22 @@ def check_square(pixels: Pixels, name: str) -> None:
     """
     height, width = pixels.shape[:2]
     if height != width:
-        raise InputError(f"{name}: {width}×{height} is not square; crop it to an aligned face")
+        raise InputError(
+            f"{name}: {width}×{height} is not square; crop it to an aligned face, or let --align find the faces"
+        )
+
+
+def check_arrays(pixels: object, hole: object, name: str) -> None:
+    """Refuse what is no array, such as a picture of Pillow's or a list.
+
+    Raises:
+        InputError: the message starts with ``name``.
+    """
+    for what, value in (("the picture", pixels), ("the hole", hole)):
+        if not isinstance(value, np.ndarray):
+            raise InputError(f"{name}: {what} is a {type(value).__name__}; give a numpy array, as by np.asarray(…)")
+        if not value.size:
+            raise InputError(f"{name}: {what} is empty, {value.shape}")
 
 
 def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[Array, Array]:
@@ -58,6 +74,7 @@ def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[Array, Ar
     >>> float(image.max()), int(mask.sum())
     (1.0, 64)
     """
+    check_arrays(pixels, hole, name)
     shape = pixels.shape[2:]
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim < 2 or shape not in ((), (3,), (4,)):
         raise InputError(f"{name}: {pixels.dtype} {pixels.shape} is no image; give (H, H[, 3 or 4]), uint8 or uint16")
@@ -73,6 +90,18 @@ def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[Array, Ar
         image[index:] = _resize(known, size) * (2.0 / np.iinfo(pixels.dtype).max) - 1.0  # a gray one fills all three
     image[:, small_hole] = 0.0
     return image, small_hole[None].astype(np.float32)
+
+
+def is_gray(pixels: Pixels, hole: Hole) -> bool:
+    """Return whether a picture of three channels or more has no hue where it is known; then its fill has none."""
+    if pixels.ndim == 2:
+        return True
+    tolerance = GRAY_TOLERANCE * (int(np.iinfo(pixels.dtype).max) // 255)
+    for first in range(0, len(pixels), ROWS):
+        known = pixels[first : first + ROWS, :, :3][~hole[first : first + ROWS]]
+        if known.size and int((known.max(axis=1) - known.min(axis=1)).max()) > tolerance:
+            return False
+    return not bool(hole.all())
 
 
 def composite(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False) -> Pixels:
@@ -93,13 +122,15 @@ def composite(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False
     """
     top = int(np.iinfo(pixels.dtype).max)
     full = _resize(np.ascontiguousarray(completed.transpose(1, 2, 0)), pixels.shape[0])
-    result = pixels.copy()
+    result, gray = pixels.copy(), is_gray(pixels, hole)
     for first in range(0, len(full), ROWS):
         rows = slice(first, first + ROWS)
         inside = hole[rows]
         values = np.rint((full[rows][inside] + 1.0) * (top / 2.0)).clip(0, top)
         if pixels.ndim == 2:
             result[rows][inside] = np.rint(values @ GRAY).astype(pixels.dtype)
+        elif gray:
+            result[rows][..., :3][inside] = np.rint(values @ GRAY)[:, None].astype(pixels.dtype)
         else:
             result[rows][..., :3][inside] = values.astype(pixels.dtype)
     if opaque and pixels.ndim == 3 and pixels.shape[2] == 4:

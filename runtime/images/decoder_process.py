@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import InputError, UsageError, system_errors
 from .codec import Photo
 from .decoder_worker import READY
+from .metadata import Metadata
 
 # -P: runs no module of the working directory
 COMMAND = (sys.executable, "-P", "-m", "showface.runtime.images.decoder_worker")
@@ -136,7 +137,8 @@ def _ask(process: subprocess.Popen[bytes], data: bytes, name: str) -> Photo:
     if math.prod(header["shape"]):
         _read_into(process.stdout, pixels.reshape(-1).view(np.uint8).data)
     profile = _read(process.stdout, header["profile"])
-    return Photo(pixels, header["lossy"], profile, _read(process.stdout, header["exif"]))
+    exif, metadata = _read(process.stdout, header["exif"]), Metadata.from_json(header["metadata"])
+    return Photo(pixels, header["lossy"], profile, exif, metadata, header["gray"], tuple(header["notes"]))
 
 
 def _read_into(pipe: Any, view: memoryview) -> None:

@@ -12,14 +12,17 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from typing import BinaryIO
 
+import cv2
 import numpy as np
 
 from ..errors import InputError
 from .codec import Photo, decode_photo
 
 READY = b"ready\n"
+STDERR = 2
 MEMORY = 6 * 2**30  # bytes of address space: a file that needs more fails, and the machine does not swap for it
 
 
@@ -41,10 +44,35 @@ def _answer(reply: BinaryIO, photo: Photo) -> None:
         "lossy": photo.lossy,
         "profile": None if photo.profile is None else len(profile),
         "exif": None if photo.exif is None else len(exif),
+        "metadata": photo.metadata.to_json(),
+        "gray": photo.gray,
+        "notes": photo.notes,
     }
     reply.write(json.dumps(header).encode() + b"\n")
     reply.write(np.ascontiguousarray(photo.pixels).data)
     reply.write(profile + exif)
+
+
+def check_jpeg(data: bytes, name: str) -> None:
+    """Refuse a JPEG that is damaged in the middle; its decoder goes on and only prints that.
+
+    Raises:
+        InputError: with what the decoder printed.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return
+    with tempfile.TemporaryFile() as said:
+        kept = os.dup(STDERR)
+        os.dup2(said.fileno(), STDERR)
+        try:
+            cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+        finally:
+            os.dup2(kept, STDERR)
+            os.close(kept)
+        said.seek(0)
+        words = said.read(1000).decode(errors="replace").strip().splitlines()
+    if any("orrupt" in line for line in words):
+        raise InputError(f"{name}: is damaged: {words[0]}")
 
 
 def serve(requests: BinaryIO, reply: BinaryIO) -> None:
@@ -55,7 +83,9 @@ def serve(requests: BinaryIO, reply: BinaryIO) -> None:
         request = json.loads(line)
         data = requests.read(request["size"])
         try:
-            _answer(reply, decode_photo(data, request["name"]))
+            photo = decode_photo(data, request["name"])
+            check_jpeg(data, request["name"])
+            _answer(reply, photo)
         except InputError as error:
             reply.write(json.dumps({"error": str(error)}).encode() + b"\n")
         except MemoryError:

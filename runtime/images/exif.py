@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 PREFIX = b"Exif\0\0"  # stands before the block in JPEG, and in some PNG and WebP files
 _ORIENTATION, _SHORT = 0x0112, 3
 _THUMBNAIL, _THUMBNAIL_LENGTH = 0x0201, 0x0202
@@ -62,6 +65,15 @@ def _erase_thumbnail(block: bytearray, order: str, directory: int) -> None:
     (length,) = struct.unpack_from(order + "I", block, places[_THUMBNAIL_LENGTH])
     erased = slice(first, first + length)
     block[erased] = bytes(len(block[erased]))
+
+
+def png_of_gray_alpha(pixels: NDArray[np.uint16]) -> bytes:
+    """Return a PNG of the first and last channel of (H, W, 4), which neither Pillow nor OpenCV writes in 16 bits."""
+    height, width = pixels.shape[:2]
+    rows = pixels[..., [0, 3]].astype(">u2").reshape(height, -1).view(np.uint8)
+    body = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()  # each row unfiltered
+    head = png_with_chunk(b"\x89PNG\r\n\x1a\n", b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 4, 0, 0, 0))
+    return head + png_with_chunk(b"", b"IDAT", zlib.compress(body, 4)) + png_with_chunk(b"", b"IEND", b"")
 
 
 def png_with_chunk(data: bytes, kind: bytes, content: bytes) -> bytes:

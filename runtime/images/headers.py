@@ -17,6 +17,28 @@ _BLACK_IS_ZERO, _RGB, _PALETTE = 1, 2, 3
 _TIFF_JPEG = (6, 7)  # the compressions that hold JPEG data, of TIFF 6.0 and of its later technical note
 
 
+_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"crx ": "Canon raw",
+    **dict.fromkeys((b"qt  ", b"isom", b"mp42"), "video"),
+}
+_SIGNATURES = {
+    b"8BPS": "Photoshop", b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL", b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000", b"\x76\x2f\x31\x01": "OpenEXR", b"#?RADIANCE": "Radiance HDR", b"%PDF": "PDF",
+    b"\0\0\1\0": "a Windows icon", b"<svg": "SVG", b"<?xml": "XML", b"BPG\xfb": "BPG", b"qoif": "QOI",
+    b"PK\3\4": "a zip",
+    **{b"P%d" % k: "Netpbm" for k in range(1, 8)},
+}  # fmt: skip
+
+
+def other_kind(data: bytes) -> str | None:
+    """Return what a file is that no decoder here knows, by how it begins; None where that is unknown, too."""
+    if data[4:8] == b"ftyp":
+        return _BRANDS.get(data[8:12], "HEIF")
+    return next((kind for start, kind in _SIGNATURES.items() if data.startswith(start)), None)
+
+
 def check_header(header: Image.Image, name: str) -> None:
     """Refuse, before it is decoded, what is empty, gigantic, or more than one image.
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 
+from PIL import Image, ImageCms
+
+from ..errors import InputError
 from .exif import png_with_chunk
 
 _COLOR_SPACE = slice(16, 20)  # of the profile's header
@@ -20,6 +24,28 @@ def profile_for(profile: object, gray: bool) -> bytes | None:
     if not isinstance(profile, bytes) or profile[_COLOR_SPACE] != (b"GRAY" if gray else b"RGB "):
         return None
     return profile
+
+
+def rgb_of_cmyk(image: Image.Image, name: str) -> tuple[Image.Image, str]:
+    """Return a CMYK picture in sRGB, and what is to be said of that.
+
+    Raises:
+        InputError: it has a profile that cannot be used.
+    """
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image, "is CMYK without a colour profile, so that its colours are a guess"
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+        target = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, source, target, renderingIntent=intent, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError) as error:
+        text = f"{name}: is CMYK with a colour profile that cannot be used: {error}; convert it to RGB"
+        raise InputError(text) from error
+    assert converted is not None
+    converted.info.pop("icc_profile", None)
+    return converted, "is CMYK and becomes RGB: its colours are converted to sRGB by its profile"
 
 
 def png_with_profile(data: bytes, profile: bytes) -> bytes:
