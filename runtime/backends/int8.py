@@ -130,7 +130,7 @@ def likely_backend(bundle: Bundle, device: str) -> str:
 
     index = 0 if device == "auto" else parse_device(device)
     found = None if index is None else cuda_device(index)
-    for backend in ENGINES if found is not None else ():
-        if matching_folder(bundle, backend, found) is not None:
-            return backend
-    return ONNXRUNTIME
+    if found is None:
+        return ONNXRUNTIME
+    fitting = (backend for backend in ENGINES if matching_folder(bundle, backend, found) is not None)
+    return next(fitting, ONNXRUNTIME)

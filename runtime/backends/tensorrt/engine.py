@@ -219,7 +219,7 @@ def lane_plan(
     >>> lane_plan((1, 2), ((1, 8, 8),), True)
     [(0, (1,)), (0, (2,))]
     """
-    plan = []
+    plan = list[tuple[int, tuple[int, ...]]]()
     for profile, (least, _, greatest) in enumerate(profiles):
         taken = tuple(size for size in sizes if least <= size <= greatest)
         plan += [(profile, (size,)) for size in taken] if one_a_batch else [(profile, taken)] if taken else []

@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 const state = { picture: null, stem: "face", source: null, side: 0, result: null, running: null };
 const CAPTIONS = {
   coarse: "a first, smooth completion",
-  parser: "the kind of every pixel of it",
+  parser: "which part of the face each pixel is",
   memory: "style by kind, before it is refined",
   mrem: "guidance: the three main components of what steers the refiner",
   refiner: "the completed face, at the size the networks work in",
@@ -33,7 +33,8 @@ function refresh() {
   $("complete").disabled = painter.empty;
   $("complete").hidden = state.result !== null;
   $("show-stages").disabled = painter.empty;
-  $("finished").hidden = $("compare").hidden = $("after").hidden = $("line").hidden = state.result === null;
+  for (const button of document.querySelectorAll(".finished")) button.hidden = state.result === null;
+  $("compare").hidden = $("after").hidden = $("line").hidden = state.result === null;
   $("mask").hidden = !ready || state.result !== null;
   $("mask").tabIndex = ready ? 0 : -1;
 }
@@ -243,5 +244,5 @@ stage.addEventListener("drop", (event) => {
   const file = first(event.dataTransfer.files);
   if (file) open(file, file.name).catch(complain);
 });
-findsOcclusions().then((finds) => { $("find").hidden = !finds; }, () => {});
+findsOcclusions().then((finds) => { $("finding").hidden = !finds; }, () => {});
 refresh();
