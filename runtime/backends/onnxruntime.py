@@ -6,6 +6,7 @@ import functools
 import io
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from ..errors import DeviceLostError, ShowfaceError, UsageError
 from ..stages import OCCLUDER, Stage
 from .batches import Shapes
 from .chain import Chain, Tensors
+from .cpu_form import cpu_form
 from .cuda_devices import STICKY_ERRORS, cuda_device_count, driver_version, lost_device, parse_device
 
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -33,6 +35,7 @@ CUDA_OPTIONS = {
     "arena_extend_strategy": "kSameAsRequested",
 }
 _CODE = re.compile(r"CUDA (?:failure|error) (\d+)")
+LOADERS = 3  # threads that open sessions; the two largest stages are half of the work
 LOG_TAIL = 300  # characters of what ONNX Runtime printed that an error repeats
 
 
@@ -107,7 +110,7 @@ def open_session(data: bytes, stage: Stage, cuda_index: int | None, threads: int
     """Load one stage.
 
     Args:
-        data: the ONNX model.
+        data: the ONNX model; on the CPU its :func:`~.cpu_form.cpu_form` is run.
         stage: its entry of the stage table.
         cuda_index: CUDA device, or None for the CPU.
         threads: for the CPU; None leaves the choice to ONNX Runtime.
@@ -122,6 +125,8 @@ def open_session(data: bytes, stage: Stage, cuda_index: int | None, threads: int
         missing = preload_libraries()
         providers = [(CUDA_PROVIDER, {"device_id": str(cuda_index), **CUDA_OPTIONS})]
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    else:
+        data = cpu_form(data)
     try:
         # Without enable_fallback=0 it would load the model again on the CPU where CUDA fails.
         session = ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
@@ -192,12 +197,17 @@ def open_chain(bundle: Bundle, device: str = "auto", threads: int | None = None)
 def _load(bundle: Bundle, cuda_index: int | None, threads: int | None, reason: str) -> Chain:
     from .onnxruntime_binding import BoundChain
 
-    sessions = [open_session(bundle.model(s), s, cuda_index, threads) for s in bundle.manifest.stages]
+    def load(stage: Stage) -> OnnxRuntimeSession:
+        return open_session(bundle.model(stage), stage, cuda_index, threads)
+
+    # ONNX Runtime optimises one graph on one processor; the CUDA libraries are not loaded from several threads.
+    with ThreadPoolExecutor(1 if cuda_index is not None else min(threads or LOADERS, LOADERS)) as loaders:
+        sessions = list(loaders.map(load, bundle.manifest.stages))
     where = "CPU" if cuda_index is None else f"CUDA device {cuda_index}"
     description = f"ONNX Runtime {ort.__version__} on {where} ({reason})"
     occluder = None
     if OCCLUDER in bundle.manifest.graphs:
-        occluder = open_session(bundle.model(OCCLUDER), OCCLUDER, cuda_index, threads)
+        occluder = load(OCCLUDER)
     if cuda_index is None:
         return Chain(sessions, description, "cpu", occluder)
     return BoundChain(sessions, Shapes.of_bundle(bundle), description, "cuda", cuda_index, occluder)
