@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from .printing import errors
     from .verbs import register
 
-    register(app)
     arguments = sys.argv[1:] if argv is None else list(argv)
+    register(app, arguments[0] if arguments else None)
     try:
         app(args=arguments, prog_name="showface")
     except (ShowfaceError, OSError, ImportError) as error:

@@ -76,9 +76,7 @@ def inpaint(
     """Complete the holes of faces: aligned squares, or with --align pictures of any kind; - - is a pipe."""
     caught = catch_signals()  # before the slow imports
     from showface.runtime.batch.options import Options, processors, suffix_of_format, workers
-    from showface.runtime.batch.sheets.contact_sheet import check_sheet
     from showface.runtime.batch.start import Model, plan_run
-    from showface.runtime.batch.watch import watch_folder
 
     from ..pipe import complete_pipe, is_pipe
     from ..progress import Tally
@@ -102,10 +100,14 @@ def inpaint(
         return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
 
     if watch:
+        from showface.runtime.batch.watch import watch_folder
+
         _watch(watch_folder(source, output, options, suffix, model, stopped), tally, origin)
     else:
         run = plan_run(source, output, options, suffix, cluster)
         if sheet is not None:
+            from showface.runtime.batch.sheets.contact_sheet import check_sheet
+
             check_sheet(sheet, len(run.items))
         tally.total = len(run.items)
         written = _run(run, run.start(model, stopped), tally, sheet)

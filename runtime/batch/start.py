@@ -15,6 +15,7 @@ from ..inpainter import Inpainter
 from .inputs import plan_items
 from .item import Item
 from .options import Options, absolute
+from .read_input import InputReaders
 from .results_log import RESULTS_FILE, Result
 from .run import complete_folder
 
@@ -74,12 +75,18 @@ class FolderRun:
         limit = self.options.batch_size or None
         if self.options.alignment is None:  # then an input has one face
             limit = min(len(self.items), limit or len(self.items))
-        inpainter = Inpainter.from_bundle(
-            model.bundle, model.device, model.threads, model.backend, model.cuda_graph, limit
-        )
+        readers = InputReaders(self.options)
+        readers.start_decoder()
+        try:
+            inpainter = Inpainter.from_bundle(
+                model.bundle, model.device, model.threads, model.backend, model.cuda_graph, limit
+            )
+        except BaseException:
+            readers.close()
+            raise
         logger.info("using %s", inpainter.chain.description)
         options = replace(self.options, batch_size=self.options.batch_size or inpainter.default_batch_size)
-        return complete_folder(self.items, inpainter, options, self.log, stopped)
+        return complete_folder(self.items, inpainter, options, self.log, stopped, readers=readers)
 
     def _start_on_cluster(self, address: str, model: Model, stopped: Callable[[], bool]) -> Iterator[Result]:
         if self.log is None:
