@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,7 @@ from ..options import (
     MaxHoleOption,
     MinHoleOption,
     ThresholdOption,
+    WorkersOption,
     alignment_of,
     check_picture,
     found_mask_source,
@@ -64,6 +65,7 @@ def inpaint(
     device: DeviceOption = "auto",
     cuda_graph: CudaGraphOption = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Faces a batch; default: 8, on a CPU 1.")] = None,
+    side_by_side: WorkersOption = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
     verify: Annotated[bool, typer.Option(help="Read all inputs again; else those that have changed.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End the run at the first failure.")] = False,
@@ -84,7 +86,7 @@ def inpaint(
     check_picture("--sheet", sheet)
     origin = found_mask_source(mask_from, masks, mask_margin, threshold, min_hole, max_hole, bundle)
     suffix = suffix_of_format(output_format)
-    model = Model(bundle, backend, device, threads_of(context), cuda_graph)
+    model = Model(bundle, backend, device, threads_of(context), cuda_graph, side_by_side)
     if is_pipe(source, output):
         if align or face_detector or landmarks or watch or cluster or sheet or save_masks:
             raise UsageError("a pipe takes one aligned face: no --align, --watch, --cluster, --sheet or --save-masks")
@@ -100,20 +102,31 @@ def inpaint(
         return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
 
     if watch:
-        from showface.runtime.batch.watch import watch_folder
-
-        _watch(watch_folder(source, output, options, suffix, model, stopped), tally, origin)
+        _watch(_watched(source, output, options, suffix, model, stopped), tally, origin)
     else:
         run = plan_run(source, output, options, suffix, cluster)
-        if sheet is not None:
-            from showface.runtime.batch.sheets.contact_sheet import check_sheet
-
-            check_sheet(sheet, len(run.items))
+        _check_sheet_size(sheet, len(run.items))
         tally.total = len(run.items)
         written = _run(run, run.start(model, stopped), tally, sheet)
     _end(caught, tally, limit)
     if not written or (fail_on_uncertain and tally.doubtful):
         raise typer.Exit(1)
+
+
+# What few runs need is imported where it is: a run of one photograph starts sooner.
+
+
+def _watched(source: Path, *settings: Any) -> Iterator[Result]:
+    from showface.runtime.batch.watch import watch_folder
+
+    return watch_folder(source, *settings)
+
+
+def _check_sheet_size(sheet: Path | None, count: int) -> None:
+    if sheet is not None:
+        from showface.runtime.batch.sheets.contact_sheet import check_sheet
+
+        check_sheet(sheet, count)
 
 
 def _run(run: FolderRun, results: Iterator[Result], tally: Tally, sheet: Path | None) -> bool:

@@ -66,8 +66,9 @@ def complete_folder(
             with _journal(log.parent, write) as journal:
                 known = (with_history(item, options, results) for item in items)
                 # Closed before the journal and the log are, also where this generator is left by an error.
-                with closing(complete_items(_next(known, stopped), runner, options, readers.open, journal)) as completed:
-                    for result in completed:
+                results_of_run = complete_items(_next(known, stopped), runner, options, readers.open, journal)
+                with closing(results_of_run):
+                    for result in results_of_run:
                         results.append(result)
                         yield result
                 results.flush()
@@ -88,6 +89,7 @@ def complete_items(
         runner=runner,
         write=partial(write_output, options=options, journal=journal),
         workers=options.workers,
+        side_by_side=options.side_by_side,
     )
     yield from stream(next_item, work, time.monotonic)
 
