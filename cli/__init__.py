@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from .printing import errors
     from .verbs import register
 
-    register(app)
     arguments = sys.argv[1:] if argv is None else list(argv)
+    register(app, arguments[0] if arguments else None)
     try:
         # Not standalone: it would print what it refuses in a frame, escapes of the terminal included.
         code = app(args=arguments or ["--help"], prog_name="showface", standalone_mode=False)

@@ -31,6 +31,26 @@ CudaGraphOption = Annotated[
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that showface did not write.")]
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="Real faces; default: the golden inputs.")]
+
+
+def _worker_count(text: str | int) -> int:
+    if str(text) in ("auto", "0"):
+        return 0
+    if not str(text).isdecimal():
+        raise typer.BadParameter("give auto or a whole number")
+    return int(text)
+
+
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        parser=_worker_count,
+        metavar="auto|N",
+        show_default="auto",
+        help="Batches side by side on a CPU, which share its threads.",
+    ),
+]
 MaskFromOption = Annotated[
     str,
     typer.Option(

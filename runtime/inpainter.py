@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,14 @@ Face = tuple[Array, Array]  # image [3, size, size] and mask [1, size, size]
 class Inpainter:
     """The chain of one bundle with its pre- and post-processing.
 
-    All methods may be called from several threads: the networks run for one caller at a time, all else side by side.
+    All methods may be called from several threads. On a GPU the networks run for one caller at a time, on a CPU for all
+    at the same time.
     """
 
     def __init__(self, chain: Chain, image_size: int, bundle_digest: str) -> None:
         self.chain, self.image_size, self.bundle_digest = chain, image_size, bundle_digest
-        self._networks = threading.Lock()  # a backend's device buffers serve one run at a time
+        # A device's buffers serve one run at a time; sessions on the CPU have none, and share their weights.
+        self._networks: AbstractContextManager[Any] = nullcontext() if chain.device == "cpu" else threading.Lock()
         self._opened: tuple[Any, ...] | None = None  # the arguments of from_bundle
 
     @classmethod

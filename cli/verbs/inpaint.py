@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,7 @@ from ..options import (
     MaxHoleOption,
     MinHoleOption,
     ThresholdOption,
+    WorkersOption,
     alignment_of,
     check_pictures,
     found_mask_source,
@@ -70,6 +71,7 @@ def inpaint(
     device: DeviceOption = "auto",
     cuda_graph: CudaGraphOption = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Faces a batch; default: 8, on a CPU 1.")] = None,
+    side_by_side: WorkersOption = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
     verify: Annotated[bool, typer.Option(help="Read all inputs again; else those that have changed.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End the run at the first failure.")] = False,
@@ -82,9 +84,7 @@ def inpaint(
     """Complete the holes of faces: aligned squares, or with --align pictures of any kind; - - is a pipe."""
     caught = catch_signals()  # before the slow imports
     from showface.runtime.batch.options import Options, processors, suffix_of_format, workers
-    from showface.runtime.batch.sheets.contact_sheet import check_sheet
     from showface.runtime.batch.start import Model, plan_run
-    from showface.runtime.batch.watch import watch_folder
 
     from ..pipe import complete_pipe, is_pipe
     from ..progress import Tally
@@ -98,7 +98,7 @@ def inpaint(
         raise UsageError(f"--invert-masks and --mask-suffix go with mask files, not with --mask-from {mask_from}")
     origin = replace(origin, suffix=mask_suffix or origin.suffix, beside=beside, invert=invert_masks)
     suffix = suffix_of_format(output_format)
-    model = Model(bundle, backend, device, threads_of(context), cuda_graph)
+    model = Model(bundle, backend, device, threads_of(context), cuda_graph, side_by_side)
     if is_pipe(source, output):
         if align or face_detector or landmarks or watch or cluster or sheet or save_masks:
             raise UsageError("a pipe takes one aligned face: no --align, --watch, --cluster, --sheet or --save-masks")
@@ -114,18 +114,33 @@ def inpaint(
         return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
 
     if watch:
-        _watch(watch_folder(source, output, options, suffix, model, stopped), tally, origin)
+        _watch(_watched(source, output, options, suffix, model, stopped), tally, origin)
     else:
         run = plan_run(source, output, options, suffix, cluster)
-        if sheet is not None:
-            check_sheet(sheet, len(run.items))
-            if any(os.path.realpath(item.output) == os.path.realpath(sheet) for item in run.items):
-                raise UsageError(f"--sheet {sheet}: is the output of an input; choose another name")
+        _check_sheet_fits(sheet, run)
         tally.total = len(run.items)
         written = _run(run, run.start(model, stopped), tally, sheet)
     _end(caught, tally, limit)
     if not written or (fail_on_uncertain and tally.doubtful):
         raise typer.Exit(1)
+
+
+# What few runs need is imported where it is: a run of one photograph starts sooner.
+
+
+def _watched(source: Path, *settings: Any) -> Iterator[Result]:
+    from showface.runtime.batch.watch import watch_folder
+
+    return watch_folder(source, *settings)
+
+
+def _check_sheet_fits(sheet: Path | None, run: FolderRun) -> None:
+    if sheet is not None:
+        from showface.runtime.batch.sheets.contact_sheet import check_sheet
+
+        check_sheet(sheet, len(run.items))
+        if any(os.path.realpath(item.output) == os.path.realpath(sheet) for item in run.items):
+            raise UsageError(f"--sheet {sheet}: is the output of an input; choose another name")
 
 
 def _run(run: FolderRun, results: Iterator[Result], tally: Tally, sheet: Path | None) -> bool:

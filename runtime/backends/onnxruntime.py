@@ -6,6 +6,7 @@ import functools
 import io
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from ..errors import DeviceLostError, ShowfaceError, UsageError
 from ..stages import OCCLUDER, Stage, mismatch
 from .batches import Shapes
 from .chain import Chain, Tensors
+from .cpu_form import cpu_form
 from .cuda_devices import STICKY_ERRORS, cuda_device_count, driver_version, lost_device, parse_device
 from .processors import granted, quota
 
@@ -35,6 +37,7 @@ CUDA_OPTIONS = {
 }
 _CODE = re.compile(r"CUDA (?:failure|error) (\d+)")
 DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}  # ONNX Runtime's names of the stage table's types
+LOADERS = 3  # threads that open sessions; the two largest stages are half of the work
 LOG_TAIL = 300  # characters of what ONNX Runtime printed that an error repeats
 
 
@@ -136,7 +139,7 @@ def open_session(
     """Load one stage.
 
     Args:
-        data: the ONNX model.
+        data: the ONNX model; on the CPU its :func:`~.cpu_form.cpu_form` is run.
         stage: its entry of the stage table.
         cuda_index: CUDA device, or None for the CPU.
         threads: for the CPU; None leaves the choice to ONNX Runtime.
@@ -156,6 +159,8 @@ def open_session(
         providers = [(CUDA_PROVIDER, {"device_id": str(cuda_index), **CUDA_OPTIONS, **layout})]
         ort.set_default_logger_severity(ERRORS_ONLY)  # it warns that a newer kind of provider is not here
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    else:
+        data = cpu_form(data)
     try:
         # Without enable_fallback=0 it would load the model again on the CPU where CUDA fails.
         session = ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
@@ -248,7 +253,9 @@ def _load(
     def opened(stage: Stage) -> OnnxRuntimeSession:
         return open_session(bundle.model(stage), stage, cuda_index, threads, shapes, channels_last)
 
-    sessions = [opened(stage) for stage in bundle.manifest.stages]
+    # ONNX Runtime optimises one graph on one processor; the CUDA libraries are not loaded from several threads.
+    with ThreadPoolExecutor(1 if cuda_index is not None else min(threads or LOADERS, LOADERS)) as loaders:
+        sessions = list(loaders.map(opened, bundle.manifest.stages))
     where = "CPU" if cuda_index is None else f"CUDA device {cuda_index}"
     description = f"ONNX Runtime {ort.__version__} on {where} ({reason})"
     occluder = opened(OCCLUDER) if OCCLUDER in bundle.manifest.graphs else None

@@ -96,9 +96,14 @@ def _walk(source: Path, masks: Path | None, errors: dict[str, str], omitted: dic
         place = Path(folder)
         children[:] = [c for c in children if os.path.realpath(place / c) != excluded]
         prefix = "" if place == source else place.relative_to(source).as_posix() + "/"
-        for name in filter(lambda child: (place / child).is_symlink(), children):
+        with os.scandir(folder) as entries:  # to ask each of 100,000 files whether it is a link would take a second
+            links = {entry.name for entry in entries if entry.is_symlink()}
+        for name in filter(links.__contains__, children):
             omitted.setdefault(LINKED, []).append(prefix + name)
-        resolved = os.path.realpath(folder)
+        # All but links lie where their folder does: only these are resolved.
+        parent, mask_here = os.path.split(excluded or "")
+        if parent != os.path.realpath(folder):
+            mask_here = ""
         for name in files:
             if name.startswith(APPLE_DOUBLE):
                 omitted.setdefault(BESIDE, []).append(prefix + name)
@@ -110,19 +115,13 @@ def _walk(source: Path, masks: Path | None, errors: dict[str, str], omitted: dic
                 omitted.setdefault(NOT_READ, []).append(prefix + name)
             if suffix not in SUFFIXES:
                 continue
-            if excluded is None or _real_path(folder, resolved, name) != excluded:
+            if name != mask_here and not (name in links and os.path.realpath(place / name) == excluded):
                 yield prefix + name
     for error in failures:
         path = Path(error.filename)
         name = path.relative_to(source).as_posix()
         errors[name] = f"{path}: folder cannot be read: {error.strerror}"
         yield name
-
-
-def _real_path(folder: str, resolved: str, name: str) -> str:
-    """Return the real path of a file; one that is no link lies where its folder does, which need not be asked again."""
-    path = os.path.join(folder, name)
-    return os.path.realpath(path) if os.path.islink(path) else os.path.join(resolved, name)
 
 
 def plan_items(

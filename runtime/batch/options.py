@@ -17,6 +17,8 @@ __all__ = ["FORMAT_SUFFIXES", "Alignment", "Format", "Options", "absolute", "pro
 Format = Literal["jpeg", "png", "webp", "tiff", "bmp"]
 FORMAT_SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp"}
 
+MEMORY_OF_A_FACE = 2**29  # bytes that the networks need for one face on a CPU, rounded up
+
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
@@ -43,6 +45,7 @@ class Options:
         alignment: warp the faces of unaligned pictures; None takes each image as one aligned face.
         save_masks: a folder that gets the hole of every image.
         workers: threads that read, and threads that write.
+        side_by_side: batches that the networks complete at the same time; more than one on a CPU alone.
         verify: read every input again, also where size, inode and times say that it is the same.
     """
 
@@ -53,6 +56,7 @@ class Options:
     alignment: Alignment | None = None
     save_masks: Path | None = None
     workers: int = 1
+    side_by_side: int = 1
     verify: bool = False
 
     def describe(self, landmarks: str) -> str:
@@ -104,3 +108,21 @@ def suffix_of_format(name: str | None) -> str | None:
 def workers(threads: int) -> int:
     """Return how many threads read, and how many write, of ``threads`` processors: half of them, one to eight."""
     return max(1, min(8, threads // 2))
+
+
+def side_by_side(threads: int, faces: int) -> int:
+    """Return how many batches to complete at the same time on ``threads`` processors, each on its share of them.
+
+    One thread a face wins: threads that share a face wait for one another at every layer. What limits it is memory,
+    since each face has activations of its own, and the number of faces.
+    """
+    return max(1, min(threads, faces, _available_memory() // MEMORY_OF_A_FACE))
+
+
+def _available_memory() -> int:
+    """Return the bytes that the system can still give; a great many where it does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        return next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return 2**40

@@ -1,7 +1,8 @@
 """Threads that read, complete and write at the same time, with bounded queues between them.
 
-    items ─► read (N threads, each with a decoder process) ─► complete (1) ─► write (N) ─► results
+    items ─► read (N threads, each with a decoder process) ─► complete (M) ─► write (N) ─► results
 
+M is 1 on a GPU, and up to the number of processors on a CPU, where sessions run for several callers at the same time.
 Batches are filled across files. What the queues hold is bounded in number and in bytes, so that the memory of a run
 depends neither on the number of its files nor, beyond a few of them, on their size.
 """
@@ -98,22 +99,24 @@ class Work:
         runner: completes faces.
         write: writes the output of a completed item.
         workers: number of reading and of writing threads.
+        side_by_side: number of completing threads; more than one where the networks run for several at a time.
     """
 
     open_reader: Callable[[], AbstractContextManager[InputReader]]
     runner: BatchRunner
     write: Callable[[Item], Result]
     workers: int
+    side_by_side: int = 1
 
 
 class _Shared:
     """The queues of one run, and its first error."""
 
     def __init__(self, work: Work, next_item: Callable[[], Item | None]) -> None:
-        lookahead = max(work.runner.limit, 2)
+        lookahead = max(work.runner.limit, 2) * work.side_by_side
         self.work = work
         self.loaded = BoundedQueue[Item](lookahead, QUEUE_BYTES, work.workers)
-        self.finished = BoundedQueue[Item](lookahead, QUEUE_BYTES, 1)
+        self.finished = BoundedQueue[Item](lookahead, QUEUE_BYTES, work.side_by_side)
         # Readers and writers both give results.
         self.results = BoundedQueue[Result](64, 0, 2 * work.workers)
         self.error: BaseException | None = None
@@ -148,7 +151,8 @@ def stream(
         BaseException: whatever a thread raises; the others are ended first.
     """
     shared = _Shared(work, next_item)
-    bodies = [_read] * work.workers + [lambda s: _complete(s, clock)] + [_write] * work.workers
+    completing = [lambda s: _complete(s, clock)] * work.side_by_side
+    bodies = [_read] * work.workers + completing + [_write] * work.workers
     threads = [threading.Thread(target=_guard, args=(body, shared), daemon=True) for body in bodies]
     for thread in threads:
         thread.start()

@@ -40,13 +40,29 @@ class InputReaders:
         self.options = options
         self.finder = None if options.alignment is None else _finder(options.alignment)
         self.listing = functools.lru_cache(maxsize=16)(list_masks)
+        self._started: list[IsolatedDecoder] = []
+
+    def start_decoder(self) -> None:
+        """Start the decoder process of the first reader, so that it is ready when the networks are loaded."""
+        decoder = IsolatedDecoder()
+        decoder.start()
+        self._started.append(decoder)
+
+    def close(self) -> None:
+        """End a decoder process that no reader has taken."""
+        for decoder in self._started:
+            decoder.close()
 
     @contextmanager
     def open(self, inpainter: Inpainter) -> Iterator[InputReader]:
         """Open a reader with a decoder process and a detector of its own."""
         find_faces = None if self.finder is None else self.finder.open()
         digest = _no_faces if self.finder is None else self.finder.digest
-        with IsolatedDecoder() as decoder:
+        try:
+            started = self._started.pop()
+        except IndexError:
+            started = IsolatedDecoder()
+        with started as decoder:
             yield InputReader(self.options, inpainter, decoder.decode, self.listing, find_faces, digest)
 
 

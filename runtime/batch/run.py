@@ -35,6 +35,7 @@ def complete_folder(
     log: Path | None,
     stopped: Callable[[], bool] = lambda: False,
     write: Write = write_flushed,
+    readers: InputReaders | None = None,
 ) -> Iterator[Result]:
     """Complete all items; one that fails does not touch the others.
 
@@ -45,6 +46,7 @@ def complete_folder(
         log: ``results.jsonl`` in the output folder, or None to write none.
         stopped: asked before each item; true ends the run after the work in flight.
         write: writes a whole file of the output folder to the disk.
+        readers: open the inputs' readers; closed at the end.
 
     Yields:
         Each result once it is final and in the log, in no particular order.
@@ -53,23 +55,25 @@ def complete_folder(
         UsageError: the log cannot be opened, or another run holds it.
         ShowfaceError: the log cannot be written any more; the run ends, and can be continued.
     """
-    readers, runner = InputReaders(options), BatchRunner(inpainter, options.batch_size)
-    if log is None:
-        named = (replace(item, result=unknown(item), replace=options.overwrite) for item in items)
-        yield from complete_items(_next(named, stopped), runner, options, readers.open, None)
-        return
-    results = open_log(log)
-    try:
-        with _journal(log.parent, write) as journal:
-            known = (with_history(item, options, results) for item in items)
-            # Closed before the journal and the log are, also where this generator is left by an error.
-            with closing(complete_items(_next(known, stopped), runner, options, readers.open, journal)) as completed:
-                for result in completed:
-                    results.append(result)
-                    yield result
-            results.flush()
-    finally:
-        results.close()
+    readers, runner = readers or InputReaders(options), BatchRunner(inpainter, options.batch_size)
+    with closing(readers):
+        if log is None:
+            named = (replace(item, result=unknown(item), replace=options.overwrite) for item in items)
+            yield from complete_items(_next(named, stopped), runner, options, readers.open, None)
+            return
+        results = open_log(log)
+        try:
+            with _journal(log.parent, write) as journal:
+                known = (with_history(item, options, results) for item in items)
+                # Closed before the journal and the log are, also where this generator is left by an error.
+                results_of_run = complete_items(_next(known, stopped), runner, options, readers.open, journal)
+                with closing(results_of_run):
+                    for result in results_of_run:
+                        results.append(result)
+                        yield result
+                results.flush()
+        finally:
+            results.close()
 
 
 def complete_items(
@@ -85,6 +89,7 @@ def complete_items(
         runner=runner,
         write=partial(write_output, options=options, journal=journal),
         workers=options.workers,
+        side_by_side=options.side_by_side,
     )
     yield from stream(next_item, work, time.monotonic)
 

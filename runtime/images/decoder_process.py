@@ -35,6 +35,19 @@ class IsolatedDecoder:
     def __init__(self, time_limit: float = TIME_LIMIT) -> None:
         self.time_limit = time_limit
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
+
+    def start(self) -> None:
+        """Start the process, and do not wait until it is ready.
+
+        Raises:
+            UsageError: it cannot be started.
+        """
+        pipe = subprocess.PIPE
+        with system_errors(UsageError, Path(COMMAND[0]), "the decoder process cannot be started"):
+            # A session of its own: a terminal sends its signals to the whole group, also to one that only starts.
+            self._process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+        self._ready = False
 
     def __enter__(self) -> IsolatedDecoder:
         self._running()
@@ -43,7 +56,7 @@ class IsolatedDecoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self.close()
 
     def decode(self, data: bytes, name: str) -> Photo:
         """Decode the bytes of an image file, as :func:`showface.runtime.images.codec.decode_photo` does.
@@ -68,19 +81,19 @@ class IsolatedDecoder:
             cause = self._cause_of_death(late.is_set())
             raise InputError(f"{name}: {cause}; convert or remove the file") from None
         except BaseException:  # the rest of the answer is still in the pipe
-            self._end()
+            self.close()
             raise
         finally:
             timer.cancel()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
-            self._end()
-            pipe = subprocess.PIPE
-            with system_errors(UsageError, Path(COMMAND[0]), "the decoder process cannot be started"):
-                # A session of its own: a terminal sends its signals to the whole group, also to one that only starts.
-                self._process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+            self.close()
+            self.start()
+        assert self._process is not None
+        if not self._ready:
             self._await(self._process)
+            self._ready = True
         return self._process
 
     def _await(self, process: subprocess.Popen[bytes]) -> None:
@@ -90,7 +103,7 @@ class IsolatedDecoder:
             return
         process.kill()
         words = process.stderr.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        self._end()
+        self.close()
         raise UsageError(f"the decoder process cannot be started: {words[-1]}; see: {' '.join(COMMAND[:4])}")
 
     def _cause_of_death(self, timed_out: bool) -> str:
@@ -105,7 +118,8 @@ class IsolatedDecoder:
                 return f"crashed its decoder ({signal.Signals(-code).name})"
         return f"crashed its decoder (exit code {code})"
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """End the process."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
