@@ -20,6 +20,7 @@ _ended: list[int] = []
 def end_at_signals() -> None:
     """End the process at a signal, with exit code 130 or 143 and without a traceback."""
     _watch()
+    _ended.clear()
     for number in SIGNALS:
         signal.signal(number, _end)
 

@@ -115,7 +115,7 @@ def _decode(data: bytes, name: str) -> Photo:
         if header.mode == "CMYK":
             image, note = rgb_of_cmyk(header, name)
             notes.append(note)
-        gray = header.mode == "LA" or (deep and header.mode in ("LA", "I;16", "I") and data[25] == 4)
+        gray = header.mode == "LA" or (deep and header.format == "PNG" and data[25] == 4)
         pixels = _decode_deep(data, name) if deep else _decode_shallow(image)
         # Pillow and OpenCV both turn a TIFF upright themselves.
         orientation = 1 if header.format == "TIFF" else int(header.getexif().get(_EXIF_ORIENTATION, 1))
