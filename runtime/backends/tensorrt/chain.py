@@ -26,8 +26,7 @@ from ...errors import DeviceLostError, ShowfaceError
 from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT, OCCLUDER, TENSORS
 from ..batches import Chunk, Shapes, chunks, common_sizes
 from ..chain import Chain, Faces, Tensors
-from .cleanup import owned, quietly
-from .device import Cuda
+from .device import Cuda, owned, quietly
 from .engine import Engine, Graphs
 from .kernel_cache import KernelCache
 from .session import EngineSession, HostSession

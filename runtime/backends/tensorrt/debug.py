@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from ...errors import DeviceLostError, ShowfaceError, UsageError
 from ..chain import Tensors
 from .chain import MIN_SCRATCH
-from .cleanup import owned, quietly
-from .device import Context, Cuda
+from .device import Context, Cuda, owned, quietly
 from .messages import error_recorder, library_logger
 
 

@@ -1,9 +1,15 @@
-"""The few calls of CUDA and TensorRT that the device chain makes; tests put a strict fake behind them."""
+"""The few calls of CUDA and TensorRT that the device chain makes; tests put a strict fake behind them.
+
+What is taken is given back at the end, in reverse; a failure there neither stops the others nor hides the first error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any, Protocol
+
+from ...errors import ShowfaceError
 
 
 class Cuda(Protocol):
@@ -96,3 +102,19 @@ class Context(Protocol):
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         """Give the engine's work to a stream."""
+
+
+def owned(stack: ExitStack, handle: int, give_back: Callable[[int], None]) -> int:
+    """Return a handle that the stack gives back."""
+    quietly(stack, give_back, handle)
+    return handle
+
+
+def quietly(stack: ExitStack, call: Callable[..., Any], *arguments: Any) -> None:
+    """Let the stack make a call whose :class:`ShowfaceError` does not matter any more."""
+
+    def release() -> None:
+        with suppress(ShowfaceError):
+            call(*arguments)
+
+    stack.callback(release)

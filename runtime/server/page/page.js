@@ -2,7 +2,7 @@ import { Painter } from "./painter.js";
 import { complete, find, findsOcclusions, stages } from "./service.js";
 
 const $ = (id) => document.getElementById(id);
-const state = { picture: null, stem: "face", source: null, side: 0, result: null, running: null };
+const state = { picture: null, stem: "face", source: null, side: 0, result: null, running: null, crops: 0 };
 const CAPTIONS = {
   coarse: "a first, smooth completion",
   parser: "which part of the face each pixel is",
@@ -55,6 +55,7 @@ async function decode(blob, name) {
 async function open(blob, name) {
   state.running?.abort();
   const image = await decode(blob, name);
+  state.crops++; // one that is still being cut is of another photograph
   state.stem = name.replace(/\.[^.]*$/, "") || "face";
   state.source = image;
   const square = image.naturalWidth === image.naturalHeight;
@@ -64,14 +65,19 @@ async function open(blob, name) {
   return crop();
 }
 
+// Until the piece is cut there is nothing to paint on; of several that are being cut the last counts.
 async function crop() {
+  const turn = ++state.crops;
+  state.picture = null;
+  refresh();
   const { naturalWidth: width, naturalHeight: height } = state.source;
   const side = Math.max(1, Math.round((Math.min(width, height) * $("crop-size").value) / 100));
   const canvas = new OffscreenCanvas(side, side);
   const x = Math.round(((width - side) * $("crop-x").value) / 100);
   const y = Math.round(((height - side) * $("crop-y").value) / 100);
   canvas.getContext("2d").drawImage(state.source, x, y, side, side, 0, 0, side, side);
-  await show(await canvas.convertToBlob({ type: "image/png" }), side);
+  const piece = await canvas.convertToBlob({ type: "image/png" });
+  if (turn === state.crops) show(piece, side);
 }
 
 function show(blob, side) {

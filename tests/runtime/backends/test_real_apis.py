@@ -214,6 +214,7 @@ def test_the_properties_that_are_set_are_properties():
         (trt.IRuntimeConfig, FakeRuntimeConfig.__slots__),
         (trt.Runtime, ("error_recorder", "engine_host_code_allowed")),
         (trt.Logger, ("min_severity",)),
+        (trt.ICudaEngine, ("num_optimization_profiles", "num_io_tensors", "device_memory_size_v2")),
     ):
         for name in names:
             if not name.startswith("_"):

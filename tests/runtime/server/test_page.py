@@ -176,7 +176,6 @@ def test_a_picture_that_is_not_square_is_cropped(open_page, faces, encode):
     page.wait_for_selector("#crop:not([hidden])")
     page.fill("#crop-y", "0")
     page.wait_for_selector("#painting:enabled")
-    page.wait_for_timeout(500)
     stroke(page, (0.5, 0.5), (0.6, 0.6))
     hole = hole_of(page)
     finish(page)
