@@ -14,7 +14,7 @@ from ..errors import UsageError, extra
 from ..inpainter import Inpainter
 from .inputs import plan_items
 from .item import Item
-from .options import Options, absolute, processors, side_by_side
+from .options import Options, absolute, shared_threads
 from .read_input import InputReaders
 from .results_log import RESULTS_FILE, Result
 from .run import complete_folder
@@ -78,10 +78,7 @@ class FolderRun:
         limit = self.options.batch_size or None
         if self.options.alignment is None:  # then an input has one face
             limit = min(len(self.items), limit or len(self.items))
-        threads, given = model.threads, model.threads or processors()
-        together = model.side_by_side or side_by_side(given, len(self.items))
-        if together > 1:
-            threads = max(1, given // together)
+        together, threads = shared_threads(model.side_by_side, model.threads, len(self.items))
         readers = InputReaders(self.options)
         readers.start_decoder()
         try:
