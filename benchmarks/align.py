@@ -2,7 +2,7 @@
 
 python benchmarks/align.py [--rounds 10] [--face-detector FILE] [--faces 3] [--side 700]
 
-The naive run is what one writes first: the picture as floats, the hole, the feather and the completed face each as large
+The naive run is what one writes first: the picture as floats, and hole, feather and completed face each as large
 as the picture. It detects and warps by the same calls. Both sides write the same picture, up to rounding; the
 networks' part is left out, and each face is taken as its own completion.
 """
