@@ -89,7 +89,8 @@ FLOAT_MERGES = ("coarse",)
 FLOAT_RULES = (
     FloatRule("coarse", "to_rgb", "last convolution: its error is seen as it is"),
     FloatRule("coarse", "layout.weight", "mixes the colours of two faces: its error is seen as it is"),
-    FloatRule("refiner", "to_rgb", "last convolution: its error is seen as it is"),
+    FloatRule("refiner", "body.head.*", "last convolution: its error is seen as it is"),
+    FloatRule("refiner", "detail.head.*", "last convolution: its error is seen as it is"),
     FloatRule("parser", "parser.classifier", "logits: the argmax decides on their small differences"),
     FloatRule("memory", "", "region pooling, cosine and memory constant"),
     FloatRule("memory", "bank*", "cosine and memory constant"),

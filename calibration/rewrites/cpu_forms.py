@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from .subpixel import convolve_small
 
 ALIGNMENT = 4  # input channels that the 8-bit convolution kernel takes at a time
 ELU_SCALE = 1 / 255  # of exp(x) - 1 for x <= 0, which lies in (-1, 0]
+# What computes max(x, 0) and exp(-max(-x, 0)) - 1 in 8 bits, from the sum of the two upwards.
+PAIR = ("DequantizeLinear", "QuantizeLinear")
+ELU_HALVES = ((*PAIR, "Relu"), (*PAIR, "Sub", "Exp", "Neg", "Relu", "Neg"))
 
 
 def use_fast_forms(model: ModelProto, weights: Mapping[str, NDArray[Any]]) -> None:
@@ -30,7 +33,7 @@ def use_fast_forms(model: ModelProto, weights: Mapping[str, NDArray[Any]]) -> No
     _pad_input_channels(model)
     _repeat_pixels(model)
     _resize_channels_last(model)
-    _split_elu(model)
+    _elu_in_8_bits(model)
     drop_unread(model)
 
 
@@ -155,19 +158,17 @@ def _resize_channels_last(model: ModelProto) -> None:
         replace_node(model, node, new)
 
 
-def _split_elu(model: ModelProto) -> None:
-    """Write Elu as max(x, 0) + (exp(min(x, 0)) - 1): its float kernel takes 2.5 ns a value, exp alone 0.5.
+def _elu_in_8_bits(model: ModelProto) -> None:
+    """Compute max(x, 0) + (exp(min(x, 0)) - 1), in which the networks write Elu, on 8-bit values.
 
-    Minimum and maximum are taken of the 8-bit values, at the zero point. The exponential is quantised from 0 to 1, and
-    read with the zero point 255, which subtracts the 1.
+    Minimum and maximum are taken of the 8-bit values, at the zero point, so that max(x, 0) is not rounded once more.
+    The exponential is quantised from 0 to 1, and taken for 1 less when it is read.
     """
     wiring = Wiring.of(model)
     for node in list(model.graph.node):
-        plain = node.op_type == "Elu" and attribute(node, "alpha", 1.0) == 1.0
-        ends = wiring.ends(node) if plain else None
-        if ends is None:
+        start = _elu_input(node, wiring)
+        if start is None:
             continue
-        start, end = ends
         quantized, scale, zero = start.input
         name = f"{node.name}_split"
         step, low, high = f"{name}_scale", f"{name}_low", f"{name}_high"
@@ -180,9 +181,33 @@ def _split_elu(model: ModelProto) -> None:
             helper.make_node("DequantizeLinear", [f"{name}_3", step, high], [f"{name}_4"], f"{name}_exp_dq"),
             helper.make_node("Max", [quantized, zero], [f"{name}_5"], f"{name}_max"),
             helper.make_node("DequantizeLinear", [f"{name}_5", scale, zero], [f"{name}_6"], f"{name}_max_dq"),
-            helper.make_node("Add", [f"{name}_6", f"{name}_4"], [end.input[0]], node.name),
+            helper.make_node("Add", [f"{name}_6", f"{name}_4"], [node.output[0]], node.name),
         ]
         replace_node(model, node, new)
+
+
+def _elu_input(node: NodeProto, wiring: Wiring) -> NodeProto | None:
+    """Return the DQ of x if ``node`` adds max(x, 0) and exp(-max(-x, 0)) - 1, both in 8 bits."""
+    if node.op_type != "Add":
+        return None
+    above, below = (_climb(name, chain, wiring) for name, chain in zip(node.input, ELU_HALVES, strict=True))
+    if not above or not below or above[-1].input[0] != below[-1].input[0]:
+        return None
+    start, one = wiring.producers.get(above[-1].input[0]), wiring.constants.get(below[2].input[1])
+    quantized = start is not None and start.op_type == "DequantizeLinear"
+    return start if quantized and one is not None and (one == 1).all() else None
+
+
+def _climb(name: str, operators: Iterable[str], wiring: Wiring) -> list[NodeProto]:
+    """Return the nodes that lead to tensor ``name`` from its maker upwards; none if they are not ``operators``."""
+    nodes: list[NodeProto] = []
+    for operator in operators:
+        node = wiring.producers.get(name)
+        if node is None or node.op_type != operator:
+            return []
+        nodes.append(node)
+        name = node.input[0]
+    return nodes
 
 
 def _before(dequantize: NodeProto, wiring: Wiring) -> str:

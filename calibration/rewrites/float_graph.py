@@ -1,4 +1,4 @@
-"""Float graphs, made ready for quantisation: casts and sums folded, sizes constant, joined inputs split."""
+"""Float graphs, made ready for quantisation: casts folded, sizes constant, joined inputs split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, helper, numpy_helper
 
-from showface.export.graph import attribute, constant_values, producers, readers, shapes
+from showface.export.graph import attribute, shapes
 from showface.runtime.errors import UsageError
 
 from ..settings import Target
@@ -27,7 +27,6 @@ def float_graph(data: bytes, stage: str, target: Target) -> ModelProto:
         raise UsageError(f"stage {stage}: is quantised already; calibrate the float bundle that it came from")
     _fold_casts(model)
     _fix_scales(model)
-    _fold_sums(model)
     if target is Target.CPU:
         _split_joined_inputs(model)
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -74,35 +73,6 @@ def _fix_scales(model: ModelProto) -> None:
         model.graph.initializer.append(numpy_helper.from_array(scales, f"{node.name}_scales"))
         del node.input[2:]
         node.input.append(f"{node.name}_scales")
-    drop_unread(model)
-
-
-def _fold_sums(model: ModelProto) -> None:
-    """Move a constant that is added to a convolution's output, or to that enlarged, into its bias.
-
-    The sum, such as 1 + γ, would be a pass of its own in 8 bits. Interpolation leaves a constant as it is.
-    """
-    constants, source, after = constant_values(model), producers(model), readers(model)
-    outputs = {output.name for output in model.graph.output}
-    for node in list(model.graph.node):
-        added = [name for name in node.input if name in constants and constants[name].size == 1]
-        if node.op_type != "Add" or len(added) != 1 or node.output[0] in outputs:
-            continue
-        name = next(name for name in node.input if name not in added)
-        maker = source.get(name)
-        if maker is not None and maker.op_type == "Resize" and len(after[name]) == 1:
-            maker = source.get(maker.input[0])
-        if maker is None or maker.op_type != "Conv" or len(maker.input) < 3 or outputs.intersection(maker.output):
-            continue
-        if len(after[maker.output[0]]) > 1 or maker.input[2] not in constants:
-            continue
-        bias = numpy_helper.from_array(constants[maker.input[2]] + constants[added[0]].reshape(()), f"{node.name}_bias")
-        model.graph.initializer.append(bias)
-        constants[bias.name] = numpy_helper.to_array(bias)
-        maker.input[2] = bias.name
-        for reader in after[node.output[0]]:
-            reader.input[:] = [name if edge == node.output[0] else edge for edge in reader.input]
-        after[name] = after[node.output[0]]
     drop_unread(model)
 
 

@@ -31,6 +31,8 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     rounds = f"{plan['rounds']} interleaved rounds after {plan['warm_up']} to warm up"
     lines += ["", f"{rounds}, {result['threads']} threads."]
     lines += ["", *_latencies(result)]
+    if result["int8"]:
+        lines += ["", f"{result['int8']}."]
     if result["fresh"]:
         lines += ["", *_fresh(result["fresh"])]
     lines += ["", *_phases(result["phases"])]

@@ -43,6 +43,16 @@ class Model:
     cuda_graph: bool = False
     side_by_side: int = 0
 
+    def load(self, batch_limit: int | None) -> Inpainter:
+        """Load them, of a batch of ``batch_limit`` faces at most; the INT8 variant where it was measured to be faster.
+
+        Raises:
+            UsageError: the bundle is broken, or the device is not to be had.
+        """
+        return Inpainter.from_bundle(
+            self.bundle, self.device, self.threads, self.backend, self.cuda_graph, batch_limit, faster=True
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FolderRun:
@@ -82,9 +92,7 @@ class FolderRun:
         readers = InputReaders(self.options)
         readers.start_decoder()
         try:
-            inpainter = Inpainter.from_bundle(
-                model.bundle, model.device, threads, model.backend, model.cuda_graph, limit
-            )
+            inpainter = replace(model, threads=threads).load(limit)
         except BaseException:
             readers.close()
             raise

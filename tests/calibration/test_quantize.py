@@ -12,6 +12,7 @@ from showface.calibration.settings import Target
 from showface.export.graph import producers
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import STAGES
+from showface.training.networks.layers import GatedResBlock, SpadeResBlock
 
 STAGE = {stage.name: stage for stage in STAGES}
 
@@ -28,19 +29,16 @@ def test_casts_are_folded(graphs):
         assert all(t.data_type != TensorProto.FLOAT16 for t in graph.graph.initializer)
 
 
-def test_sums_with_a_constant_are_folded(narrow_bundle, three):
-    """The 1 of SPADE's 1 + γ goes into the bias of γ, before or behind its enlargement."""
-    data = (narrow_bundle / "refiner.onnx").read_bytes()
-    graph = float_graph(data, "refiner", Target.CPU)
+@pytest.mark.parametrize("target", Target)
+@pytest.mark.parametrize("name", ["coarse", "refiner"])
+def test_float_graphs_compute_what_is_stored(name, target, narrow_bundle, float_graphs, three):
+    graph, outputs = float_graphs[target][name], STAGE[name].outputs
     constants = {tensor.name for tensor in graph.graph.initializer}
-    adds = [node for node in graph.graph.node if node.op_type == "Add"]
-    assert adds
-    assert not [node for node in adds if constants.intersection(node.input)]
-    assert constants == {name for node in graph.graph.node for name in node.input if name in constants}
-    inputs = {name: three[0].tensors[name] for name in STAGE["refiner"].inputs}
+    assert constants == {edge for node in graph.graph.node for edge in node.input if edge in constants}
+    inputs = {tensor: three[0].tensors[tensor] for tensor in STAGE[name].inputs}
     before, after = (
-        ort.InferenceSession(each, providers=["CPUExecutionProvider"]).run(None, inputs)[0]
-        for each in (data, graph.SerializeToString())
+        ort.InferenceSession(data, providers=["CPUExecutionProvider"]).run(list(outputs), inputs)[0]
+        for data in ((narrow_bundle / f"{name}.onnx").read_bytes(), graph.SerializeToString())
     )
     np.testing.assert_allclose(after, before, atol=1e-5)
 
@@ -99,13 +97,21 @@ def test_float_nodes_read_8_bits_where_there_is_nothing_else(made):
         assert [source[edge].op_type for edge in node.input] == ["DequantizeLinear"] * 2
 
 
-def test_residual_adds_read_two_pairs_for_tensorrt(made):
+def test_residual_adds_read_two_pairs_for_tensorrt(made, narrow_model):
+    """Of every residual block of the refiner; sums with a constant, those of normalisations, stay as they are."""
     graph, _ = made(STAGE["refiner"], Target.TENSORRT)
-    source = producers(graph)
-    adds = [node for node in graph.graph.node if node.op_type == "Add" and layer_of(node).startswith("body")]
-    assert adds
-    for node in adds:
+    source, constants = producers(graph), {tensor.name for tensor in graph.graph.initializer}
+    blocks = {name for name, m in narrow_model.refiner.named_modules() if isinstance(m, GatedResBlock | SpadeResBlock)}
+    adds = [node for node in graph.graph.node if node.op_type == "Add"]
+    residual = {layer_of(node): node for node in adds if layer_of(node) in blocks}
+    assert set(residual) == blocks
+    assert blocks
+    for node in residual.values():
         assert [source[edge].op_type for edge in node.input] == ["DequantizeLinear"] * 2
+    shifts = [node for node in adds if constants.intersection(node.input)]
+    assert shifts
+    for node in shifts:
+        assert [source[edge].op_type for edge in node.input if edge in source] != ["DequantizeLinear"], node.name
 
 
 def test_no_output_is_quantized_for_tensorrt(made):
@@ -121,7 +127,7 @@ def test_no_output_is_quantized_for_tensorrt(made):
 
 def test_last_convolutions_and_the_memory_stay_in_float(graphs):
     assert set(default_float(graphs["coarse"], "coarse", Target.CPU)) == {"to_rgb", "layout.weight"}
-    assert set(default_float(graphs["refiner"], "refiner", Target.CPU)) == {"to_rgb"}
+    assert set(default_float(graphs["refiner"], "refiner", Target.CPU)) == {"body.head", "detail.head"}
     products = quantizable(graphs["memory"], "memory", Target.TENSORRT)
     kept = default_float(graphs["memory"], "memory", Target.TENSORRT)
     matmuls = {n.name for n in graphs["memory"].graph.node if n.op_type == "MatMul"}

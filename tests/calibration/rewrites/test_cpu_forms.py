@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from showface.calibration import quantize as quantization
+from showface.calibration.layers import layer_of
 from showface.calibration.placement import default_float, placed_tensors, quantizable
 from showface.calibration.ranges import find_ranges
 from showface.calibration.rewrites import cpu_forms
@@ -55,7 +56,7 @@ def test_computes_what_the_plain_graph_computes(pair, recorded, monkeypatch):
     face = next(iter(recorded))
     inputs = {tensor: face.tensors[tensor] for tensor in STAGE[name].inputs}
     expected = run(plain, inputs)
-    monkeypatch.setattr(cpu_forms, "_split_elu", lambda model: None)
+    monkeypatch.setattr(cpu_forms, "_elu_in_8_bits", lambda model: None)
     exact = in_fast_forms(plain, {})  # without float weights no kernel is summed
     assert len(exact.graph.node) != len(plain.graph.node)
     for values, same, near in zip(expected, run(exact, inputs), run(fast, inputs), strict=True):
@@ -77,34 +78,66 @@ def test_patterns_are_replaced(pair, graphs):
         joined = [node for node in graphs["coarse"].graph.node if node.name.endswith("_parts")]
         assert len([convolution for convolution in small if "_part0_" in convolution]) == len(joined) > 0
     if name == "refiner":
-        assert "Elu" in {node.op_type for node in plain.graph.node}
-        assert "Elu" not in operators
-        nearest = [n for n in plain.graph.node if n.op_type == "Resize" and b"nearest" in [a.s for a in n.attribute]]
-        assert len(small) == 1  # of decode1
-        assert operators.count("Tile") == len(nearest) - 1 > 0
+        elus = [node for node in plain.graph.node if node.op_type == "Exp"]
+        assert [operators.count(operator) for operator in ("Min", "Max", "Exp")] == [len(elus)] * 3
+        assert elus
+        assert "Neg" not in operators  # a minimum in float would need it
+        before = producers(plain)
+        resized = [n for n in plain.graph.node if n.op_type == "Resize"]
+        resized = {n.name: layer_of(n) for n in resized if before[n.input[0]].op_type == "DequantizeLinear"}
+        assert set(resized.values()) == {"detail.decode2.spade1", "detail.decode2.spade2"}
         for node in fast.graph.node:
-            if node.op_type == "Resize":
+            if node.name in resized:
                 assert source[source[node.input[0]].input[0]].op_type == "Reshape"  # held in the order of pixels
 
 
-def test_elu_in_8_bits_against_numpy():
-    low, high, scale, zero = -4.0, 6.0, 10 / 255, 102
-    out_scale, out_zero = 7 / 255, 36
-    constants = {"s": np.float32(scale), "z": np.uint8(zero), "t": np.float32(out_scale), "y": np.uint8(out_zero)}
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"], "xq"),
-        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"], "xd"),
-        helper.make_node("Elu", ["xd"], ["e"], "elu"),
-        helper.make_node("QuantizeLinear", ["e", "t", "y"], ["eq"], "eq"),
-        helper.make_node("DequantizeLinear", ["eq", "t", "y"], ["out"], "out"),
-    ]
-    edges = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [256]) for name in ("x", "out")]
-    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+def elu_graph(constants, read="x_d", one=1.0):
+    """Return max(x, 0) + (exp(-max(-``read``, 0)) - ``one``) of 256 values as the quantiser leaves it."""
+    nodes = []
+
+    def pair(name, scale):
+        nodes.append(helper.make_node("QuantizeLinear", [name, scale, f"{scale}_zero"], [f"{name}_q"], f"{name}_q"))
+        reads = [f"{name}_q", scale, f"{scale}_zero"]
+        nodes.append(helper.make_node("DequantizeLinear", reads, [f"{name}_d"], f"{name}_d"))
+
+    def node(operator, inputs, output):
+        nodes.append(helper.make_node(operator, inputs, [output], output))
+
+    pair("x", "step")
+    node("Relu", ["x_d"], "above")
+    pair("above", "out")
+    node("Neg", [read], "n")
+    node("Relu", ["n"], "m")
+    node("Neg", ["m"], "below")
+    node("Exp", ["below"], "e")
+    node("Sub", ["e", "one"], "less")
+    pair("less", "out")
+    node("Add", ["above_d", "less_d"], "elu")
+    pair("elu", "out")
+    edges = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [256]) for name in ("x", "elu_d")]
+    values = {**constants, "one": np.float32(one)}
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()]
     graph = helper.make_graph(nodes, "elu", edges[:1], edges[1:], initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+LOW, HIGH, STEP, OUT = -4.0, 6.0, np.float32(10 / 255), np.float32(7 / 255)
+SCALES = {"step": STEP, "step_zero": np.uint8(102), "out": OUT, "out_zero": np.uint8(36)}
+
+
+def test_elu_in_8_bits_against_numpy():
+    model = elu_graph(SCALES)
     use_fast_forms(model, {})
-    assert "Exp" in {node.op_type for node in model.graph.node}
-    values = np.linspace(low, high, 256, dtype=np.float32)
-    x = (np.rint(values / np.float32(scale))) * np.float32(scale)
+    assert "Neg" not in {node.op_type for node in model.graph.node}
+    values = np.linspace(LOW, HIGH, 256, dtype=np.float32)
+    x = np.rint(values / STEP) * STEP
     expected = np.where(x > 0, x, np.expm1(x))
-    assert np.abs(run(model, {"x": values})[0] - expected).max() <= 0.5 * out_scale + 0.5 / 255 + 1e-6
+    assert np.abs(run(model, {"x": values})[0] - expected).max() <= 0.5 * OUT + 0.5 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("change", [{"one": 2.0}, {"read": "x"}], ids=["another constant", "another tensor"])
+def test_other_sums_are_left_as_they_are(change):
+    model = elu_graph(SCALES, **change)
+    before = model.SerializeToString()
+    use_fast_forms(model, {})
+    assert model.SerializeToString() == before
