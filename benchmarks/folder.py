@@ -3,6 +3,7 @@
 python benchmarks/folder.py throughput [--faces 24] [--rounds 5] [--threads 2]
 python benchmarks/folder.py memory [--faces 100 1000 5000] [--bundle DIR]
 python benchmarks/folder.py large [--bundle DIR] [--face-detector FILE]
+python benchmarks/folder.py cluster [--faces 500] [--rounds 1] [--bundle DIR]
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def throughput(count: int, rounds: int, threads: int, bundle: Path | None) -> No
         for k in range(rounds):
             started = time.perf_counter()
             for image, known in prepared:
-                inpainter.run_networks(image[None], known[None])
+                inpainter.run(image[None], known[None])
             bare = count / (time.perf_counter() - started)
             output = root / f"out-{k}"
             started = time.perf_counter()
@@ -95,9 +96,9 @@ def throughput(count: int, rounds: int, threads: int, bundle: Path | None) -> No
     print(f"median ratio {statistics.median(ratios):.3f}")
 
 
-def run(root: Path, images: Path, mask: Path, bundle: Path | None, *options: str | Path) -> str:
+def run(root: Path, images: Path, mask: Path, bundle: Path | None, *options: str | Path, output: str = "out") -> str:
     """Complete a folder in a process of its own; return its peak memory and speed."""
-    command = [sys.executable, "-m", "showface.cli", "inpaint", images, root / "out", "--masks", mask]
+    command = [sys.executable, "-m", "showface.cli", "inpaint", images, root / output, "--masks", mask]
     command += ["--device", "cpu", *(["--bundle", bundle] if bundle else []), *options]
     started = time.perf_counter()
     process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)
@@ -107,10 +108,26 @@ def run(root: Path, images: Path, mask: Path, bundle: Path | None, *options: str
     return f"peak {usage.ru_maxrss / 1024:.0f} MiB, {seconds:.1f} s"
 
 
+def cluster(count: int, rounds: int, bundle: Path | None) -> None:
+    """Print seconds of whole runs without and with a local Ray, in turn, and what Ray takes more."""
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        images, mask = make_folder(root, count)
+        for k in range(rounds):
+            seconds = {}
+            for name, options in [("folder", ()), ("cluster", ("--cluster", "local"))][:: -1 if k % 2 else 1]:
+                started = time.perf_counter()
+                print(f"{name}: {run(root, images, mask, bundle, *options, output=f'{name}-{k}')}", flush=True)
+                seconds[name] = time.perf_counter() - started
+            ratios.append(seconds["cluster"] / seconds["folder"])
+    print(f"cluster: {statistics.median(ratios):.3f} × the time of the folder run")
+
+
 def main() -> None:
     """Run the measurement that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("throughput", "memory", "large"))
+    parser.add_argument("what", choices=("throughput", "memory", "large", "cluster"))
     parser.add_argument("--faces", type=int, nargs="+", default=None)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -119,6 +136,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "throughput":
         throughput((given.faces or [24])[0], given.rounds, given.threads, given.bundle)
+        return
+    if given.what == "cluster":
+        cluster((given.faces or [500])[0], given.rounds, given.bundle)
         return
     for count in given.faces or ([100, 1000, 5000] if given.what == "memory" else [8]):
         with tempfile.TemporaryDirectory() as folder:

@@ -57,6 +57,7 @@ class Inpainter:
         cuda_graph: bool = False,
         batch_limit: int | None = None,
         faster: bool = False,
+        one_face: bool = False,
     ) -> Inpainter:
         """Load a bundle, by default the one that ships with the package; see :func:`~.backends.open_chain`.
 
@@ -68,6 +69,7 @@ class Inpainter:
             cuda_graph: launch the work of engines as CUDA graphs.
             batch_limit: faces a batch at most that will be sent.
             faster: with ``auto``, take the INT8 variant beside the bundle where it was measured to be faster here.
+            one_face: a single face will come: nothing is prepared that pays over many.
 
         Raises:
             UsageError: the bundle is broken, or the device is not to be had.
@@ -75,7 +77,7 @@ class Inpainter:
         bundle, reason = open_bundle(folder), ""
         if faster and backend == Backend.AUTO:
             bundle, reason = faster_int8(bundle, device)
-        chain = open_chain(bundle, backend, device, threads, cuda_graph, batch_limit)
+        chain = open_chain(bundle, backend, device, threads, cuda_graph, batch_limit, one_face)
         chain.description += f"; {reason}" if reason else ""
         made = cls(chain, bundle.manifest.image_size, bundle.digest)
         made._opened = (bundle.folder.absolute(), device, threads, backend, cuda_graph, batch_limit)

@@ -110,6 +110,19 @@ def workers(threads: int) -> int:
     return max(1, min(8, threads // 2))
 
 
+def shared_threads(wanted: int, threads: int | None, faces: int) -> tuple[int, int | None]:
+    """Return how many batches are completed at the same time on a CPU, and on how many threads each.
+
+    Args:
+        wanted: so many batches; 0 leaves it to :func:`side_by_side`.
+        threads: CPU threads of all together; None takes all.
+        faces: that wait.
+    """
+    given = threads or processors()
+    together = wanted or side_by_side(given, faces)
+    return together, threads if together == 1 else max(1, given // together)
+
+
 def side_by_side(threads: int, faces: int) -> int:
     """Return how many batches to complete at the same time on ``threads`` processors, each on its share of them.
 

@@ -29,7 +29,7 @@ from ..errors import ShowfaceError, UsageError
 from ..inpainter import BatchRunner, Inpainter
 from .item import Item
 from .journal import Journal, discard, end_runs, recover, start_run
-from .options import Options, processors, workers
+from .options import Options, processors, shared_threads, workers
 from .read_input import InputReader, InputReaders
 from .results_log import Result, ResultLog
 from .run import OpenReader, complete_items, open_log, with_history
@@ -93,10 +93,14 @@ class Worker:
     def __init__(self, setup: Setup, run: Path) -> None:
         if open_bundle(setup.bundle).digest != setup.digest:
             raise UsageError("the bundle on a worker differs from the driver's; install the same version everywhere")
-        inpainter = Inpainter.from_bundle(setup.bundle, setup.device, setup.threads, setup.backend)
+        together, threads = shared_threads(0, setup.threads, CHUNK)
+        inpainter = Inpainter.from_bundle(setup.bundle, setup.device, threads, setup.backend)
+        if inpainter.chain.device != "cpu":
+            together = 1  # its buffers serve one batch at a time
         size = setup.options.batch_size or inpainter.default_batch_size
         self.runner = BatchRunner(inpainter, size)  # a batch that was halved stays so
-        self.options = replace(setup.options, batch_size=size, workers=workers(setup.threads or processors()))
+        count = workers(setup.threads or processors())
+        self.options = replace(setup.options, batch_size=size, workers=count, side_by_side=together)
         self.output = setup.output
         self.open_reader = _kept(InputReaders(self.options).open)
         self.journal = Journal(setup.output, run)

@@ -14,7 +14,7 @@ from ..errors import UsageError, extra
 from ..inpainter import Inpainter
 from .inputs import plan_items
 from .item import Item
-from .options import Options, absolute, processors, side_by_side
+from .options import Options, absolute, shared_threads
 from .read_input import InputReaders
 from .results_log import RESULTS_FILE, Result
 from .run import complete_folder
@@ -43,14 +43,18 @@ class Model:
     cuda_graph: bool = False
     side_by_side: int = 0
 
-    def load(self, batch_limit: int | None) -> Inpainter:
-        """Load them, of a batch of ``batch_limit`` faces at most; the INT8 variant where it was measured to be faster.
+    def load(self, batch_limit: int | None, one_face: bool = False) -> Inpainter:
+        """Load them; the INT8 variant where it was measured to be faster.
+
+        Args:
+            batch_limit: faces a batch at most that will be sent.
+            one_face: no more than one will come at all.
 
         Raises:
             UsageError: the bundle is broken, or the device is not to be had.
         """
         return Inpainter.from_bundle(
-            self.bundle, self.device, self.threads, self.backend, self.cuda_graph, batch_limit, faster=True
+            self.bundle, self.device, self.threads, self.backend, self.cuda_graph, batch_limit, True, one_face
         )
 
 
@@ -88,14 +92,11 @@ class FolderRun:
         limit = self.options.batch_size or None
         if self.options.alignment is None:  # then an input has one face
             limit = min(len(self.items), limit or len(self.items))
-        threads, given = model.threads, model.threads or processors()
-        together = model.side_by_side or side_by_side(given, len(self.items))
-        if together > 1:
-            threads = max(1, given // together)
+        together, threads = shared_threads(model.side_by_side, model.threads, len(self.items))
         readers = InputReaders(self.options)
         readers.start_decoder()
         try:
-            inpainter = replace(model, threads=threads).load(limit)
+            inpainter = replace(model, threads=threads).load(limit, one_face=len(self.items) == 1)
         except BaseException:
             readers.close()
             raise

@@ -6,6 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from showface.runtime.backends import onnxruntime, open_chain
 from showface.runtime.backends.cpu_form import cpu_form, phase_kernel
 from showface.runtime.backends.onnxruntime import open_session
 from showface.runtime.bundle import open_bundle
@@ -111,3 +112,16 @@ def test_the_coarse_stage_of_a_bundle_takes_the_form_and_gives_the_same(narrow_b
     plain = ort.InferenceSession(data, providers=["CPUExecutionProvider"]).run(list(stage.outputs), inputs)
     for name, expected in zip(stage.outputs, plain, strict=True):
         np.testing.assert_allclose(open_session(data, stage, None, 1).run(inputs)[name], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("one_face", [True, False])
+def test_a_single_face_takes_the_graph_as_it_is(one_face, narrow_bundle, monkeypatch):
+    formed = []
+
+    def noted(data):
+        formed.append(data)
+        return cpu_form(data)
+
+    monkeypatch.setattr(onnxruntime, "cpu_form", noted)
+    chain = open_chain(open_bundle(narrow_bundle), device="cpu", threads=1, one_face=one_face)
+    assert len(formed) == (0 if one_face else len(chain.sessions))
