@@ -14,7 +14,8 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _watching = False
-_ended: list[int] = []
+_ended: list[int] = []  # by the handler of the main thread
+_seen: list[int] = []  # by the thread that watches, since handlers were set
 
 
 def end_at_signals() -> None:
@@ -51,6 +52,7 @@ def catch_signals() -> list[int]:
 def _watch() -> None:
     """Start the thread that ends the process at the second signal; once, and not in forks."""
     global _watching
+    _seen.clear()
     if _watching or sys.platform == "win32":  # where a wake-up needs a socket, and Ctrl-Break ends any process
         return
     _watching = True
@@ -62,10 +64,11 @@ def _watch() -> None:
 
 
 def _end_at_the_second(reading: int) -> None:
-    caught = 0
     while True:
         (number,) = os.read(reading, 1)
-        ours = number in SIGNALS and getattr(signal.getsignal(number), "__module__", None) == __name__
-        caught += ours  # training and the server answer signals in their own way
-        if ours and caught > 1:
+        # Training and the server answer signals in their own way.
+        if number not in SIGNALS or getattr(signal.getsignal(number), "__module__", None) != __name__:
+            continue
+        _seen.append(number)
+        if len(_seen) > 1:
             os._exit(128 + number)  # outputs are renamed into place when they are whole: none is left half-written

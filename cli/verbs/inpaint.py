@@ -89,14 +89,10 @@ def inpaint(
     from ..pipe import complete_pipe, is_pipe
     from ..progress import Tally
 
-    given = source, masks, bundle or default_bundle(), landmarks, face_detector
-    check_pictures({"--sheet": sheet}, overwrite, *given)
-    beside = masks is None and mask_suffix is not None and mask_from == "file"
-    folder = (source if source.is_dir() else source.parent) if beside else masks
+    check_pictures({"--sheet": sheet}, overwrite, source, masks, bundle or default_bundle(), landmarks, face_detector)
+    folder = _beside(source) if masks is None and mask_suffix and mask_from == "file" else masks
     origin = found_mask_source(mask_from, folder, mask_margin, threshold, min_hole, max_hole, bundle)
-    if origin.kind != "file" and (invert_masks or mask_suffix is not None):
-        raise UsageError(f"--invert-masks and --mask-suffix go with mask files, not with --mask-from {mask_from}")
-    origin = replace(origin, suffix=mask_suffix or origin.suffix, beside=beside, invert=invert_masks)
+    origin = _with_files(origin, mask_suffix, invert_masks, beside=folder != masks)
     suffix = suffix_of_format(output_format)
     model = Model(bundle, backend, device, threads_of(context), cuda_graph, side_by_side)
     if is_pipe(source, output):
@@ -117,7 +113,7 @@ def inpaint(
         _watch(_watched(source, output, options, suffix, model, stopped), tally, origin)
     else:
         run = plan_run(source, output, options, suffix, cluster)
-        _check_sheet_fits(sheet, run)
+        _check_outputs(sheet, run)
         tally.total = len(run.items)
         written = _run(run, run.start(model, stopped), tally, sheet)
     _end(caught, tally, limit)
@@ -134,13 +130,35 @@ def _watched(source: Path, *settings: Any) -> Iterator[Result]:
     return watch_folder(source, *settings)
 
 
-def _check_sheet_fits(sheet: Path | None, run: FolderRun) -> None:
-    if sheet is not None:
-        from showface.runtime.batch.sheets.contact_sheet import check_sheet
+def _beside(source: Path) -> Path:
+    """Return the folder of the masks that are beside their images."""
+    return source if source.is_dir() else source.parent
 
-        check_sheet(sheet, len(run.items))
-        if any(os.path.realpath(item.output) == os.path.realpath(sheet) for item in run.items):
-            raise UsageError(f"--sheet {sheet}: is the output of an input; choose another name")
+
+def _with_files(origin: MaskSource, suffix: str | None, invert: bool, beside: bool) -> MaskSource:
+    """Return a mask source with what the options say of mask files.
+
+    Raises:
+        UsageError: the masks are no files.
+    """
+    if origin.kind != "file" and (invert or suffix is not None):
+        raise UsageError(f"--invert-masks and --mask-suffix go with mask files, not with --mask-from {origin.kind}")
+    return replace(origin, suffix=suffix or origin.suffix, beside=beside, invert=invert)
+
+
+def _check_outputs(sheet: Path | None, run: FolderRun) -> None:
+    """Refuse a sheet of more faces than its format holds, or with the name of an output.
+
+    Raises:
+        UsageError: it is such.
+    """
+    if sheet is None:
+        return
+    from showface.runtime.batch.sheets.contact_sheet import check_sheet
+
+    check_sheet(sheet, len(run.items))
+    if any(os.path.realpath(item.output) == os.path.realpath(sheet) for item in run.items):
+        raise UsageError(f"--sheet {sheet}: is the output of an input; choose another name")
 
 
 def _run(run: FolderRun, results: Iterator[Result], tally: Tally, sheet: Path | None) -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from showface import cli
-from showface.cli.signals import catch_signals
 from showface.runtime.errors import UsageError
 
 
@@ -168,7 +167,7 @@ def test_paths_are_printed_as_they_are(inpaint, tmp_path, name):
     (tmp_path / "no masks" / name).mkdir(parents=True)
     code, message = inpaint(output=tmp_path / "third", masks=tmp_path / "no masks" / name)
     assert code == 1
-    assert f"failed: a.png: no mask {tmp_path}/no masks/{name}/a.* found" in message
+    assert f"failed: a.png: no mask {tmp_path}/no masks/{name}/a.* or " in message
 
 
 def test_info_shows_the_whole_path_of_a_bundle(narrow_bundle, tmp_path, capsys):
@@ -256,15 +255,18 @@ def test_a_sheet_that_fails_after_the_work_is_named_and_the_work_is_kept(inpaint
     assert "3 done" in text
 
 
+TWICE = """
+import os, signal, time
+from showface.cli.signals import catch_signals
+
+caught = catch_signals()
+os.kill(os.getpid(), signal.SIGTERM)
+assert caught == [signal.SIGTERM]
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(60)
+"""
+
+
 def test_a_second_signal_does_not_wait():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        caught = catch_signals()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert caught == [signal.SIGTERM]
-        with pytest.raises(SystemExit) as ended:
-            os.kill(os.getpid(), signal.SIGINT)
-        assert ended.value.code == 130
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    result = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=50, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")

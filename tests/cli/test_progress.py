@@ -8,6 +8,13 @@ from rich.console import Console
 from showface.cli import progress
 from showface.cli.progress import Tally, show_progress
 from showface.runtime.batch.results_log import Result
+from showface.runtime.terminal import Terminal
+
+
+def terminal_to(file):
+    terminal = Terminal(stderr=True)
+    terminal.file = file
+    return terminal
 
 
 @pytest.fixture
@@ -39,7 +46,7 @@ def test_speed_and_time_left_are_those_of_the_work(clock):
 
 def test_lines_come_now_and_then_and_failures_at_once(clock, monkeypatch):
     shown = io.StringIO()
-    monkeypatch.setattr(progress, "errors", Console(file=shown, soft_wrap=True, highlight=False, markup=False))
+    monkeypatch.setattr(progress, "errors", terminal_to(shown))
     tally = Tally(70, started=clock[0])
     with show_progress(tally) as display:
         for second in range(70):
