@@ -3,7 +3,11 @@
 The tests of ``runtime`` are collected, and run as far as they need no model, where PyTorch is not installed.
 """
 
+import os
 from importlib.util import find_spec
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core of its own, and so have those that it starts
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
 import numpy as np
@@ -19,6 +23,11 @@ collect_ignore = [] if TORCH else ["training", "evaluation", "export", "calibrat
 collect_ignore += [] if TORCH else ["runtime/backends/tensorrt/test_debug.py", "runtime/batch/test_found_masks.py"]
 
 SIZE = 256  # of the networks
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with training, which needs no bundle: of two processes, one makes the bundle while the other trains."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/training/"))
 
 
 def synthetic_face(seed):
