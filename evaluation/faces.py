@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from showface.runtime.batch.inputs import list_images
 from showface.runtime.bundle import MANIFEST_FILE, default_bundle, open_bundle
 from showface.runtime.errors import InputError, UsageError
-from showface.runtime.faces.masks import THRESHOLD, Hole, hole_of, mask_source
+from showface.runtime.faces.mask_picture import THRESHOLD, Hole
+from showface.runtime.faces.masks import hole_of, mask_source
 from showface.runtime.faces.tensors import Array, prepare
 from showface.runtime.images.codec import read_photo
 from showface.training.data.masks import check_ratio

@@ -18,7 +18,7 @@ from .backends.chain import Chain, Tensors, Ticket
 from .backends.int8 import faster_int8
 from .bundle import open_bundle
 from .errors import DeviceLostError, InputError, ShowfaceError, UsageError
-from .faces.masks import Hole
+from .faces.mask_picture import Hole
 from .faces.tensors import Array, composite, prepare
 from .images.codec import Pixels
 from .stages import CATEGORIES, COARSE_IMAGE, LABELS, OCCLUDER

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from .batch.options import FORMAT_SUFFIXES
 from .faces.found_masks import MaskNote, find_hole
-from .faces.masks import Hole, MaskSource, hole_from_mask, hole_of, warning_of
+from .faces.mask_picture import Hole
+from .faces.masks import MaskSource, hole_from_mask, hole_of, warning_of
 from .faces.tensors import Array, check_square
 from .images.codec import QUALITY, Photo, encode_like
 from .inpainter import Inpainter

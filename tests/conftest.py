@@ -3,7 +3,11 @@
 The tests of ``runtime`` are collected, and run as far as they need no model, where PyTorch is not installed.
 """
 
+import os
 from importlib.util import find_spec
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core of its own, and so have those that it starts
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
 import numpy as np
@@ -20,6 +24,11 @@ NEED_ONNX = ["backends/tensorrt/test_debug.py", "backends/test_cuda_provider.py"
 collect_ignore += [] if TORCH else [f"runtime/{path}" for path in NEED_ONNX]
 
 SIZE = 256  # of the networks
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with training, which needs no bundle: of two processes, one makes the bundle while the other trains."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/training/"))
 
 
 def synthetic_face(seed):

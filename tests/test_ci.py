@@ -75,7 +75,7 @@ def test_the_quickstart_the_linters_and_the_tests_run_on_what_is_checked_out(che
     assert result.returncode == 0, result.stderr
     mypy = f"python -m mypy {' '.join(f'-p showface.{name}' for name in PACKAGES)}"
     steps = [line.removeprefix(".venv/bin/") for line in quickstart()]
-    steps += ["pip install -c constraints.txt .[dev]", "ruff check .", mypy, "python -m pytest"]
+    steps += ["pip install -c constraints.txt .[dev]", "ruff check .", mypy, "python -m pytest -n 2 --dist worksteal"]
     assert record == [f"{step} changednew" for step in steps]
     assert snapshot(checkout) == before
 

@@ -81,9 +81,9 @@ def validate(
     names = ("max_abs", "p99_abs", "min_agreement", "tie_margin", "min_psnr_db")
     changes = dict(zip(names, (max_abs, p99_abs, min_agreement, tie_margin, min_psnr_db), strict=True))
     _check_bounds(changes)
-    given = candidate or default_bundle(), reference, checkpoint, images, masks, judge_again
-    check_sides({"--json": json_file}, overwrite, *given)
-    _check_report(report, given)
+    files = candidate or default_bundle(), reference, checkpoint, images, masks, judge_again
+    check_sides({"--json": json_file}, overwrite, *files)
+    _check_report(report, files)
     bounds = library.Bounds(tolerance, changes)
     if judge_again is not None:
         if candidate or reference or checkpoint or images or masks or save_outputs or save_reference:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..faces.align import Square
-from ..faces.masks import Hole
+from ..faces.mask_picture import Hole
 from ..faces.tensors import Array
 from ..images.codec import Photo
 from .results_log import Result

@@ -17,7 +17,8 @@ from ..errors import InputError, ShowfaceError, system_errors
 from ..faces.align import Square, cut_out, owners, square_of
 from ..faces.found_masks import find_hole
 from ..faces.landmarks import DetectedFaces, FaceFinder, FindFaces, GivenFaces, find_detector, read_landmarks
-from ..faces.masks import Hole, Listing, hole_from_mask, hole_of, list_masks, warning_of
+from ..faces.mask_picture import Hole
+from ..faces.masks import Listing, hole_from_mask, hole_of, list_masks, warning_of
 from ..faces.tensors import check_square
 from ..images.codec import Photo, Pixels
 from ..images.decoder_process import IsolatedDecoder
@@ -157,8 +158,8 @@ class InputReader:
         result = replace(item.result, hole_ratio=float(hole.mean()), mask=note)
         item = replace(item, photo=photo, hole=hole, result=result)
         if not hole.any():
-            same = item.output.suffix.lower() == item.source.suffix.lower()
-            return replace(item, copy=data if same else None)
+            unchanged = item.output.suffix.lower() == item.source.suffix.lower()
+            return replace(item, copy=data if unchanged else None)
         squares = self._squares(photo, item) if squares is None else squares
         return replace(item, faces=self._prepare(photo, hole, squares, name))
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import DiskFullError, InputError, ShowfaceError
 from ..faces.align import blend, owners
-from ..faces.masks import Hole
+from ..faces.mask_picture import Hole
 from ..faces.occlusion import barely_changed
 from ..files import Write, atomic_file, write_errors, write_flushed
 from ..images.codec import Pixels, encode_like, encode_photo, write_file

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..images.codec import Pixels
 from .landmarks import Landmarks
-from .masks import Hole
+from .mask_picture import Hole
 from .tensors import GRAY, is_gray
 
 # Where an aligned face has its landmarks, as fractions of the side: the mean of CelebA-HQ's faces.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..stages import CATEGORIES
 from .align import Square, picture_map, reach
-from .masks import Hole
+from .mask_picture import Hole
 
 Region = NDArray[np.bool_]  # [size, size], of the networks' input
 

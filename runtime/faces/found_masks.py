@@ -11,7 +11,8 @@ import numpy as np
 from ..images.codec import Pixels
 from .align import Square, cut_out
 from .category_mask import add_region, category_region, region_of_square
-from .masks import Hole, MaskSource
+from .mask_picture import Hole
+from .masks import MaskSource
 from .occlusion import doubts, find_occlusion
 from .tensors import prepare
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..images.codec import Pixels
-from .masks import Hole
+from .mask_picture import Hole
 
 Array = NDArray[np.float32]
 

@@ -28,7 +28,7 @@ showface.cli.main()
 
 def execute(*arguments, interpret=("-m", "showface.cli")):
     command = [sys.executable, *interpret, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def inpaint(images, output, bundle, *options):
@@ -156,11 +156,11 @@ def test_a_signal_ends_the_run_after_the_work_in_flight(narrow_bundle, face_fold
     command = [sys.executable, "-m", "showface.cli", "--threads", "1", *arguments, "--batch-size", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     log = out / "results.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (log.is_file() and log.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    _, messages = process.communicate(timeout=120)
+    _, messages = process.communicate(timeout=300)
     assert process.returncode == code
     results = [json.loads(line) for line in log.read_text().splitlines()]
     assert 2 <= len(results) < 63

@@ -13,7 +13,7 @@ from PIL import Image
 def inpaint(images, output, bundle, source):
     arguments = ("inpaint", images, output, "--mask-from", source, "--bundle", bundle, "--device", "cpu")
     command = [sys.executable, "-m", "showface.cli", "--threads", "2", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     lines = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
     return result, {line["input"]: line for line in lines}
 

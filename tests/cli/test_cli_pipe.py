@@ -90,10 +90,10 @@ def test_a_watch_ends_at_a_signal_with_everything_kept(face_folder, narrow_bundl
                 os.rename(later, images / "c.png")
             if "c.png: done" in line:
                 watch.send_signal(signal.SIGTERM)
-        assert watch.wait(60) == 143
+        assert watch.wait(300) == 143
     finally:
         watch.kill()
-        watch.wait(60)
+        watch.wait(300)
     assert "stopped by SIGTERM after 3 of 3" in "".join(said)
     pictures = sorted(path.name for path in output.iterdir() if path.suffix in (".png", ".jpg"))
     assert pictures == ["a.png", "b.jpg", "c.png"]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from fixtures.models import build_narrow
 
+from showface.export import parity
 from showface.export.bundle import export_bundle
 from showface.export.checkpoint import checkpoint_from_bundle
 from showface.runtime.bundle import Manifest, open_bundle, write_bundle
@@ -39,10 +40,17 @@ def test_the_rebuilt_model_computes_what_the_first_did(rebuilt, narrow_model, ch
     assert agreement > 0.995
 
 
-def test_normalisations_start_from_what_they_see(trained_norms):
+@pytest.fixture(autouse=True)
+def one_batch(monkeypatch):
+    monkeypatch.setattr(parity, "PARITY_BATCHES", (1,))  # that an export proves several is not at stake
+
+
+def test_normalisations_start_from_what_they_see(trained_norms, traces_what_differs):
     """The statistics are those of the folded convolution's results: in training mode the parser gives the same."""
     model, faces, folder = trained_norms
-    export_bundle(folder / "model.safetensors", folder / "bundle", tuple(a.numpy() for a in faces), 1)
+    with traces_what_differs() as traced:
+        export_bundle(folder / "model.safetensors", folder / "bundle", tuple(a.numpy() for a in faces), 1)
+    assert traced == ["parser"]
     checkpoint_from_bundle(open_bundle(folder / "bundle"), folder / "rebuilt.safetensors")
     rebuilt, _ = model_from_checkpoint(folder / "rebuilt.safetensors")
     with torch.no_grad():
@@ -84,8 +92,10 @@ def test_a_checkpoint_of_some_networks_starts_a_training(narrow_bundle, tmp_path
     load_weights(MDRNets(checkpoint.config), checkpoint, path)
 
 
-def test_it_exports_again_to_an_equal_bundle(rebuilt, narrow_bundle, chain_inputs, tmp_path):
-    report = export_bundle(rebuilt, tmp_path / "again", tuple(array[:1] for array in chain_inputs), 1)
+def test_it_exports_again_to_an_equal_bundle(rebuilt, narrow_bundle, chain_inputs, tmp_path, traces_what_differs):
+    with traces_what_differs() as traced:
+        report = export_bundle(rebuilt, tmp_path / "again", tuple(array[:1] for array in chain_inputs), 1)
+    assert traced == []  # every weight is the first checkpoint's, bit for bit
     assert report["passed"]
     first, second = (open_bundle(folder).golden() for folder in (narrow_bundle, tmp_path / "again"))
     np.testing.assert_allclose(second["coarse_image"], first["coarse_image"][:1], atol=5e-3)

@@ -142,9 +142,12 @@ def test_a_side_without_an_occluder_is_named(with_occluder, narrow_bundle):
     assert [text.split(":")[0] for text in result["not_compared"]] == ["occluder was not compared"]
 
 
-def test_export_makes_both_precisions(narrow_checkpoint, checkpoint, chain_inputs, tmp_path, monkeypatch):
+def test_export_makes_both_precisions(
+    narrow_checkpoint, checkpoint, chain_inputs, tmp_path, monkeypatch, traces_what_differs
+):
     monkeypatch.setattr(parity, "PARITY_BATCHES", (1, 2))
-    report = export_bundle(narrow_checkpoint, tmp_path / "b", chain_inputs, 1, "fp16", checkpoint)
+    with traces_what_differs():
+        report = export_bundle(narrow_checkpoint, tmp_path / "b", chain_inputs, 1, "fp16", checkpoint)
     assert report["stages"]["occluder"]["passed"]
     assert report["float16"]["stages"]["occluder"]["passed"]
     opened = open_bundle(tmp_path / "b")

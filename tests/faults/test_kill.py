@@ -47,7 +47,7 @@ def whole(command):
     """Return the files of one uninterrupted run, and how long it took."""
     output, arguments = command("whole")
     started = time.monotonic()
-    subprocess.run([sys.executable, SCRIPT, "0", "0", "0", *arguments], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, SCRIPT, "0", "0", "0", *arguments], check=True, capture_output=True, timeout=300)
     assert len(files(output)) == FACES
     return files(output), time.monotonic() - started
 
@@ -93,11 +93,11 @@ main()
 def test_a_kill_around_a_rename_needs_no_overwrite(command, whole, before):
     output, arguments = command(f"rename-{before}")
     code = KILL_ITSELF.format(call="replace", before=before)
-    killed = subprocess.run([sys.executable, "-c", code, "inpaint", *arguments], capture_output=True, timeout=60)
+    killed = subprocess.run([sys.executable, "-c", code, "inpaint", *arguments], capture_output=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL
     assert sum(line["status"] == "done" for line in lines(output)) in (2, 1)
     assert len(list((output / ".showface").glob("*/*"))) == 1 + before  # the journal, and what was not yet renamed
-    subprocess.run([sys.executable, SCRIPT, "0", "0", "0", *arguments], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, SCRIPT, "0", "0", "0", *arguments], check=True, capture_output=True, timeout=300)
     assert files(output) == whole[0]
     assert Counter(line["status"] for line in lines(output))["done"] == FACES
     assert "failed" not in {line["status"] for line in lines(output)}

@@ -63,7 +63,7 @@ def outcome(bench, narrow_bundle):
     """Return the finished run and its lines by input."""
     options = ["--masks", bench / MASK, "--bundle", narrow_bundle, "--device", "cpu", "--batch-size", "4"]
     command = [sys.executable, "-m", "showface.cli", "--threads", "2", "inpaint", bench / "in", bench / "out"]
-    result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, check=False)
+    result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300, check=False)
     log = (bench / "out" / "results.jsonl").read_text()
     return result, [json.loads(line) for line in log.splitlines()]
 
@@ -118,7 +118,7 @@ def test_an_output_folder_that_leads_elsewhere_is_not_followed(bench, narrow_bun
     (tmp_path / "out" / "sub").symlink_to(bench / "outside")
     command = [sys.executable, "-m", "showface.cli", "inpaint", tmp_path / "in", tmp_path / "out"]
     options = ["--masks", bench / MASK, "--bundle", narrow_bundle, "--device", "cpu"]
-    result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 1
     assert "leads out of the output folder" in result.stderr
     assert os.listdir(bench / "outside") == []

@@ -16,6 +16,7 @@ CONFIG = """
 init = ["../coarse/coarse.safetensors", "../parser/parser.safetensors"]
 coordination = "../reconstruction/reconstruction.safetensors"
 precision = "fp32"
+memory_faces = 16
 checkpoint_every = {checkpoint_every}
 grid_every = 1000
 
@@ -122,7 +123,7 @@ def finish(tmp_path):
     """Return a function that waits for a process, and for its exit code."""
 
     def wait(process, code=0):
-        process.join(120)
+        process.join(300)
         assert process.exitcode == code, (tmp_path / "log").read_text()
 
     return wait
@@ -180,7 +181,7 @@ def gradients_of(optimizer):
 
 
 def wait_for_state(path, ended):
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 300
     while not path.is_file():
         assert ended() is None
         assert time.monotonic() < deadline
@@ -212,7 +213,7 @@ def test_sigterm_ends_both_ranks(options, stages, tmp_path):
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
     wait_for_state(stages / "both/state.pt", process.poll)
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
+    process.wait(timeout=300)
     assert process.returncode != 0
     step = state_of(stages / "both")["step"]
     assert 1 <= step < 2000
@@ -229,7 +230,7 @@ def test_an_ablation_on_two_processes_is_written_once(data, stages, evaluation_s
     command = [sys.executable, "-m", "showface.cli", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     outcome = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
     )
     assert outcome.returncode == 0, outcome.stdout
     assert state_of(stages / "rows/full")["step"] == 2

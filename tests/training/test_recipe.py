@@ -120,7 +120,7 @@ def test_a_recipe_on_two_processes(recipe, data, tmp_path):
     command = [sys.executable, "-m", "showface.cli", "train", "all", *map(str, options)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     outcome = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
     )
     assert outcome.returncode == 0, outcome.stdout
     steps = [torch.load(tmp_path / f"runs/{name}/state.pt", weights_only=True)["step"] for name in ("layout", "c")]

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError, system_errors
-from ...faces.masks import Hole, MaskSource, hole_of
+from ...faces.mask_picture import Hole
+from ...faces.masks import MaskSource, hole_of
 from ...files import check_replaceable, sealed
 from ...images.codec import Pixels, encode_photo, read_photo, write_file
 from ..item import Item

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DiskFullError, ShowfaceError, UsageError, system_errors
-from ...faces.masks import Hole
+from ...faces.mask_picture import Hole
 from ...files import check_replaceable, sealed, write_flushed
 from ...images.codec import Pixels, encode_photo, read_photo, write_file
 from ...inpainter import Inpainter

@@ -121,7 +121,7 @@ def test_the_page_is_readable_in_a_browser(failed, width, tmp_path):
         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1600,1000",
         "--virtual-time-budget=10000", "--dump-dom", probe.as_uri(),
     ]  # fmt: skip
-    run = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert "CONSOLE" not in run.stderr
     seen = json.loads(re.search(r"<title>(.*?)</title>", run.stdout)[1].replace("&quot;", '"'))
     assert seen["width"] == width

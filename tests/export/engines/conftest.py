@@ -1,13 +1,18 @@
-"""Copies of the narrow bundle whose graphs can be changed, and many real builds in one process."""
+"""Copies of the narrow bundle whose graphs or engines can be changed, and many real builds in one process."""
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
+from fixtures.shared import made_once
 
+from showface.export.engines.build import Built, build_engines
 from showface.export.engines.request import BuildOptions
+from showface.runtime.backends.tensorrt.library import load_library
 from showface.runtime.bundle import open_bundle
 
 # Serves requests one after the other: a process for each of the matrix's engines would take longer than the builds.
@@ -43,14 +48,37 @@ def bundle_copy(narrow_bundle, tmp_path):
     return copy
 
 
+def quick_options(target="sm_86", **changes):
+    return BuildOptions(**{"backend": "tensorrt-rtx", "target": target, "batches": (1, 1, 4), **changes})
+
+
 @pytest.fixture
 def options():
     """Return options of a quick build."""
+    return quick_options
 
-    def make(target="sm_86", **changes):
-        return BuildOptions(**{"backend": "tensorrt-rtx", "target": target, "batches": (1, 1, 4), **changes})
 
-    return make
+@pytest.fixture(scope="session")
+def first_build(narrow_bundle, tmp_path_factory):
+    """Return the folder of the narrow bundle with engines, the rows of their build, and what was told of progress."""
+
+    def make(folder):
+        shutil.copytree(narrow_bundle, folder / "bundle")
+        phases, version = [], load_library("tensorrt-rtx").__version__
+        tell = lambda stage: lambda *step: phases.append((stage, *step))  # noqa: E731
+        rows = build_engines(open_bundle(folder / "bundle"), quick_options(), version, "", tell)
+        told = {"rows": [asdict(row) for row in rows], "phases": phases}
+        (folder / "told.json").write_text(json.dumps(told))
+
+    folder = made_once(tmp_path_factory, "engines", make)
+    told = json.loads((folder / "told.json").read_text())
+    return folder / "bundle", [Built(**row) for row in told["rows"]], told["phases"]
+
+
+@pytest.fixture
+def built_copy(first_build, tmp_path):
+    """Return a copy of the narrow bundle with its engines, which can be changed."""
+    return open_bundle(shutil.copytree(first_build[0], tmp_path / "bundle"))
 
 
 @pytest.fixture(scope="session")

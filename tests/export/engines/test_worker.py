@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
+from showface.export.engines.build import build_engines
 from showface.export.engines.process import run_request
 from showface.export.engines.request import BuildOptions, engine_request, is_current
 from showface.export.engines.worker import _refused_by_builder
 from showface.runtime.backends.tensorrt.library import load_library
-from showface.runtime.backends.tensorrt.sidecar import platform_here
+from showface.runtime.backends.tensorrt.sidecar import EngineFolder, platform_here, read_sidecar
 from showface.runtime.stages import STAGES
 
 # Serves one request and tells the flags of the builder's config. TensorRT's libraries are not to be had without its
@@ -111,13 +112,8 @@ def test_tensorrt_builds_on_the_device_that_was_asked_for(
     assert other == {"seen": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
 
-def test_engines_of_another_system_are_built_again_where_they_are_not_portable(bundle_copy, options, tmp_path):
-    from showface.export.engines.build import build_engines
-    from showface.runtime.backends.tensorrt.sidecar import EngineFolder, read_sidecar
-
-    bundle = bundle_copy()
-    version = load_library("tensorrt-rtx").__version__
-    build_engines(bundle, options(), version, "", lambda stage: lambda *step: None)
+def test_engines_of_another_system_are_built_again_where_they_are_not_portable(built_copy, options):
+    bundle, version = built_copy, load_library("tensorrt-rtx").__version__
     found = read_sidecar(EngineFolder(bundle, "tensorrt-rtx", "sm_86"), "mrem")
     assert found.user_allocation
     assert is_current(found, bundle, options(), version)

@@ -142,10 +142,10 @@ class Triton:
         self.grpc.close()
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(60)
+            self.process.wait(300)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(60)
+            self.process.wait(300)
 
 
 @pytest.fixture(scope="session")

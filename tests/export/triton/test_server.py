@@ -82,7 +82,7 @@ def test_the_example_client_completes_a_file(triton, inpainter, faces, tmp_path,
     Image.fromarray(face).save(tmp_path / "face.png")
     Image.fromarray(hole.astype(np.uint8) * 255).save(tmp_path / "mask.png")
     command = [sys.executable, EXAMPLE, "face.png", "mask.png", "done.png", "--protocol", protocol]
-    subprocess.run([*command, "--url", triton.urls[protocol]], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run([*command, "--url", triton.urls[protocol]], cwd=tmp_path, check=True, timeout=300)
     done = np.asarray(Image.open(tmp_path / "done.png"))
     mask = np.asarray(Image.open(tmp_path / "mask.png"))
     np.testing.assert_array_equal(done, inpainter.complete(face, hole_from_mask(mask, face.shape[:2], "mask")))

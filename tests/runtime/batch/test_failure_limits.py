@@ -26,7 +26,7 @@ def run(face_folder, narrow_bundle, tmp_path):
         arguments = ["inpaint", images, tmp_path / "out", "--masks", mask, "--bundle", narrow_bundle, *options]
         command = [sys.executable, "-m", "showface.cli", "--threads", "1", *map(str, arguments)]
         command += ["--device", "cpu", "--batch-size", "2"]
-        process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         log = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
         outputs = {path.name for path in (tmp_path / "out").iterdir()} - {"results.jsonl"}
         return process, [json.loads(line) for line in log], outputs

@@ -80,7 +80,7 @@ def lines(folder):
 
 def busy_worker(output, process):
     """Wait until a worker has announced an output, and return its process id."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         for journal in (output / ".showface").glob("*/*.journal"):
             if journal.read_bytes().count(b"\n") >= 2:
@@ -96,7 +96,7 @@ def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(folders, narrow
         worker = busy_worker(output, process)
         assert worker is not None, process.communicate()[1]
         os.kill(worker, signal.SIGKILL)
-        _, messages = process.communicate(timeout=180)
+        _, messages = process.communicate(timeout=300)
     assert process.returncode == 1, messages  # one input is broken
     assert f"{FACES - 1} done, 0 skipped, 1 failed" in messages
     assert "2 workers" in messages
@@ -104,13 +104,13 @@ def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(folders, narrow
     assert len({line["input"] for line in lines(output)}) == FACES
 
     local = tmp_path / "local"
-    subprocess.run(command(folders, narrow_bundle, local), capture_output=True, timeout=120, check=False)
+    subprocess.run(command(folders, narrow_bundle, local), capture_output=True, timeout=300, check=False)
     assert files(output) == files(local)
     assert len(files(local)) == FACES - 1
     assert {(line["input"], line["key"]) for line in lines(output)} == {(r["input"], r["key"]) for r in lines(local)}
     # What the cluster has done, a local run knows.
     again = subprocess.run(
-        command(folders, narrow_bundle, output), capture_output=True, text=True, timeout=120, check=False
+        command(folders, narrow_bundle, output), capture_output=True, text=True, timeout=300, check=False
     )
     assert f"0 done, {FACES - 1} skipped, 1 failed" in again.stderr
 
@@ -124,7 +124,7 @@ def test_an_input_that_kills_its_workers_is_given_up(folders, narrow_bundle, tmp
     (tmp_path / "code" / "sitecustomize.py").write_text(POISON)  # is run by each Python that starts with this path
     run = command((tmp_path / "in", mask), narrow_bundle, tmp_path / "out", "--cluster", "local")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "code")}
-    result = subprocess.run(run, capture_output=True, text=True, timeout=240, check=False, env=environment)
+    result = subprocess.run(run, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert result.returncode == 1, result.stderr
     found = {line["input"]: line for line in lines(tmp_path / "out")}
     assert found["a.png"]["status"] == "done"
@@ -208,7 +208,7 @@ def test_a_worker_that_fits_nowhere_is_refused(nodes, threads, words):
 
 def test_a_cluster_that_is_not_there_is_refused(folders, narrow_bundle, tmp_path):
     run = command(folders, narrow_bundle, tmp_path / "out", "--cluster", "127.0.0.1:1")
-    result = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(run, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 2, result.stderr
     assert "--cluster: 127.0.0.1:1" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr

@@ -221,7 +221,7 @@ def test_a_region_that_fills_the_square_does_not_leave_it(seed):
 def inpaint(folder, bundle, *options):
     arguments = ["inpaint", folder / "in", folder / "out", "--bundle", bundle, "--device", "cpu", "--align", *options]
     command = [sys.executable, "-m", "showface.cli", "--threads", "2", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     log = folder / "out" / "results.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     return result, {line["input"]: line for line in lines}

@@ -18,7 +18,7 @@ from PIL import Image
 
 from showface.runtime import Inpainter
 
-START_SECONDS = 180  # on a machine that other tests keep busy
+START_SECONDS = 300  # on a machine that other tests keep busy
 REFUSED = "the server responded with a status of 503"  # Chromium's own note of what a test asks for
 WIDE = {"width": 1440, "height": 900}
 
@@ -39,7 +39,7 @@ class Server:
         found = re.search(r"serving on (http://\S+);", self.text)
         assert found, self.text
         self.url = found[1].rstrip("/")
-        self.client = httpx.Client(base_url=self.url, timeout=120)
+        self.client = httpx.Client(base_url=self.url, timeout=300)
 
     def _listen(self):
         for line in self.process.stderr:
@@ -60,7 +60,7 @@ class Server:
         """Send a signal and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        code = self.process.wait(60)
+        code = self.process.wait(300)
         self._listener.join(10)
         return code
 
@@ -73,7 +73,7 @@ def serving(*arguments):
     finally:
         server.client.close()
         server.process.kill()
-        server.process.wait(60)
+        server.process.wait(300)
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def test_a_client_that_goes_costs_nothing(start, files):
                 with socket.create_connection((host, int(port)), 10) as connection:
                     connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:cut])
                     time.sleep(0.3)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while metric(server, "showface_requests_abandoned_total") < 9 and time.monotonic() < deadline:
             time.sleep(0.1)
         assert metric(server, "showface_requests_abandoned_total") == 9
@@ -81,7 +81,7 @@ def test_a_client_that_goes_costs_nothing(start, files):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_server_once_everything_in_flight_is_answered(start, files, number, code):
     async def run(server):
-        async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=300) as client:
             requests = [asyncio.create_task(client.post("/inpaint", files=files)) for _ in range(5)]
             while (await client.get("/health")).json()["in_flight"] < 5:
                 await asyncio.sleep(0.02)

@@ -69,7 +69,7 @@ def test_a_stopped_run_goes_on_where_it_was(made, data, stages, config):
 
 def test_training_on_samples_is_training_on_their_faces(made, data, stages, config):
     _, folder = made
-    run = config(init=INIT, samples="../samples", augment=AugmentConfig(), oracle_steps=1, memory_faces=16)
+    run = config(init=INIT, samples="../samples", augment=AugmentConfig(), oracle_steps=1)
     trainer = Trainer("mdrnet", run, data, stages / "on-samples", FABRIC)
     arrays = {name: np.load(folder / f"{name}.npy") for name in ARRAYS}
     batch = trainer.feed.batch(3, 2)
