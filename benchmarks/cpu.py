@@ -2,10 +2,12 @@
 
 python benchmarks/cpu.py form [--threads 1] [--rounds 20] [--batches 1 8]
 python benchmarks/cpu.py cores [--threads 2] [--faces 48] [--rounds 5]
+python benchmarks/cpu.py simulate [--faces 400] [--side-by-side 1 8 64]
 python benchmarks/cpu.py start [--rounds 10] [--against FOLDER]
 
 ``form`` times the chain on the graphs as they are and in their CPU form. ``cores`` times a folder run of one batch of 8
-on all threads, and of single faces side by side on a thread each; and the same of the chain alone. ``start`` times
+on all threads, and of single faces side by side on a thread each; and the same of the chain alone. ``simulate`` runs a
+folder on networks that sleep for the time of a face, so many at a time, and tells what all else costs. ``start`` times
 ``showface inpaint`` of one photograph from process to file; ``--against`` names a folder with another version of the
 package, as ``FOLDER/showface/runtime`` and so on.
 """
@@ -23,15 +25,17 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import folder
 import numpy as np
+from numpy.typing import NDArray
 
 from showface.runtime import Inpainter
 from showface.runtime.backends import onnxruntime
 from showface.runtime.backends.chain import Chain
 from showface.runtime.batch.inputs import plan_items
-from showface.runtime.batch.options import Options
+from showface.runtime.batch.options import Options, workers
 from showface.runtime.batch.run import complete_folder
 from showface.runtime.bundle import open_bundle
 from showface.runtime.faces.masks import MaskSource
@@ -97,11 +101,11 @@ def cores(threads: int, faces: int, rounds: int, bundle: Path | None) -> None:
                 for _ in range(faces // threads):
                     alone.run(image, mask)
 
-            workers = [threading.Thread(target=work) for _ in range(threads)]
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
+            callers = [threading.Thread(target=work) for _ in range(threads)]
+            for caller in callers:
+                caller.start()
+            for caller in callers:
+                caller.join()
 
         tasks: dict[str, Callable[[], object]] = {
             f"folder, one session of {threads} threads, batch 8": lambda: run(together, 8, 1),
@@ -112,6 +116,36 @@ def cores(threads: int, faces: int, rounds: int, bundle: Path | None) -> None:
             f"chain, {threads} faces side by side on a thread each": singles,
         }
         in_turn(tasks, rounds)
+
+
+class SleepingChain(Chain):
+    """Networks that take a quarter of a second for a face, and no processor."""
+
+    def complete(self, image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+        """Return the faces as they are."""
+        time.sleep(0.25 * len(image))
+        return image
+
+
+def simulate(faces: int, counts: Sequence[int]) -> None:
+    """Run folders on networks that sleep, so many faces at a time."""
+    inpainter = Inpainter(SleepingChain([], "sleeps"), 256, "0" * 64)
+    for count in counts:
+        with tempfile.TemporaryDirectory() as temporary:
+            root = Path(temporary)
+            images, hole = folder.make_folder(root, faces)
+            options = Options(MaskSource("file", hole), 1, workers=workers(count), side_by_side=count)
+            started, own, theirs = time.perf_counter(), time.process_time(), sum(os.times()[2:4])
+            items = plan_items(images, root / "out", hole)
+            results = list(complete_folder(items, inpainter, options, root / "out" / "results.jsonl"))
+            assert all(result.status == "done" for result in results)
+            seconds, own = time.perf_counter() - started, time.process_time() - own
+            theirs = sum(os.times()[2:4]) - theirs
+            print(
+                f"{count} side by side: {faces / seconds:.1f} faces/s of {4 * count} at most; processor ms a face: "
+                f"{own / faces * 1e3:.1f} here, {theirs / faces * 1e3:.1f} in the decoders",
+                flush=True,
+            )
 
 
 def start(rounds: int, against: Path | None) -> None:
@@ -137,11 +171,12 @@ def start(rounds: int, against: Path | None) -> None:
 def main() -> None:
     """Run the measurement that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("form", "cores", "start"))
+    parser.add_argument("what", choices=("form", "cores", "simulate", "start"))
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--faces", type=int, default=48)
+    parser.add_argument("--side-by-side", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--bundle", type=Path, default=None)
     parser.add_argument("--against", type=Path, default=None)
     given = parser.parse_args()
@@ -149,6 +184,8 @@ def main() -> None:
         form(given.threads or 1, given.rounds, given.batches, given.bundle)
     elif given.what == "cores":
         cores(given.threads or 2, given.faces, given.rounds, given.bundle)
+    elif given.what == "simulate":
+        simulate(given.faces, given.side_by_side)
     else:
         start(given.rounds, given.against)
 
