@@ -28,7 +28,7 @@ from showface.export.graph import shapes
 from showface.runtime.backends.onnxruntime import session_options
 from showface.runtime.errors import InputError, UsageError, system_errors
 from showface.runtime.images.codec import write_file
-from showface.runtime.read import MAX_TEXT, parse_json, read_file
+from showface.runtime.untrusted.read import MAX_TEXT, parse_json, read_file
 
 from .quantize import Range
 from .settings import Method

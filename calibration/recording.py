@@ -21,8 +21,8 @@ from showface.runtime.bundle import Bundle, tensor_fault
 from showface.runtime.errors import InputError, UsageError, system_errors
 from showface.runtime.faces.tensors import prepare
 from showface.runtime.images.codec import write_file
-from showface.runtime.read import MAX_TEXT, Headers, parse_arrays, parse_json, read_file
 from showface.runtime.stages import CATEGORIES, CHAIN_INPUTS, CHAIN_OUTPUT, LABELS
+from showface.runtime.untrusted.read import MAX_TEXT, Headers, parse_arrays, parse_json, read_file
 
 from .pace import pace
 

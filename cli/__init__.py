@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: what follows the program's name; None takes the arguments of this process.
     """
     end_at_signals()  # before the slow imports below
-    from showface.runtime.terminal import guard_streams
+    from showface.runtime.untrusted.terminal import guard_streams
 
     guard_streams()
     from .app import app

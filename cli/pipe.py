@@ -11,7 +11,7 @@ from showface.runtime.errors import InputError, UsageError
 from showface.runtime.faces.masks import MaskSource
 from showface.runtime.images.decoder_process import IsolatedDecoder
 from showface.runtime.picture import format_of, load_picture
-from showface.runtime.read import MAX_FILE, read_file
+from showface.runtime.untrusted.read import MAX_FILE, read_file
 
 from .printing import errors
 

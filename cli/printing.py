@@ -11,7 +11,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from showface.runtime.terminal import Terminal, printable
+from showface.runtime.untrusted.terminal import Terminal, printable
 
 MIB = 2**20
 errors, console = Terminal(stderr=True), Terminal()

@@ -14,9 +14,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .errors import UsageError
-from .onnx_file import refers_to_files
-from .read import MAX_FILE, MAX_TEXT, Headers, parse_arrays, parse_json, read_file, shown
 from .stages import CATEGORIES, MARGIN, OCCLUDER, TENSORS, VARIANTS, Stage, graphs_of, mismatch
+from .untrusted.onnx_file import refers_to_files
+from .untrusted.read import MAX_FILE, MAX_TEXT, Headers, parse_arrays, parse_json, read_file, shown
 
 SCHEMA_VERSION = 1
 LARGEST = {"image_size": 4096, "code_channels": 4096, "opset": 100}

@@ -12,7 +12,7 @@ from .backends.tensorrt.sidecar import ENGINES_FOLDER, EngineFolder, engine_fold
 from .bundle import GOLDEN_FILE, MANIFEST_FILE, Bundle
 from .errors import UsageError, system_errors
 from .files import atomic_file
-from .read import MAX_TEXT, read_file
+from .untrusted.read import MAX_TEXT, read_file
 
 TERMS = ("MODEL_CARD.md", "LICENSE-weights")  # of the weights, where the bundle has them
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal contents make equal files

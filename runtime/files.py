@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import DiskFullError, InputError, UsageError, system_errors
-from .read import read_file
+from .untrusted.read import read_file
 
 _SEAL = b"\nshowface "  # stands, with a digest of all before it, behind a picture; decoders stop before it
 _FULL = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))

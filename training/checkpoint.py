@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from showface.runtime.errors import UsageError
-from showface.runtime.read import parse_json, shown
 from showface.runtime.stages import CATEGORIES
+from showface.runtime.untrusted.read import parse_json, shown
 
 from .config import NetworkConfig, ReconstructionConfig
 from .config_reader import config_from_dict

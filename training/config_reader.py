@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from showface.runtime.errors import UsageError
-from showface.runtime.read import read_text, shown
+from showface.runtime.untrusted.read import read_text, shown
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from showface.runtime.errors import UsageError
-from showface.runtime.terminal import Terminal
+from showface.runtime.untrusted.terminal import Terminal
 
 from .adversary import Adversary
 from .checkpoint import save_checkpoint

@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning.fabric import Fabric
 
 from showface.runtime.errors import UsageError
-from showface.runtime.terminal import Terminal
+from showface.runtime.untrusted.terminal import Terminal
 
 from .config import TrainConfig
 from .data.augment import augment

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from showface.runtime.errors import UsageError
-from showface.runtime.terminal import Terminal
+from showface.runtime.untrusted.terminal import Terminal
 
 from .checkpoint import read_checkpoint
 from .config import NetworkConfig, TrainConfig

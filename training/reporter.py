@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from showface.runtime.terminal import Terminal
+from showface.runtime.untrusted.terminal import Terminal
 
 from .config import TrainConfig
 

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from showface.runtime.errors import ShowfaceError, UsageError
-from showface.runtime.read import file_digest, read_file
+from showface.runtime.untrusted.read import file_digest, read_file
 
 from .config import TrainConfig
 

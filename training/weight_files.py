@@ -15,7 +15,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from showface.runtime.errors import UsageError
-from showface.runtime.read import parse_json, read_file
+from showface.runtime.untrusted.read import parse_json, read_file
 
 MAX_WEIGHTS = 2**33  # bytes
 _MAX_HEADER = 2**24  # bytes of a safetensors file's JSON

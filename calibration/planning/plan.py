@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from showface.runtime.errors import UsageError
-from showface.runtime.read import read_text
+from showface.runtime.untrusted.read import read_text
 
 from ..ranges import settings_of
 from ..settings import Method, Target

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showface.runtime.stages import CATEGORIES, LABELS
-from showface.runtime.terminal import printable
+from showface.runtime.untrusted.terminal import printable
 
 from ..faces import face_inputs
 

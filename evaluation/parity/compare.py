@@ -11,8 +11,8 @@ import numpy as np
 
 from showface.runtime.backends.chain import Tensors
 from showface.runtime.errors import UsageError
-from showface.runtime.read import read_json, shown
 from showface.runtime.stages import CHAIN_OUTPUT, LABELS, MARGIN, VARIANTS, Stage, graphs_of
+from showface.runtime.untrusted.read import read_json, shown
 
 from .accumulate import PERFECT, Gallery, Picture, TensorTally, finite
 from .cases import Case

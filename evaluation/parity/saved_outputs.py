@@ -21,8 +21,8 @@ from showface.runtime.backends.chain import Tensors
 from showface.runtime.bundle import check_new, tensor_fault
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from showface.runtime.files import atomic_folder
-from showface.runtime.read import MAX_FILE, parse_arrays, read_file, read_json, shown
 from showface.runtime.stages import CHAIN_INPUTS, LABELS, MARGIN, Stage, graphs_of
+from showface.runtime.untrusted.read import MAX_FILE, parse_arrays, read_file, read_json, shown
 
 from .cases import Case
 from .sources import Identity

@@ -12,7 +12,7 @@ from typing import Any
 from lightning.fabric import Fabric
 
 from showface.runtime.errors import UsageError
-from showface.runtime.read import read_json
+from showface.runtime.untrusted.read import read_json
 from showface.training.config import MemoryConfig, MremConfig, TrainConfig
 from showface.training.loop import train
 from showface.training.run_files import STATE_FILE, steps_done, write_whole

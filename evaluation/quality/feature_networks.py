@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from showface.runtime.errors import UsageError
-from showface.runtime.read import open_file
+from showface.runtime.untrusted.read import open_file
 from showface.training.networks.vgg import vgg_from_file
 from showface.training.weight_files import read_safetensors
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ..errors import InputError, UsageError, system_errors
 from ..files import Write, write_errors, write_flushed
-from ..read import file_digest, parse_json, read_lines
+from ..untrusted.read import file_digest, parse_json, read_lines
 from .results_log import Result, parse_result
 
 WORK_FOLDER = ".showface"  # in OUTPUT

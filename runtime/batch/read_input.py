@@ -23,7 +23,7 @@ from ..faces.tensors import check_square
 from ..images.codec import Photo, Pixels
 from ..images.decoder_process import IsolatedDecoder
 from ..inpainter import Inpainter
-from ..read import read_file
+from ..untrusted.read import read_file
 from .item import Item, PreparedFace
 from .options import Alignment, Options
 from .results_log import Result, result_key, stamp_of

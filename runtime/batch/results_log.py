@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from ..errors import InputError, ShowfaceError, UsageError, system_errors
 from ..files import lock_file
-from ..read import parse_json, read_lines
+from ..untrusted.read import parse_json, read_lines
 
 RESULTS_FILE = "results.jsonl"
 Status = Literal["done", "skipped", "failed"]

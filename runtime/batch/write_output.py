@@ -23,7 +23,7 @@ from ..files import Write, atomic_file, write_errors, write_flushed
 from ..images.codec import Pixels, encode_like, encode_photo, write_file
 from ..images.exif import PNG_HEADER, png_with_chunk
 from ..inpainter import Inpainter
-from ..read import read_file
+from ..untrusted.read import read_file
 from .item import Item
 from .journal import Journal
 from .options import Options

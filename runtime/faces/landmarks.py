@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..images.codec import Pixels
-from ..read import MAX_TEXT, file_digest, parse_json, read_file, shown
+from ..untrusted.read import MAX_TEXT, file_digest, parse_json, read_file, shown
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
 from ..files import write_file
-from ..read import read_file
+from ..untrusted.read import read_file
 from .exif import PREFIX, exif_of, png_of_gray_alpha, png_with_chunk
 from .headers import MAX_PIXELS, bits_per_channel, check_header, check_png, is_lossy, other_kind
 from .icc import png_with_profile, profile_for, rgb_of_cmyk, tiff_with_profile

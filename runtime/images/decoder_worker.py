@@ -15,7 +15,6 @@ import sys
 import tempfile
 from typing import BinaryIO
 
-import cv2
 import numpy as np
 
 from ..errors import InputError
@@ -61,6 +60,8 @@ def check_jpeg(data: bytes, name: str) -> None:
     """
     if not data.startswith(b"\xff\xd8"):
         return
+    import cv2  # for JPEG alone: a decoder process starts sooner without it
+
     with tempfile.TemporaryFile() as said:
         kept = os.dup(STDERR)
         os.dup2(said.fileno(), STDERR)

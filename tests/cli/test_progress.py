@@ -8,7 +8,7 @@ from rich.console import Console
 from showface.cli import progress
 from showface.cli.progress import Tally, show_progress
 from showface.runtime.batch.results_log import Result
-from showface.runtime.terminal import Terminal
+from showface.runtime.untrusted.terminal import Terminal
 
 
 def terminal_to(file):

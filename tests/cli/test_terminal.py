@@ -7,7 +7,7 @@ from rich.table import Table
 
 from showface import cli
 from showface.runtime.bundle import default_bundle
-from showface.runtime.terminal import LONGEST, Terminal, printable
+from showface.runtime.untrusted.terminal import LONGEST, Terminal, printable
 
 HOSTILE = [
     "\x1b[31mred", "\x1b]0;title\x07", "\x9b31m", "a\nerror: forged", "a\rb", "\x08\x08", "\x00", "\ud800",

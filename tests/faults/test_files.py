@@ -26,7 +26,7 @@ from showface.runtime.bundle import default_bundle, open_bundle
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.faces.landmarks import DetectedFaces, read_landmarks, yunet
 from showface.runtime.images.codec import read_photo
-from showface.runtime.read import parse_arrays, read_file
+from showface.runtime.untrusted.read import parse_arrays, read_file
 from showface.training.checkpoint import METADATA_KEY, model_from_checkpoint, read_checkpoint, save_checkpoint
 from showface.training.config import TrainConfig
 from showface.training.config_reader import config_from_toml

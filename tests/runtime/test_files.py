@@ -10,7 +10,7 @@ import pytest
 
 from showface.runtime.errors import DiskFullError, InputError
 from showface.runtime.files import write_errors, write_file
-from showface.runtime.read import MAX_FILE, read_file
+from showface.runtime.untrusted.read import MAX_FILE, read_file
 
 NOBODY = 65534  # a user's number
 

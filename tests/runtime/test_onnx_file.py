@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from showface.runtime.bundle import default_bundle, open_bundle
 from showface.runtime.errors import UsageError
-from showface.runtime.onnx_file import refers_to_files
+from showface.runtime.untrusted.onnx_file import refers_to_files
 
 ENTRY = {"location": "secret.bin"}
 

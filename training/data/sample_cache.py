@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from showface.runtime.errors import UsageError
-from showface.runtime.read import read_json
+from showface.runtime.untrusted.read import read_json
 
 from ..config import TrainConfig
 from ..run_files import write_whole

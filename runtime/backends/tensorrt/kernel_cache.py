@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import ShowfaceError
 from ...files import write_file
-from ...read import read_file
+from ...untrusted.read import read_file
 
 LOG = logging.getLogger(__name__)
 

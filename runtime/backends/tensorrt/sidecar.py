@@ -13,7 +13,7 @@ from typing import Any
 
 from ...bundle import MANIFEST_FILE, Bundle
 from ...errors import UsageError
-from ...read import MAX_FILE, parse_json, read_file, shown
+from ...untrusted.read import MAX_FILE, parse_json, read_file, shown
 from .library import version_numbers
 
 ENGINES_FOLDER = "engines"

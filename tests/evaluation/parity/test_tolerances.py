@@ -101,7 +101,7 @@ def test_what_fails_a_float_tensor_is_said_in_words(changes, words):
         ({}, None),
         ({"flips": 2, "agreement": 0.99995, "largest_flipped_margin": 9e-4}, None),
         ({"flips": 2, "agreement": 0.99995, "largest_flipped_margin": 2e-3}, "ties end at 0.001"),
-        ({"flips": 1, "agreement": 0.99999, "largest_flipped_margin": None}, "lead of unknown"),
+        ({"flips": 1, "agreement": 0.99999, "largest_flipped_margin": None}, "does not tell by which lead"),
         ({"flips": 90, "agreement": 0.9998, "largest_flipped_margin": 0.0}, "agreement is 99.98"),
         ({"alien": 1, "flips": 0}, "no category"),
     ],

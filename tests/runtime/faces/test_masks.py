@@ -42,20 +42,25 @@ def square(shape, start=16, stop=48):
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3), (4, 6, 4)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_mask_threshold(value, is_hole, shape, dtype):
-    mask = np.full(shape, value * (np.iinfo(dtype).max // 255), dtype)
+    """One pixel of any grey at the rim of black and white."""
+    mask = np.zeros(shape, dtype)
+    mask[:, 3:] = np.iinfo(dtype).max
+    mask[0, 2] = value * (np.iinfo(dtype).max // 255)
     if len(shape) == 3 and shape[2] == 4:
-        mask[..., 3] = 0  # a mask's own transparency has no meaning
+        mask[..., 3] = np.iinfo(dtype).max
     hole = hole_from_mask(mask, (4, 6), "m")
     assert hole.dtype == np.bool_
-    assert (hole == is_hole).all()
+    assert hole[:, 3:].all()
+    assert hole[0, 2] == is_hole
+    assert hole.sum() == 12 + is_hole
 
 
 @pytest.mark.parametrize("factor", [2, 3, 7])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_growing_a_mask_repeats_its_pixels(factor, dtype):
-    mask = noise((20, 31), dtype)
+    mask = (noise((20, 31)) > 127).astype(dtype) * np.iinfo(dtype).max
     rows, columns = np.arange(20 * factor) // factor, np.arange(31 * factor) // factor
-    expected = (mask > 127 * (np.iinfo(dtype).max // 255))[rows[:, None], columns[None]]
+    expected = (mask > 0)[rows[:, None], columns[None]]
     np.testing.assert_array_equal(hole_from_mask(mask, expected.shape, "m"), expected)
 
 

@@ -129,10 +129,9 @@ def test_junk_is_refused_by_name(tmp_path, data):
 
 
 ZERO_BY_ZERO = png_without_data(0, 0)
-GIF = saved(Image.fromarray(noise((8, 8))), "GIF")
 
 
-@pytest.mark.parametrize("data", [b"not an image at all\n" * 20, GIF, b"\0\1\2junk" * 30, ZERO_BY_ZERO])
+@pytest.mark.parametrize("data", [b"not an image at all\n" * 20, b"\0\1\2junk" * 30, ZERO_BY_ZERO])
 def test_what_is_no_image_is_told_so(data):
     with pytest.raises(InputError) as caught:
         decode_photo(data, "x.png")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from .errors import InputError, ShowfaceError, UsageError, system_errors
+from ..errors import InputError, ShowfaceError, UsageError, system_errors
 
 MAX_FILE = 2**30  # bytes; 100 megapixels of 16-bit RGBA are 800 MB uncompressed
 MAX_TEXT = 2**25  # bytes of JSON, CSV or TOML; they grow tenfold when they are parsed
