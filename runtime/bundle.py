@@ -259,8 +259,8 @@ def open_bundle(folder: str | Path | None = None) -> Bundle:
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not a bundle manifest: {error}; export the bundle again") from error
     if type(version) is not int or version < 1:
-        fault = f"'schema_version' is {shown(version)}"
-        raise UsageError(f"{path}: not a bundle manifest: {fault}; export the bundle again")
+        found = f"'schema_version' is {shown(version)}"
+        raise UsageError(f"{path}: not a bundle manifest: {found}; export the bundle again")
     if version > SCHEMA_VERSION:
         raise UsageError(
             f"{path}: bundle schema {shown(version)} is newer than {SCHEMA_VERSION}; "

@@ -110,7 +110,7 @@ def mismatch(found: Mapping[str, tuple[str, Sequence[int | str | None]]], sizes:
     >>> mismatch({"mask": ("float32", (2, 1, 256, 128))}, {"B": 2})
     'mask is float32 (2, 1, 256, 128), not float32 (B = 2, 1, H = 256, H = 256)'
     """
-    known = {"n": len(CATEGORIES), **sizes}
+    known: dict[Any, int] = {"n": len(CATEGORIES), **sizes}
     for name, (dtype, shape) in found.items():
         tensor = TENSORS[name]
         for symbol, size in zip(tensor.shape, shape, strict=False):

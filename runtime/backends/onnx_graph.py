@@ -18,7 +18,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Numbers of fields, from onnx.proto.
 _MODEL_GRAPH = 7
 _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 5, 11, 12, 13
-_DTYPES = {1: np.dtype("<f4"), 7: np.dtype("<i8"), 10: np.dtype("<f2")}
+_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 7: np.dtype("<i8"), 10: np.dtype("<f2")}
 
 
 def read_fields(data: memoryview) -> Iterator[Field]:
@@ -180,7 +180,8 @@ class Graph:
         """Return a constant of float32, float16 or int64; None for others, and where there is none."""
         if name not in self.constants:
             return None
-        dims, dtype, raw = list[int](), None, None
+        dims, raw = list[int](), b""
+        dtype: np.dtype[Any] | None = None
         for number, kind, value in read_fields(self.constants[name]):
             if number == 1:
                 dims += [value] if kind == _VARINT else _packed(value)
@@ -188,7 +189,7 @@ class Graph:
                 dtype = _DTYPES.get(value)
             elif number == 9:
                 raw = value
-        if dtype is None or raw is None or len(raw) != dtype.itemsize * int(np.prod(dims, dtype=np.int64)):
+        if dtype is None or len(raw) != dtype.itemsize * int(np.prod(dims, dtype=np.int64)):
             return None
         return np.frombuffer(raw, dtype).reshape(dims)
 
@@ -196,7 +197,7 @@ class Graph:
         """Add a constant of float32 or int64."""
         kind = next(number for number, dtype in _DTYPES.items() if dtype == value.dtype)
         fields: list[Field] = [(1, _VARINT, size) for size in value.shape]
-        raw = memoryview(np.ascontiguousarray(value)).cast("B")
+        raw = memoryview(np.ascontiguousarray(value).tobytes())
         fields += [(2, _VARINT, kind), (8, _BYTES, name.encode()), (9, _BYTES, [raw])]
         self._added[name] = write_fields(fields)
 

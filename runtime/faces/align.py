@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,7 +170,7 @@ def blend(picture: Pixels, hole: Hole, mine: Hole, square: Square, completed: An
         return (np.asarray(face)[inside] + 1.0) * (top / 2.0)
 
     # One channel at a time, and of it the hole alone: the floats of a whole photograph take hundreds of megabytes.
-    faces = map(warped, completed)
+    faces: Iterator[Any] = map(warped, completed)
     if picture.ndim == 3 and is_gray(picture, hole):
         faces = iter([np.stack(list(faces), axis=1) @ GRAY] * 3)
     if picture.ndim == 2:

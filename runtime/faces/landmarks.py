@@ -131,15 +131,16 @@ def yunet(path: Path) -> Callable[[Pixels], list[Landmarks]]:
             return found
         # A picture of people who lie, or one that lost its orientation: the detector knows upright faces only.
         height, width = pixels.shape[:2]
-        for turns, turned_back in (
-            (1, lambda p: (width - 1 - p[:, 1], p[:, 0])),
-            (3, lambda p: (p[:, 1], height - 1 - p[:, 0])),
-            (2, lambda p: (width - 1 - p[:, 0], height - 1 - p[:, 1])),
-        ):
+        turned: Mapping[int, Callable[[Any, Any], tuple[Any, Any]]] = {  # x and y back to upright, by quarter turns
+            1: lambda x, y: (width - 1 - y, x),
+            3: lambda x, y: (y, height - 1 - x),
+            2: lambda x, y: (width - 1 - x, height - 1 - y),
+        }
+        for turns, turned_back in turned.items():
             found = upright(np.ascontiguousarray(np.rot90(pixels, turns)))
             if found:
                 logger.info("faces were found after a turn by %d°: the picture lies on its side", 90 * turns)
-                return [np.stack(turned_back(landmarks), axis=1) for landmarks in found]
+                return [np.stack(turned_back(*landmarks.T), axis=1) for landmarks in found]
         return []
 
     return find

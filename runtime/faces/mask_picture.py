@@ -123,7 +123,7 @@ def _is_soft(gray: Pixels, values: NDArray[np.intp]) -> bool:
     ranks = np.zeros(256, np.int16)
     ranks[values] = np.arange(len(values))
     steps = np.concatenate([np.abs(np.diff(ranks[gray], axis=axis)).reshape(-1) for axis in (0, 1)])
-    return len(values) > 3 and np.count_nonzero(steps == 1) > 0.95 * np.count_nonzero(steps)
+    return bool(len(values) > 3 and np.count_nonzero(steps == 1) > 0.95 * np.count_nonzero(steps))
 
 
 def _is_gray(mask: Pixels) -> bool:

@@ -35,7 +35,7 @@ def refers_to_files(data: bytes) -> bool:
     while left:
         kind, start, end = left.pop()
         for number, wire, first, last in _fields(view, start, end):
-            if kind == "tensor" and number in _EXTERNAL and (wire == _BYTES or view[first:last] != b"\0"):
+            if kind == "tensor" and number in _EXTERNAL and (wire == _BYTES or bytes(view[first:last]) != b"\0"):
                 return True
             if wire == _BYTES and number in _FIELDS[kind]:
                 left.append((_FIELDS[kind][number], first, last))

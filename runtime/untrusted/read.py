@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.lib import format as npy
@@ -34,7 +34,7 @@ Headers = Mapping[str, tuple[str, tuple[int, ...]]]  # dtype and shape by name
 @contextmanager
 def open_file(
     path: Path, error: type[ShowfaceError] = InputError, failed: str = "cannot be read"
-) -> Iterator[IO[bytes]]:
+) -> Iterator[BinaryIO]:
     """Open a regular file to read it.
 
     Args:
@@ -89,7 +89,7 @@ def file_digest(path: Path, error: type[ShowfaceError] = InputError, limit: int 
     with open_file(path, error) as file:
         if os.fstat(file.fileno()).st_size > limit:
             raise error(f"{path}: is larger than {limit // 2**20} MiB")
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def read_lines(path: Path, error: type[ShowfaceError] = InputError) -> Iterator[str]:

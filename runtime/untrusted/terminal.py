@@ -85,6 +85,6 @@ def guard_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
     if not isinstance(sys.stderr, _Unfailing):
         broken = sys.stderr is None or sys.stderr.closed
-        sys.stderr = _Unfailing(open(os.devnull, "w", encoding="utf-8") if broken else sys.stderr)  # type: ignore[assignment]  # noqa: SIM115
+        sys.stderr = _Unfailing(open(os.devnull, "w", encoding="utf-8") if broken else sys.stderr)  # noqa: SIM115
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
