@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 CATEGORIES = (
     "background", "skin", "nose", "eyeglasses", "eye", "brow", "ear",
