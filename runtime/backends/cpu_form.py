@@ -8,6 +8,7 @@ convolution, Shi et al. 2016, with the kernels that follow from that of the larg
 
 from __future__ import annotations
 
+import struct
 from itertools import product
 from typing import Any
 
@@ -30,9 +31,12 @@ def cpu_form(data: bytes) -> bytes:
     A model that cannot be read is returned as it is: whoever loads it says what is wrong.
     """
     try:
-        graph = Graph(data)
-    except (ValueError, IndexError):
+        return _rewritten(Graph(data)) or data
+    except (ValueError, IndexError, OverflowError, TypeError, struct.error):
         return data
+
+
+def _rewritten(graph: Graph) -> bytes | None:
     makers = {name: node for node in graph.nodes for name in node.outputs}
     nodes, changed = list[Node](), False
     for node in graph.nodes:
@@ -40,7 +44,7 @@ def cpu_form(data: bytes) -> bytes:
         changed = changed or new is not None
         nodes += [node] if new is None else new
     if not changed:
-        return data
+        return None
     for axis in (3, 4):
         graph.add_constant(_AXIS.format(axis), np.array([axis], np.int64))
     graph.nodes = nodes

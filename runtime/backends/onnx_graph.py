@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Field = tuple[int, int, Any]  # number, kind, and an int, bytes, or bytes in parts
+GROWTH = 8  # bytes that may be added for each that was read; 16 taps for 9, float32 for float16 come to 4
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Numbers of fields, from onnx.proto.
 _MODEL_GRAPH = 7
@@ -84,7 +85,13 @@ def _encoded(value: int) -> bytes:
 
 
 def _text(value: Any) -> str:
-    return bytes(value).decode()
+    return _content(value).decode()
+
+
+def _content(value: Any) -> bytes:
+    if isinstance(value, int):  # of which bytes() would make so many zeros
+        raise ValueError("a number where bytes belong")
+    return bytes(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,7 @@ def _attribute(data: memoryview) -> tuple[str, Any]:
         elif number == 3:
             value = part
         elif number == 4:
-            value = bytes(part)
+            value = _content(part)
         elif number == 8:
             many += [part] if kind == _VARINT else _packed(part)
     return name, many or value
@@ -171,6 +178,7 @@ class Graph:
         self._rest = [part for part in parts if part[0] not in (_NODE, _INITIALIZER)]
         self.nodes = [Node.read(value) for number, _, value in parts if number == _NODE]
         self._added: dict[str, list[Any]] = {}
+        self._room = GROWTH * len(data)
         self.constants = {_name(value, 8): value for number, _, value in parts if number == _INITIALIZER}
         declared = [value for number, _, value in parts if number in (_INPUT, _OUTPUT, _VALUE_INFO)]
         self.shapes = {_name(value, 1): _dims(value) for value in declared}
@@ -194,7 +202,14 @@ class Graph:
         return np.frombuffer(raw, dtype).reshape(dims)
 
     def add_constant(self, name: str, value: NDArray[Any]) -> None:
-        """Add a constant of float32 or int64."""
+        """Add a constant of float32 or int64.
+
+        Raises:
+            ValueError: the constants that were added outgrow the model, as where many nodes share one kernel.
+        """
+        self._room -= value.nbytes
+        if self._room < 0:
+            raise ValueError("what is added outgrows the model")
         kind = next(number for number, dtype in _DTYPES.items() if dtype == value.dtype)
         fields: list[Field] = [(1, _VARINT, size) for size in value.shape]
         raw = memoryview(np.ascontiguousarray(value).tobytes())

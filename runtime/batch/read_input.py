@@ -128,9 +128,9 @@ class InputReader:
         files = [item.source] if mask_file is None else [item.source, mask_file]
         stamp, before = stamp_of(files, self.inpainter.bundle_digest, recipe), item.before
         if before is not None and stamp is not None and stamp == before.stamp and not self.options.verify:
-            same = _skipped(item, before, stamp)
-            if self._is_done(same):
-                return same
+            unchanged = _skipped(item, before, stamp)
+            if self._is_done(unchanged):
+                return unchanged
         data = read_file(item.source)
         mask_data = None if mask_file is None else read_file(mask_file)
         key = result_key(data, mask_data, self.inpainter.bundle_digest, recipe)

@@ -96,6 +96,28 @@ def test_what_cannot_be_read_is_left_to_who_loads_it(cut):
     assert cpu_form(data) is data
 
 
+def test_a_graph_whose_nodes_share_one_kernel_does_not_outgrow_itself():
+    model = onnx.load_from_string(build())
+    (convolution,) = (node for node in model.graph.node if node.op_type == "Conv")
+    for k in range(20):
+        copy = model.graph.node.add()
+        copy.CopyFrom(convolution)
+        copy.output[0] = f"y{k}"
+        model.graph.output.append(helper.make_tensor_value_info(f"y{k}", TensorProto.FLOAT, None))
+    data = model.SerializeToString()
+    assert cpu_form(data) is data
+
+
+def test_damaged_models_end_in_no_error_of_another_kind():
+    random = np.random.default_rng(0)
+    data = build("front", half=True)
+    for _ in range(300):
+        damaged = bytearray(data)
+        for place in random.integers(0, len(data), 3):
+            damaged[place] = random.integers(0, 256)
+        assert isinstance(cpu_form(bytes(damaged)), bytes)
+
+
 def test_the_phase_kernels_are_sums_of_taps():
     kernel = np.arange(9.0).reshape(1, 1, 3, 3)
     assert phase_kernel(kernel, 0, 0).tolist() == [[[[0, 1 + 2], [3 + 6, 4 + 5 + 7 + 8]]]]
