@@ -6,14 +6,16 @@ numpy does the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from showface.runtime.backends.batches import Shapes
+from showface.runtime.backends.batches import Shapes, batch_sizes
 from showface.runtime.backends.tensorrt.chain import SLOTS, ChainOptions, DeviceChain
 from showface.runtime.backends.tensorrt.engine import Engine, Graphs
+from showface.runtime.backends.tensorrt.session import Lane
 from showface.runtime.stages import STAGES, TENSORS, Stage
 
 SHAPES = Shapes(256, 64)
@@ -31,6 +33,9 @@ def fill(xp: Any, stage: Stage, tensors: dict[str, Any]) -> None:
         xp.multiply(tensors["image"], np.float32(0.5), out=tensors["coarse_image"])
     elif stage.name == "refiner":
         xp.add(tensors["coarse_image"], tensors["mask"], out=tensors["completed_image"])
+    elif stage.name == "joined":
+        xp.multiply(tensors["image"], np.float32(0.5), out=tensors["completed_image"])
+        xp.add(tensors["completed_image"], tensors["mask"], out=tensors["completed_image"])
     else:
         for name in stage.outputs:
             tensors[name].fill(3)
@@ -96,9 +101,20 @@ class CupyContext:
 
 def open_chain(cuda: Any, greatest: int, graphs: Graphs, fake: bool) -> DeviceChain:
     """Return a device chain of such engines for batches of 1 to ``greatest``."""
+    return open_chain_of(STAGES, cuda, greatest, graphs, fake)
+
+
+def open_chain_of(stages: Sequence[Stage], cuda: Any, greatest: int, graphs: Graphs, fake: bool) -> DeviceChain:
+    """Return one of these stages, which together take the chain's inputs and give its output."""
+    sizes = batch_sizes(1, greatest)
     engines = [
-        Engine(stage, [CupyContext(cuda, stage, fake) for _ in range(SLOTS)], SCRATCH, (1, greatest, greatest))
-        for stage in STAGES
+        Engine(
+            stage,
+            [[Lane(CupyContext(cuda, stage, fake), 0, (size,)) for size in sizes] for _ in range(SLOTS)],
+            SCRATCH,
+            (1, greatest, greatest),
+        )
+        for stage in stages
     ]
-    folder: Any = SimpleNamespace(bundle=None)
+    folder: Any = SimpleNamespace(bundle=None, backend="CuPy")
     return DeviceChain(engines, SHAPES, cuda, folder, "CuPy", ChainOptions(graphs))

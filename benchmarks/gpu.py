@@ -25,6 +25,7 @@ SECTIONS = {
     "onnxruntime": "ONNX Runtime on CUDA: parity with PyTorch, latency, float32 and float16",
     "engines": "Engines: build, parity, cold and warm start, eager launches against CUDA graphs, float32 and float16",
     "torch": "PyTorch on the same GPU: eager, bfloat16, compiled",
+    "joined": "The five stages against one joined graph",
 }
 LIMIT = 3600  # seconds a section
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
+import itertools
 import shutil
 import sys
 import tempfile
@@ -55,18 +56,20 @@ def environment(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _need_gpu() -> None:
+def need_gpu() -> None:
+    """Raise where there is none."""
     if cuda_device_count() == 0:
         raise CannotRunError("no CUDA device, or no driver, is found here")
 
 
-def _cuda(arguments: argparse.Namespace) -> Any:
+def cuda_of(arguments: argparse.Namespace) -> Any:
+    """Return the device, or the fake of the tests."""
     if arguments.fake:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
         from fakes.cuda import FakeCuda
 
         return FakeCuda()
-    _need_gpu()
+    need_gpu()
     for package in ("cuda.bindings", "cupy"):
         if importlib.util.find_spec(package.partition(".")[0]) is None:
             raise CannotRunError(f"needs {package}: pip install cuda-bindings cupy-cuda13x (or cupy-cuda12x)")
@@ -119,7 +122,7 @@ def chain(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from showface.runtime.backends.tensorrt.engine import Graphs
 
-    cuda, rows, leaked = _cuda(arguments), list[dict[str, Any]](), {}
+    cuda, rows, leaked = cuda_of(arguments), list[dict[str, Any]](), {}
     for graphs in (Graphs.OFF, Graphs.CAPTURE):
         with cupy_engines.open_chain(cuda, 8, graphs, arguments.fake) as opened:
             if "not used" in opened.description:
@@ -156,7 +159,7 @@ def lost_device(arguments: argparse.Namespace) -> dict[str, Any]:
     from showface.runtime.backends.tensorrt.engine import Graphs
     from showface.runtime.errors import DeviceLostError
 
-    cuda = _cuda(arguments)
+    cuda = cuda_of(arguments)
     said = ""
     try:
         with cupy_engines.open_chain(cuda, 8, Graphs.OFF, arguments.fake) as opened:
@@ -178,7 +181,7 @@ def lost_device(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 @contextmanager
-def _bundles(arguments: argparse.Namespace) -> Iterator[dict[str, Bundle]]:
+def bundles_of(arguments: argparse.Namespace) -> Iterator[dict[str, Bundle]]:
     """Give copies of the float32 bundle and of its float16 one, where that can be made, in a folder that goes away."""
     source = arguments.bundle or default_bundle()
     with tempfile.TemporaryDirectory(prefix="showface-gpu-") as folder:
@@ -208,24 +211,24 @@ def _parity(bundle: Bundle, opened: Chain) -> str:
 
 def onnxruntime(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time ONNX Runtime's CUDA provider and compare it with PyTorch."""
-    _need_gpu()
+    need_gpu()
     from showface.runtime.backends.onnxruntime import open_chain
 
     rows, parity, opened_in = list[dict[str, Any]](), {}, {}
-    with _bundles(arguments) as bundles:
-        for precision, bundle in bundles.items():
+    with bundles_of(arguments) as bundles:
+        for (precision, bundle), layout in itertools.product(bundles.items(), ("channels first", "channels last")):
             started = time.perf_counter()
-            opened = open_chain(bundle, "cuda:0")
-            opened_in[precision] = time.perf_counter() - started
-            parity[precision] = _parity(bundle, opened)
-            rows += latencies(opened, arguments, precision=precision)
+            opened = open_chain(bundle, "cuda:0", channels_last=layout == "channels last")
+            opened_in[f"{precision}, {layout}"] = time.perf_counter() - started
+            parity[f"{precision}, {layout}"] = _parity(bundle, opened)
+            rows += latencies(opened, arguments, precision=precision, layout=layout)
             opened.close()
     return {"parity": parity, "open, s": opened_in, "latency": rows}
 
 
 def engines(arguments: argparse.Namespace) -> dict[str, Any]:
     """Build engines for this GPU with each library that is here; time them eagerly and with graphs."""
-    _need_gpu()
+    need_gpu()
     from showface.export.engines.build import build_engines
     from showface.export.engines.request import BuildOptions
     from showface.export.engines.targets import choose_targets
@@ -235,7 +238,7 @@ def engines(arguments: argparse.Namespace) -> dict[str, Any]:
     from showface.runtime.errors import ShowfaceError
 
     device, rows, starts, notes = cuda_device(0), list[dict[str, Any]](), list[dict[str, Any]](), {}
-    with _bundles(arguments) as bundles:
+    with bundles_of(arguments) as bundles:
         for backend in LIBRARIES:
             try:
                 trt = load_library(backend)
@@ -310,6 +313,13 @@ def torch(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"peak memory, MiB": memory, "latency": rows}
 
 
+def joined(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time the stages joined in one graph."""
+    import gpu_joined
+
+    return gpu_joined.joined(arguments)
+
+
 RUN: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "environment": environment,
     "chain": chain,
@@ -317,4 +327,5 @@ RUN: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "onnxruntime": onnxruntime,
     "engines": engines,
     "torch": torch,
+    "joined": joined,
 }

@@ -11,7 +11,6 @@ from showface.runtime.errors import InputError, UsageError
 from showface.runtime.faces.masks import MaskSource
 from showface.runtime.files import MAX_FILE, read_file
 from showface.runtime.images.decoder_process import IsolatedDecoder
-from showface.runtime.inpainter import Inpainter
 from showface.runtime.picture import format_of, load_picture
 
 from .printing import errors
@@ -56,7 +55,7 @@ def complete_pipe(origin: MaskSource, suffix: str | None, quality: int, model: M
     if len(data) > MAX_FILE:
         raise InputError(f"standard input: is larger than {MAX_FILE // 2**20} MiB")
     mask = None if origin.path is None else read_file(origin.path)
-    inpainter = Inpainter.from_bundle(model.bundle, model.device, model.threads, model.backend, model.cuda_graph, 1)
+    inpainter = model.load(1)
     with IsolatedDecoder() as decoder:
         picture = load_picture(data, mask, origin, inpainter, decoder.decode)
     completed = inpainter.run(picture.image[None], picture.mask[None])[0] if picture.hole.any() else None

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .batch.options import FORMAT_SUFFIXES
-from .faces.found_masks import find_hole
+from .faces.found_masks import MaskNote, find_hole
 from .faces.masks import Hole, MaskSource, hole_from_mask, hole_of
 from .faces.tensors import Array, check_square
 from .images.codec import QUALITY, Photo, encode_photo
@@ -29,7 +29,7 @@ class Picture:
         opaque: the alpha channel told the hole, and is set to its maximum there.
         image: [3, size, size] in [-1, 1].
         mask: [1, size, size], 1 = hole.
-        doubts: what makes a hole that the networks found worth a look, in words.
+        note: what is known of a hole that the networks found; None for one that was given.
     """
 
     photo: Photo
@@ -37,7 +37,12 @@ class Picture:
     opaque: bool
     image: Array
     mask: Array
-    doubts: tuple[str, ...] = ()
+    note: MaskNote | None = None
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What makes a hole that the networks found worth a look, in words."""
+        return () if self.note is None else self.note.doubts
 
     def encode(self, completed: NDArray[Any] | None, form: str, quality: int = QUALITY) -> bytes:
         """Return the finished picture.
@@ -81,13 +86,12 @@ def load_picture(data: bytes, mask: bytes | None, source: MaskSource, inpainter:
     """
     photo = decode(data, "image")
     check_square(photo.pixels, "image")
-    doubts: tuple[str, ...] = ()
+    note = None
     if mask is not None:
         hole = hole_from_mask(decode(mask, "mask").pixels, photo.pixels.shape[:2], "mask")
     elif source.found:
         hole, note = find_hole(photo.pixels, None, inpainter, source)
-        doubts = note.doubts
     else:
         hole = hole_of(photo, source, None, "image")
     tensors = inpainter.prepare(photo.pixels, hole, "image")
-    return Picture(photo, hole, mask is None and source.kind == "alpha", *tensors, doubts)
+    return Picture(photo, hole, mask is None and source.kind == "alpha", *tensors, note)

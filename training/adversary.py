@@ -14,6 +14,7 @@ from .config import AdversarialConfig
 from .networks.discriminator import PatchDiscriminator
 from .networks.feature_heads import FeatureHeads
 from .networks.vgg import WIDTHS
+from .process import make_adam
 from .task import Outcome
 
 ADAPT_EVERY = 16  # steps; measuring gradients costs a backward pass
@@ -105,7 +106,7 @@ class Adversary:
         self.judge: Judge = PatchJudge(config) if config.network == "patch" else HeadsJudge(config)
         learning = [p for p in self.judge.network.parameters() if p.requires_grad]
         first, second = config.betas or betas
-        optimizer = torch.optim.Adam(learning, config.learning_rate, (first, second))
+        optimizer = make_adam(learning, config.learning_rate, (first, second), fabric)
         self.fabric, self.learning, self.adapted = fabric, learning, 0.0
         self.discriminator, self.optimizer = fabric.setup(self.judge.network, optimizer)
 

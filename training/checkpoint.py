@@ -23,6 +23,7 @@ from showface.runtime.stages import CATEGORIES
 
 from .config import NetworkConfig, ReconstructionConfig
 from .config_reader import config_from_dict
+from .networks.coarse import CoarseNetwork
 from .networks.mdrnets import MDRNets
 from .networks.reconstruction import ReconstructionNetwork
 from .occluder.config import OccluderConfig
@@ -167,10 +168,21 @@ def model_from_checkpoint(path: Path) -> tuple[MDRNets, Checkpoint]:
     Raises:
         UsageError: as :func:`read_checkpoint` and :func:`load_weights`, or the checkpoint lacks a stage.
     """
+    return _rebuilt(path, None)
+
+
+def coarse_from_checkpoint(path: Path) -> CoarseNetwork:
+    """Rebuild the coarse network alone, of any checkpoint that holds it; otherwise as :func:`model_from_checkpoint`."""
+    return _rebuilt(path, "coarse")[0].coarse
+
+
+def _rebuilt(path: Path, needed: str | None) -> tuple[MDRNets, Checkpoint]:
+    """Return the model with the weights that are there; it must have those of ``needed``, or all."""
     checkpoint = read_checkpoint(path)
     with torch.random.fork_rng(devices=[]):
         model = MDRNets(checkpoint.config)
-    absent = [stage for stage in _stages_of(model) if stage not in checkpoint.stages]
+    wanted = _stages_of(model) if needed is None else (needed,)
+    absent = [stage for stage in wanted if stage not in checkpoint.stages]
     if absent:
         raise UsageError(
             f"{path}: holds {', '.join(checkpoint.stages)} but not {', '.join(absent)}; "

@@ -244,13 +244,16 @@ class ValidationConfig:
     """Faces kept out of training that decide which checkpoint is the best.
 
     Of every source each ``holdout_every``-th face is kept, and of these at most ``faces`` are looked
-    at, every ``every`` steps. The best is that of the least loss without the adversarial term, which for a refinement
-    is often the blurriest one: its configs keep the last.
+    at, every ``every`` steps, behind masks whose hole ratio lies in ``hole_ratio``. The best is that of the least
+    ``measure``: the loss without its adversarial term, which for a refinement is often the blurriest one, or the
+    Fréchet distance of the completed faces from the photographs in the features of the perceptual network.
     """
 
     holdout_every: int
     faces: int = 64
     every: int = 500
+    hole_ratio: tuple[float, ...] = (0.0, 1.0)
+    measure: Literal["loss", "frechet"] = "loss"
 
 
 @dataclass(frozen=True, slots=True)

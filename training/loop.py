@@ -16,26 +16,27 @@ from rich.console import Console
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from showface.runtime.errors import ShowfaceError, UsageError
+from showface.runtime.errors import UsageError
 
 from .adversary import Adversary
 from .checkpoint import save_checkpoint
-from .config import AugmentConfig, OptimizerConfig, PhaseConfig, TrainConfig
+from .config import OptimizerConfig, PhaseConfig, TrainConfig
 from .data.augment import Sample, augment
 from .data.dataset import Batch, Feed
 from .data.sample_cache import CacheFeed, open_samples
 from .health import health_report
+from .loss_log import LossLog
 from .losses import total_loss
 from .make_samples import make_samples
-from .process import Interrupted, caught_signals
+from .process import Interrupted, caught_signals, make_adam
 from .reporter import Reporter
 from .run_files import STATE_FILE, check_origin, load_state, save_state
 from .task import Outcome
 from .tasks import TASKS
+from .validation import Validation
 
 PREPARE_BATCH = 16  # faces, on all processes together
 HEALTH_FACES = 64
-VALIDATION_BATCH = 8
 
 
 def rate_scale(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -63,7 +64,7 @@ class Trainer:
         self.task.to(fabric.device, memory_format=torch.channels_last)
         betas = (config.optimizer.betas[0], config.optimizer.betas[1])
         self.module, self.optimizer = fabric.setup(
-            self.task, torch.optim.Adam(self.parameters, config.optimizer.learning_rate, betas)
+            self.task, make_adam(self.parameters, config.optimizer.learning_rate, betas, fabric)
         )
         self.adversary = None
         if self.task.weights.get("adversarial"):
@@ -77,9 +78,10 @@ class Trainer:
             self.feed = self.task.open_feed(data, *place)
         else:
             self.feed = open_samples(config, output / config.samples, self.task.network_digests, *place)
-        self.held_out = None
+        self.validation = None
         if config.validation is not None:
-            self.held_out = self.task.open_feed(data, *place, held_out=True)
+            faces = self.task.open_feed(data, *place, held_out=True)
+            self.validation = Validation(config, self.task, self.module, faces, fabric)
 
     def sample(self, batch: Batch, step: int, phase: PhaseConfig) -> Sample:
         """Return what the networks see of ``batch``."""
@@ -127,32 +129,26 @@ class Trainer:
             if not torch.equal(value, before[key]):
                 self.average[key] = value.detach().clone()
 
-    def train_step(self, batch: Batch) -> tuple[dict[str, float], tuple[Tensor, ...]]:
-        """Take one step; return the loss terms, and image, mask, result and target to look at.
-
-        Raises:
-            ShowfaceError: the loss is not finite.
-        """
+    def train_step(self, batch: Batch) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        """Take one step; return the loss terms, still on the device, and image, mask, result and target to look at."""
         sample = self.sample(batch, self.step, self.config.phase_at(self.step))
         scale = rate_scale(self.config.optimizer, self.step, self.config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.optimizer.learning_rate * scale
         outcome = self.module(*(getattr(sample, f.name) for f in fields(sample)))
         terms, gradients = self._weighted_terms(outcome)
-        shown = self._checked(terms, batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(terms["total"])
         if self.config.optimizer.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
         self.optimizer.step()
         if self.adversary is not None:
-            loss = self.adversary.step(outcome, scale)
-            shown.update(self._checked({"discriminator": loss}, batch))
+            terms["discriminator"] = self.adversary.step(outcome, scale)
         self.step += 1
         self._update_average()
-        return {**shown, **gradients}, (sample.image, sample.mask, outcome.result, outcome.target)
+        return terms | gradients, (sample.image, sample.mask, outcome.result, outcome.target)
 
-    def _weighted_terms(self, outcome: Outcome) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def _weighted_terms(self, outcome: Outcome) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return all loss terms with their total, and the gradients that were measured on the way."""
         terms, weights, gradients = dict(outcome.terms), dict(self.task.weights), {}
         if self.adversary is not None:
@@ -160,35 +156,20 @@ class Trainer:
             terms |= {name: value for name, value in found.items() if weights.get(name)}
             if self.adversary.adapts_at(self.step):
                 others = total_loss(outcome.terms, {name: weights[name] for name in outcome.terms})
-                self.adversary.adapt(*(self._gradient(term) for term in (others, terms["adversarial"])))
+                self.adversary.adapt(*(float(self._gradient(term)) for term in (others, terms["adversarial"])))
             weights["adversarial"] = self.adversary.weight(self.step, weights["adversarial"])
         every = self.config.gradients_every
         if every and self.step % every == 0:
             norms = {name: weights[name] * self._gradient(term) for name, term in terms.items()}
-            base = max(norms.get("reconstruction", 0.0), 1e-12)
+            base = norms.get("reconstruction", torch.zeros(())).clamp_min(1e-12)
             gradients = {f"gradient/{name}": norm / base for name, norm in norms.items() if name != "reconstruction"}
         terms["total"] = total_loss(terms, {name: weights[name] for name in terms})
         return terms, gradients
 
-    def _gradient(self, term: Tensor) -> float:
+    def _gradient(self, term: Tensor) -> Tensor:
         """Return the norm of the gradient of ``term`` at the task's last layer."""
         (gradient,) = torch.autograd.grad(term, self.task.last_layer, retain_graph=True)
-        return float(gradient.float().norm())
-
-    def _checked(self, terms: dict[str, Tensor], batch: Batch) -> dict[str, float]:
-        """Return the means of loss terms over all processes, provided that they are finite."""
-        means = self._mean(terms)
-        bad = [name for name, value in means.items() if not math.isfinite(value)]
-        if not bad:
-            return means
-        names: list[Any] = [batch.names]
-        if self.fabric.world_size > 1:
-            names = [None] * self.fabric.world_size
-            dist.all_gather_object(names, batch.names)
-        files = ", ".join(name for part in names for name in part)
-        path = self.output / STATE_FILE
-        good = f"the last good state is {path}" if path.is_file() else "no state was saved before it"
-        raise ShowfaceError(f"step {self.step}: the loss term {bad[0]!r} is {means[bad[0]]} for {files}; {good}")
+        return gradient.float().norm()
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -213,30 +194,11 @@ class Trainer:
             for name, module in self.task.named_modules():
                 module.training = modes[name]
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Return the mean loss terms of the averaged weights on the held-out faces."""
-        assert self.held_out is not None
-        size = self.config.phase_at(self.config.steps - 1).resize
-        sums: dict[str, Tensor] = {}
-        count = 0
+        """Return what the held-out faces say of the averaged weights."""
+        assert self.validation is not None
         with self.averaged():
-            for batch in self.held_out.every_face(VALIDATION_BATCH):
-                phase = PhaseConfig(steps=1, batch_size=len(batch.names), resize=size)
-                sample = augment(batch, AugmentConfig(), phase, (self.config.seed, 0), self.fabric.device)
-                terms = dict(self.module(*(getattr(sample, f.name) for f in fields(sample))).terms)
-                terms["total"] = total_loss(terms, {name: self.task.weights[name] for name in terms})
-                count += len(batch.names)
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(batch.names)
-        return {name: value / count for name, value in self._mean(sums).items()}
-
-    def _mean(self, terms: dict[str, Tensor]) -> dict[str, float]:
-        """Return the means over all processes; the one place of a step that waits for the device."""
-        stacked = torch.stack([t.detach().float() for t in terms.values()])
-        if self.fabric.world_size > 1:
-            stacked = self.fabric.all_reduce(stacked)  # type: ignore[assignment]
-        return dict(zip(terms, stacked.tolist(), strict=True))
+            return self.validation.measure()
 
     def save(self) -> None:
         """Write the state to resume from and the checkpoint of the averaged weights."""
@@ -280,22 +242,27 @@ class Trainer:
 
         Raises:
             Interrupted: on SIGTERM or SIGINT, after the state was saved.
+            ShowfaceError: a loss is not finite; nothing was saved since.
         """
         config, active = self.config, self.fabric.is_global_zero
         if self.step == config.steps:
             self.save()  # stopped between the last state and its checkpoint
+        losses = LossLog(self.output, self.fabric)
         reporter = Reporter(self.output if active else None, self.task.name, self.step, config, console)
         with reporter, caught_signals() as caught:
             for batch in self.feed.batches(self.step):
                 self.begin_step()
                 terms, faces = self.train_step(batch)
+                losses.note(self.step - 1, terms, batch.names)
                 if self.step in self.task.health_checks:
                     self._check_health(console)
                 stop, last = self._agreed(caught), self.step == config.steps
-                reporter.step(self.step, terms, config.phase_at(self.step - 1).batch_size)
+                if stop or self._reads_losses():
+                    for step, means in losses.read():
+                        reporter.step(step + 1, means, config.phase_at(step).batch_size)
                 if self.step % config.grid_every == 0 or last:
                     reporter.grid(self.step, *faces)
-                if config.validation is not None and (self.step % config.validation.every == 0 or last):
+                if self._validates():
                     self._keep_best(reporter)
                 if stop or last or self.step % config.checkpoint_every == 0:
                     self.save()
@@ -304,13 +271,26 @@ class Trainer:
                 if stop:
                     raise Interrupted(stop, f"stopped at step {self.step}; continue with --resume")
 
+    def _validates(self) -> bool:
+        """Return whether the held-out faces are looked at after this step."""
+        validation = self.config.validation
+        return validation is not None and (self.step % validation.every == 0 or self.step == self.config.steps)
+
+    def _reads_losses(self) -> bool:
+        """Return whether the losses are read after this step: to be shown, or before anything is saved."""
+        config = self.config
+        every = (config.log_every, config.checkpoint_every, config.keep_every or config.steps)
+        return self.step == config.steps or self._validates() or any(self.step % count == 0 for count in every)
+
     def _keep_best(self, reporter: Reporter) -> None:
         """Validate, and keep the checkpoint when it is the best so far."""
+        assert self.validation is not None
         terms = self.validate()
-        better = terms["total"] < self.best
+        found = terms[self.validation.judged_by]
+        better = found < self.best
         reporter.validation(self.step, terms, better)
         if better:
-            self.best = terms["total"]
+            self.best = found
             self.save_checkpoint(f"{self.task.name}-best")
 
     def _agreed(self, caught: list[int]) -> int:

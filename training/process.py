@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from signal import SIGINT, SIGTERM, signal
 from types import FrameType
 
 import torch
 from lightning.fabric import Fabric
+from torch import nn
+from torch.optim import Adam
 
 from showface.runtime.errors import ShowfaceError, UsageError
 
@@ -69,4 +71,12 @@ def make_fabric(device: str, devices: int, precision: str) -> Fabric:
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     fabric.launch()
+    if device == "cuda":  # all inputs of a phase have one size; float32 products may use TensorFloat-32
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
     return fabric
+
+
+def make_adam(parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], fabric: Fabric) -> Adam:
+    """Return Adam, on a GPU as one kernel for all parameters."""
+    return Adam(parameters, rate, betas, fused=fabric.device.type == "cuda")

@@ -68,10 +68,11 @@ class Task(nn.Module):
 
     @classmethod
     def with_features(cls, config: TrainConfig) -> bool:
-        """Return whether a loss term with a weight looks at the features of a VGG network."""
+        """Return whether a loss term with a weight, or the validation, looks at the features of a VGG network."""
         weights = cls.weights_of(config)
         heads = weights.get("adversarial") and config.adversarial.network == "vgg-heads"
-        return bool(weights.get("perceptual") or weights.get("style") or heads)
+        frechet = config.validation is not None and config.validation.measure == "frechet"
+        return bool(weights.get("perceptual") or weights.get("style") or heads or frechet)
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:
@@ -85,8 +86,11 @@ class Task(nn.Module):
             raise UsageError(f"loss: unknown term {unknown[0]!r} for {cls.name}; known: {', '.join(cls.terms)}")
         if cls.with_features(config) and config.perceptual.weights is None:
             raise UsageError(
-                "perceptual.weights: the perceptual and style losses and the heads need the file of a VGG network"
+                "perceptual.weights: the perceptual and style losses, the heads and the Fréchet distance need the file "
+                "of a VGG network"
             )
+        if config.validation is not None and config.validation.measure == "frechet" and "perceptual" not in cls.terms:
+            raise UsageError(f'validation.measure = "frechet": {cls.name} completes no faces; use "loss"')
 
     @classmethod
     def needed(cls, config: TrainConfig) -> set[str]:

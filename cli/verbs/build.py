@@ -48,6 +48,7 @@ def build(
     hardware_compatible: HardwareOption = False,
     version_compatible: VersionOption = False,
     host_memory: Annotated[int | None, typer.Option(min=64, help="Limit of the builder's process, MiB.")] = None,
+    profiles: Annotated[int, typer.Option(help="2: tune kernels for a single face apart from batches.")] = 1,
 ) -> None:
     """Build the engines of a bundle, here or ahead of time for another GPU."""
     from showface.runtime.backends import cuda_devices
@@ -71,7 +72,7 @@ def build(
         opened = _lowered(opened, precision, threads_of(context))
     cache = _timing_cache(opened, trt.__version__, gpu) if backend == "tensorrt" else None
     batches = (min_batch, max_batch if opt_batch is None else opt_batch, max_batch)
-    shared = (tf32, optimization_level, workspace, version_compatible, cache, host_memory, index)
+    shared = (tf32, optimization_level, workspace, version_compatible, cache, host_memory, index, profiles)
     wanted = [BuildOptions(backend, chosen, batches, *shared) for chosen in targets]
     for options in wanted:
         options.check()

@@ -35,14 +35,24 @@ def evaluate(
     bundle: Annotated[Path | None, typer.Option(help="Measure this bundle.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Measure this checkpoint.")] = None,
     results: Annotated[Path | None, typer.Option(help="Measure DIR/<bucket>/<stem>.png of any other method.")] = None,
-    baseline: Annotated[str | None, typer.Option(help="Measure telea or navier-stokes.")] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="Measure telea or navier-stokes; both.")] = None,
+    coarse: Annotated[bool, typer.Option("--coarse", help="Measure the coarse face of the model as well.")] = False,
+    paper: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Rows of the paper's Table 1 to print below: celebahq/mdrnets (default), celebahq, ffhq/ict …"
+        ),
+    ] = None,
     features: FeaturesOption = None,
+    lpips: Annotated[
+        Path | None, typer.Option(help="Folder with vgg16-397923af.pth and LPIPS' vgg.pth of version 0.1.")
+    ] = None,
     limit: LimitOption = None,
     device: DeviceOption = "auto",
     json_file: JsonOption = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the best, median and worst faces.")] = None,
 ) -> None:
-    """Measure L1 %, PSNR, SSIM and a Fréchet distance per bucket of hole ratio (paper's Table 1); or: occluder."""
+    """Measure L1 %, PSNR, SSIM, Fréchet and perceptual distances per bucket (paper's Table 1); or: occluder."""
     if context.invoked_subcommand is not None:
         return
     if images is None or masks is None:
@@ -52,9 +62,10 @@ def evaluate(
     with extra("train"):
         from showface.evaluation.quality.evaluate import EvaluationSet, run_evaluation
         from showface.evaluation.quality.methods import MethodChoice
-    choice = MethodChoice(bundle, checkpoint, results, baseline)
-    test = EvaluationSet(images, masks, features, limit)
-    print(run_evaluation(choice, test, device, threads_of(context), json_file, sheet))
+    choice = MethodChoice(bundle, checkpoint, results, tuple(baseline or ()), coarse)
+    test = EvaluationSet(images, masks, features, limit, lpips)
+    rows = paper or ["celebahq/mdrnets"]
+    print(run_evaluation(choice, test, device, threads_of(context), json_file, sheet, rows))
 
 
 def evaluate_occluder(
@@ -87,7 +98,7 @@ def evaluate_occluder(
     if not labelled and not clean:
         raise UsageError("nothing to measure: give --labelled DIR or --clean DIR")
     with extra("train"):
-        from showface.evaluation.quality.occluder_run import OccluderFaces, PastedThings, measure_occluder
+        from showface.evaluation.occlusion.run import OccluderFaces, PastedThings, measure_occluder
     from showface.runtime.faces.occlusion import OcclusionSettings
     from showface.runtime.inpainter import Inpainter
 

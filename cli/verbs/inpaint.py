@@ -65,6 +65,7 @@ def inpaint(
     cuda_graph: CudaGraphOption = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Faces a batch; default: 8, on a CPU 1.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
+    verify: Annotated[bool, typer.Option(help="Read all inputs again; else those that have changed.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End the run at the first failure.")] = False,
     max_failures: Annotated[int | None, typer.Option(min=1, help="End the run after this many failures.")] = None,
     fail_on_uncertain: FailOnUncertainOption = False,
@@ -94,7 +95,7 @@ def inpaint(
     _check_sheet(sheet, origin, save_masks, watch, cluster)
     _check_folders(save_masks, masks, source, output)
     faces = alignment_of(align, face_detector, landmarks)
-    options = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, workers=workers(processors()))
+    options = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, workers(processors()), verify)
     tally, limit, written = Tally(0), 1 if fail_fast else max_failures, True
 
     def stopped() -> bool:

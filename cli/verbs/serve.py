@@ -34,7 +34,7 @@ def serve(
     from showface.runtime.inpainter import Inpainter
 
     listener = bind(host, port)  # before the slow load of the networks
-    inpainter = Inpainter.from_bundle(bundle, device, threads_of(context), backend, cuda_graph, batch_size)
+    inpainter = Inpainter.from_bundle(bundle, device, threads_of(context), backend, cuda_graph, batch_size, faster=True)
     errors.print(f"using {inpainter.chain.description}")
     limits = Limits(queue, max_upload * MIB, batch_size or inpainter.default_batch_size, batch_wait / 1000)
     with Service(inpainter, limits) as service:

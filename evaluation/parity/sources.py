@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from showface.runtime.backends.chain import Chain, Tensors
+from showface.runtime.backends.int8 import cpu_name
 from showface.runtime.bundle import Bundle
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, MARGIN, OCCLUDER, TENSORS, Stage
@@ -119,16 +120,6 @@ def environment_of(backend: str) -> dict[str, str]:
         "python": platform.python_version(),
         "showface": __version__,
     }
-
-
-def cpu_name() -> str:
-    """Return the processor's model name where the system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor()
 
 
 def source_of_bundle(bundle: Bundle, chain: Chain) -> ChainSource:

@@ -18,7 +18,7 @@ from showface.training.run_files import STATE_FILE, steps_done, write_whole
 
 from ..faces import BUCKETS
 from .evaluate import EvaluationSet, evaluate
-from .frechet import feature_network
+from .feature_networks import feature_network
 from .methods import checkpoint_method
 from .paper_tables import PAPER_TABLES
 

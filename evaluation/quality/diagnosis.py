@@ -27,7 +27,7 @@ from showface.training.networks.mdrnets import MDRNets
 
 from ..faces import BUCKETS, Pair, pair_files, read_batches
 from .evaluate import EvaluationSet, evaluate, evaluate_parser
-from .frechet import FeatureNetwork, feature_network
+from .feature_networks import FeatureNetwork, feature_network
 from .methods import model_method, network_method, torch_device
 from .scores import BucketScores
 
@@ -220,11 +220,12 @@ def _holes_for(files: Sequence[Path], photographs: Path, masks: Path) -> list[Pa
 
 def diagnosis_table(diagnosis: Diagnosis) -> str:
     """Return the diagnosis as Markdown."""
-    lines = ["| | bucket | L1 % | PSNR | SSIM | Fréchet |", "|---|---|---:|---:|---:|---:|"]
+    lines = ["| | bucket | L1 % | PSNR | SSIM | Fréchet | VGG-16 distance |", "|---|---|---:|---:|---:|---:|---:|"]
     for name, buckets in diagnosis.quality.items():
         for bucket, s in buckets.items():
-            distance = "–" if s.frechet is None else f"{s.frechet:.1f}"
-            lines.append(f"| {name} | {bucket}% | {s.l1_percent:.3f} | {s.psnr:.3f} | {s.ssim:.4f} | {distance} |")
+            figures = f"{s.l1_percent:.3f} | {s.psnr:.3f} | {s.ssim:.4f}"
+            distances = " | ".join("–" if value is None else f"{value:.3f}" for value in (s.frechet, s.perceptual))
+            lines.append(f"| {name} | {bucket}% | {figures} | {distances} |")
     if diagnosis.memory:
         lines += ["", "| memory of | faces | slots hit | var(Q̂) / var(V) | R² |", "|---|---:|---:|---:|---:|"]
         for name, block in diagnosis.memory.items():

@@ -17,13 +17,16 @@ from showface.runtime.images.codec import write_file
 from showface.runtime.stages import CATEGORIES
 from showface.training.data.labels import read_label_map
 from showface.training.data.sources import read_face
+from showface.training.frechet import Statistics, frechet_distance, merge, statistics
 
 from ..faces import BATCH, BUCKETS, SIZE, check_masks, pair_files, read_batches
-from ..metrics import Rgb, category_iou, confusion, mean_iou
+from ..metrics import category_iou, confusion, mean_iou
 from .contact_sheet import write_contact_sheet
-from .frechet import FeatureNetwork, Statistics, feature_network, frechet_distance, merge, statistics
+from .feature_networks import FeatureNetwork, Layers, feature_network, features
 from .methods import Method, MethodChoice, torch_device
-from .scores import BucketScores, ImageScores, Report, markdown_table, score_bucket, score_image
+from .paper_tables import paper_rows
+from .perceptual import Lpips, lpips_from_folder, relative_distance
+from .scores import BucketScores, ImageScores, Report, markdown_table, score_bucket, score_image, to_json
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +40,17 @@ class EvaluationSet:
     Attributes:
         images: folder of photographs.
         masks: folder of ratio bins.
-        features: weights of the network behind the Fréchet distance; None leaves it out.
+        features: weights of the network behind the Fréchet distance, and behind the perceptual one if it is VGG-16;
+            None leaves both out.
         limit: take the first so many images; None takes all.
+        lpips: folder of LPIPS' published weights; None leaves it out.
     """
 
     images: Path
     masks: Path
     features: Path | None = None
     limit: int | None = None
+    lpips: Path | None = None
 
 
 def evaluate(
@@ -53,6 +59,7 @@ def evaluate(
     masks: Path,
     network: FeatureNetwork | None = None,
     limit: int | None = None,
+    lpips: Lpips | None = None,
 ) -> Report:
     """Return the figures of ``method`` in each bucket; one batch of faces is in memory at a time.
 
@@ -60,8 +67,10 @@ def evaluate(
         method: completes a batch of faces.
         images: folder of photographs; resized to 256² by area.
         masks: folder of ratio bins (``00-10`` …), white = hole.
-        network: measure the Fréchet distance with it, of the results from the ground truth.
+        network: measure the Fréchet distance with it, of the results from the ground truth; with VGG-16 the
+            perceptual distance as well.
         limit: take the first so many images; None takes all.
+        lpips: measure LPIPS with it.
 
     Raises:
         UsageError: images or masks are missing, unreadable or of the wrong polarity, or there are too
@@ -75,18 +84,20 @@ def evaluate(
         check_masks(pairs[bucket])
     buckets: dict[str, BucketScores] = {}
     rows: list[ImageScores] = []
-    truth: Statistics | None = None
     for bucket in BUCKETS:
         scored: list[ImageScores] = []
         found: Statistics | None = None
-        first = truth is None  # the faces of all buckets are the same
+        truth: Statistics | None = None
         for faces in read_batches(pairs[bucket]):
-            results = method(faces)
-            scored += [score_image(face, result) for face, result in zip(faces, results, strict=True)]
+            results, wanted = method(faces), [face.rgb for face in faces]
+            perceptual: Sequence[float | None] = [None] * len(faces)
             if network is not None:
-                found = _add(found, network, results)
-                if first:
-                    truth = _add(truth, network, [face.rgb for face in faces])
+                layers, true_layers = network.activations(results), network.activations(wanted)
+                found, truth = _add(found, layers), _add(truth, true_layers)
+                if network.is_perceptual:
+                    perceptual = relative_distance(layers, true_layers).tolist()
+            similarity = [None] * len(faces) if lpips is None else lpips.distances(results, wanted).tolist()
+            scored += map(score_image, faces, results, perceptual, similarity)
             logger.debug("%d of %d faces measured", len(rows) + len(scored), total)
         distance = None if found is None or truth is None else frechet_distance(found, truth)
         buckets[bucket] = score_bucket(scored, distance)
@@ -94,8 +105,8 @@ def evaluate(
     return Report(buckets, tuple(rows), None if network is None else network.label)
 
 
-def _add(known: Statistics | None, network: FeatureNetwork, images: Sequence[Rgb]) -> Statistics:
-    new = statistics(network.features(np.stack(images)))
+def _add(known: Statistics | None, layers: Layers) -> Statistics:
+    new = statistics(features(layers))
     return new if known is None else merge(known, new)
 
 
@@ -137,29 +148,36 @@ def run_evaluation(
     threads: int | None = None,
     json_file: Path | None = None,
     sheet: Path | None = None,
+    paper: Sequence[str] = ("celebahq/mdrnets",),
 ) -> str:
-    """Evaluate one method and return the Markdown table; what the verb ``evaluate`` does.
+    """Evaluate methods and return the Markdown table; what the verb ``evaluate`` does.
 
     Args:
-        choice: which method.
+        choice: which methods.
         test: faces and masks to measure on.
-        device: ``auto``, ``cpu`` or ``cuda:N``, of the method and of the feature network.
+        device: ``auto``, ``cpu`` or ``cuda:N``, of the methods and of the feature networks.
         threads: number of CPU threads; None takes all.
         json_file: write the figures there.
-        sheet: write the contact sheet there.
+        sheet: write the contact sheet of the last method there.
+        paper: rows of the paper's Table 1 to print below, see :func:`.paper_tables.paper_rows`.
 
     Raises:
         UsageError: anything given is wrong; nothing was written.
     """
     choice.check()
+    beside = paper_rows(paper)
     if threads is not None:
         torch.set_num_threads(threads)
     names = [pair.image.name for pair in pair_files(test.images, test.masks, next(iter(BUCKETS)), test.limit)]
-    name, method = choice.open(names, device, threads)
+    methods = choice.open(names, device, threads)
     network = None if test.features is None else feature_network(test.features, torch_device(device))
-    report = evaluate(method, test.images, test.masks, network, test.limit)
+    lpips = None if test.lpips is None else lpips_from_folder(test.lpips, torch_device(device))
+    reports = {
+        name: evaluate(method, test.images, test.masks, network, test.limit, lpips) for name, method in methods.items()
+    }
     if json_file is not None:
-        write_file(json_file, report.to_json().encode())
+        write_file(json_file, to_json(reports).encode())
     if sheet is not None:
-        write_contact_sheet(sheet, report, method, test.images, test.masks)
-    return markdown_table({name: report})
+        last = list(methods)[-1]
+        write_contact_sheet(sheet, reports[last], methods[last], test.images, test.masks)
+    return markdown_table(reports, beside)

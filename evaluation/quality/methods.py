@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from showface.runtime.backends.cuda_devices import parse_device
 from showface.runtime.errors import UsageError
-from showface.runtime.faces.tensors import composite, prepare
+from showface.runtime.faces.tensors import Array, composite, prepare
 from showface.runtime.inpainter import Inpainter
-from showface.training.checkpoint import model_from_checkpoint
+from showface.runtime.stages import CHAIN_INPUTS, COARSE_IMAGE
+from showface.training.checkpoint import coarse_from_checkpoint, model_from_checkpoint, read_checkpoint
 from showface.training.data.sources import image_files, read_face
 from showface.training.networks.mdrnets import MDRNets
 
@@ -41,33 +42,37 @@ BASELINES: Mapping[str, Method] = {
 
 @dataclass(frozen=True, slots=True)
 class MethodChoice:
-    """One method to measure; exactly one of the four is given.
+    """The methods to measure, at least one; each is a row of the table.
 
     Attributes:
         bundle: folder of a bundle.
         checkpoint: file of a model, which runs in PyTorch.
         results: folder of another method's results, ``<bucket>/<stem>.png``.
-        baseline: ``telea`` or ``navier-stokes``.
+        baselines: ``telea`` or ``navier-stokes``.
+        coarse: measure the coarse face of the bundle or checkpoint as well; of a checkpoint without a refiner,
+            that alone.
     """
 
     bundle: Path | None = None
     checkpoint: Path | None = None
     results: Path | None = None
-    baseline: str | None = None
+    baselines: tuple[str, ...] = ()
+    coarse: bool = False
 
     def check(self) -> None:
-        """Refuse none, or more than one.
+        """Refuse no method, and a coarse face of nothing.
 
         Raises:
             UsageError: so it is.
         """
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        named = [option for option, value in given.items() if value is not None]
-        if len(named) != 1:
-            raise UsageError(f"{' and '.join(named) or 'no method'} given; give one of {', '.join(given)}")
+        if self.bundle is None and self.checkpoint is None:
+            if self.coarse:
+                raise UsageError("coarse is a stage of a bundle or a checkpoint; give one")
+            if self.results is None and not self.baselines:
+                raise UsageError("no method given; give a bundle, a checkpoint, results or a baseline")
 
-    def open(self, names: Sequence[str], device: str, threads: int | None) -> tuple[str, Method]:
-        """Return what the method is called in a table, and the method.
+    def open(self, names: Sequence[str], device: str, threads: int | None) -> dict[str, Method]:
+        """Return the methods by what they are called in a table.
 
         Args:
             names: names of the image files to be measured.
@@ -75,17 +80,26 @@ class MethodChoice:
             threads: number of CPU threads of a bundle; None takes all.
 
         Raises:
-            UsageError: it cannot be loaded.
+            UsageError: one cannot be loaded.
         """
         self.check()
-        if self.bundle is not None:
-            return f"bundle {self.bundle.name}", bundle_method(self.bundle, device, threads)
-        if self.checkpoint is not None:
-            return f"checkpoint {self.checkpoint.name}", checkpoint_method(self.checkpoint, torch_device(device))
+        methods: dict[str, Method] = {name: baseline_method(name) for name in self.baselines}
         if self.results is not None:
-            return f"results {self.results.name}", results_method(self.results, names)
-        assert self.baseline is not None
-        return self.baseline, baseline_method(self.baseline)
+            methods[f"results {self.results.name}"] = results_method(self.results, names)
+        if self.bundle is not None:
+            inpainter, name = Inpainter.from_bundle(self.bundle, device, threads), f"bundle {self.bundle.name}"
+            if self.coarse:
+                methods[f"{name}, coarse"] = coarse_method(inpainter)
+            methods[name] = bundle_method(inpainter)
+        if self.checkpoint is not None:
+            place, name = torch_device(device), f"checkpoint {self.checkpoint.name}"
+            held = read_checkpoint(self.checkpoint)
+            if self.coarse:
+                coarse = coarse_from_checkpoint(self.checkpoint).to(place)
+                methods[f"{name}, coarse"] = network_method(coarse, held.config.image_size, place)
+            if not self.coarse or "refiner" in held.stages:
+                methods[name] = checkpoint_method(self.checkpoint, place)
+        return methods
 
 
 def baseline_method(name: str) -> Method:
@@ -99,18 +113,29 @@ def baseline_method(name: str) -> Method:
     return BASELINES[name]
 
 
-def bundle_method(folder: Path, device: str, threads: int | None) -> Method:
-    """Return the chain of the bundle in ``folder``.
-
-    Raises:
-        UsageError: the bundle is broken, or the device is not to be had.
-    """
-    inpainter = Inpainter.from_bundle(folder, device, threads)
+def bundle_method(inpainter: Inpainter) -> Method:
+    """Return the chain of a bundle."""
 
     def complete(faces: Sequence[Face]) -> list[Rgb]:
         return inpainter.complete_batch([(face.rgb, face.hole) for face in faces])
 
     return complete
+
+
+def coarse_method(inpainter: Inpainter) -> Method:
+    """Return the coarse stage of a bundle alone; the stages behind it are run, too."""
+
+    def complete(faces: Sequence[Face]) -> list[Rgb]:
+        inputs = _prepared(faces, inpainter.image_size)
+        coarse = inpainter.run_stages(dict(zip(CHAIN_INPUTS, inputs, strict=True)))[COARSE_IMAGE]
+        return [composite(face.rgb, face.hole, c) for face, c in zip(faces, coarse, strict=True)]
+
+    return complete
+
+
+def _prepared(faces: Sequence[Face], size: int) -> tuple[Array, Array]:
+    images, masks = zip(*(prepare(face.rgb, face.hole, size, face.name) for face in faces), strict=True)
+    return np.stack(images), np.stack(masks)
 
 
 def checkpoint_method(path: Path, device: torch.device) -> Method:
@@ -137,8 +162,7 @@ def network_method(network: Completion, image_size: int, device: torch.device) -
     """
 
     def complete(faces: Sequence[Face]) -> list[Rgb]:
-        prepared = [prepare(face.rgb, face.hole, image_size, face.name) for face in faces]
-        image, mask = (torch.from_numpy(np.stack(arrays)).to(device) for arrays in zip(*prepared, strict=True))
+        image, mask = (torch.from_numpy(array).to(device) for array in _prepared(faces, image_size))
         with torch.inference_mode():
             completed = network(image, mask).cpu().numpy()
         return [composite(face.rgb, face.hole, c) for face, c in zip(faces, completed, strict=True)]

@@ -1,13 +1,15 @@
-"""Figures of the paper's ablation tables (CelebA-HQ, 2,000 images), to print beside one's own."""
+"""Figures of the paper's Tables 1 to 4, to print beside one's own: its test images, 2,000 a dataset, are not these."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from showface.runtime.errors import UsageError
 
 
 class PaperScores(NamedTuple):
-    """One cell group of a table: one row, one bucket of hole ratio."""
+    """Figures of one row in one bucket of hole ratio."""
 
     l1_percent: float
     fid: float
@@ -22,13 +24,86 @@ def _row(small: PaperScores, medium: PaperScores, large: PaperScores) -> PaperRo
     return {"1-20": small, "20-40": medium, "40-60": large}
 
 
-_FULL = _row(
-    PaperScores(0.585, 2.369, 35.772, 0.968),
-    PaperScores(1.451, 6.410, 28.669, 0.900),
-    PaperScores(2.937, 12.086, 24.177, 0.800),
-)
+PAPER_COMPARISON: Mapping[str, Mapping[str, PaperRow]] = {  # Table 1: by dataset and method
+    "celebahq": {
+        "pconv": _row(
+            PaperScores(1.131, 12.716, 32.240, 0.941),
+            PaperScores(2.311, 27.957, 26.085, 0.862),
+            PaperScores(4.363, 42.594, 21.900, 0.762),
+        ),
+        "deepfillv2": _row(
+            PaperScores(0.788, 9.766, 32.700, 0.944),
+            PaperScores(2.066, 22.793, 25.998, 0.848),
+            PaperScores(3.968, 29.243, 21.943, 0.736),
+        ),
+        "pic": _row(
+            PaperScores(0.780, 4.190, 33.006, 0.951),
+            PaperScores(2.036, 11.035, 25.961, 0.859),
+            PaperScores(4.311, 21.360, 21.263, 0.730),
+        ),
+        "ctsdg": _row(
+            PaperScores(1.350, 9.171, 32.198, 0.927),
+            PaperScores(2.213, 14.324, 26.823, 0.856),
+            PaperScores(3.900, 22.889, 22.490, 0.747),
+        ),
+        "dsi": _row(
+            PaperScores(0.820, 9.037, 32.699, 0.938),
+            PaperScores(2.077, 20.327, 26.107, 0.831),
+            PaperScores(4.149, 29.040, 21.708, 0.704),
+        ),
+        "ict": _row(
+            PaperScores(0.949, 3.136, 33.416, 0.959),
+            PaperScores(2.004, 8.715, 26.639, 0.879),
+            PaperScores(3.901, 16.747, 22.013, 0.765),
+        ),
+        "mdrnets": _row(
+            PaperScores(0.585, 2.369, 35.772, 0.968),
+            PaperScores(1.451, 6.410, 28.669, 0.900),
+            PaperScores(2.937, 12.086, 24.177, 0.800),
+        ),
+    },
+    "ffhq": {
+        "pconv": _row(
+            PaperScores(0.720, 12.208, 32.592, 0.955),
+            PaperScores(2.178, 30.403, 25.422, 0.867),
+            PaperScores(4.411, 45.709, 21.237, 0.761),
+        ),
+        "deepfillv2": _row(
+            PaperScores(0.715, 12.062, 32.428, 0.946),
+            PaperScores(2.104, 29.276, 25.470, 0.845),
+            PaperScores(4.250, 40.295, 21.301, 0.725),
+        ),
+        "pic": _row(
+            PaperScores(0.709, 5.411, 32.640, 0.952),
+            PaperScores(2.099, 14.344, 25.490, 0.854),
+            PaperScores(4.573, 27.334, 20.819, 0.719),
+        ),
+        "ctsdg": _row(
+            PaperScores(0.419, 3.916, 34.946, 0.968),
+            PaperScores(1.532, 13.477, 27.044, 0.888),
+            PaperScores(3.569, 28.495, 22.272, 0.765),
+        ),
+        "dsi": _row(
+            PaperScores(0.746, 10.483, 32.659, 0.941),
+            PaperScores(2.067, 25.772, 25.780, 0.834),
+            PaperScores(4.340, 39.127, 21.241, 0.702),
+        ),
+        "ict": _row(
+            PaperScores(0.982, 3.244, 33.172, 0.959),
+            PaperScores(2.085, 8.360, 26.373, 0.877),
+            PaperScores(4.036, 14.149, 21.809, 0.762),
+        ),
+        "mdrnets": _row(
+            PaperScores(0.470, 2.473, 36.046, 0.972),
+            PaperScores(1.395, 7.170, 28.333, 0.903),
+            PaperScores(3.068, 13.748, 23.575, 0.797),
+        ),
+    },
+}
 
-PAPER_TABLES: Mapping[str, Mapping[str, PaperRow]] = {
+_FULL = PAPER_COMPARISON["celebahq"]["mdrnets"]
+
+PAPER_TABLES: Mapping[str, Mapping[str, PaperRow]] = {  # Tables 2 to 4, all of CelebA-HQ
     "modules": {  # Table 2
         "without-memory": _row(
             PaperScores(0.625, 2.698, 35.118, 0.963),
@@ -89,3 +164,26 @@ PAPER_TABLES: Mapping[str, Mapping[str, PaperRow]] = {
         ),
     },
 }
+
+
+def paper_rows(names: Sequence[str]) -> dict[str, PaperRow]:
+    """Return rows of Table 1 by ``dataset/method``, in the order asked for.
+
+    Args:
+        names: ``celebahq/ict`` for a row, ``ffhq`` for all seven of a dataset.
+
+    >>> list(paper_rows(["celebahq/mdrnets"]))
+    ['celebahq/mdrnets']
+
+    Raises:
+        UsageError: a name is no row of the table.
+    """
+    found: dict[str, PaperRow] = {}
+    for name in names:
+        dataset, _, method = name.lower().partition("/")
+        methods = PAPER_COMPARISON.get(dataset, {})
+        if method not in ("", *methods) or not methods:
+            known = " or ".join(PAPER_COMPARISON), ", ".join(PAPER_COMPARISON["celebahq"])
+            raise UsageError(f"{name} is no row of the paper's Table 1; give {known[0]}, alone or with /{known[1]}")
+        found |= {f"{dataset}/{row}": methods[row] for row in ([method] if method else methods)}
+    return found

@@ -12,10 +12,9 @@ from showface.runtime.errors import UsageError
 
 from ..faces import BUCKETS, Face
 from ..metrics import Rgb, l1_percent, psnr, ssim
-from .frechet import FrechetLabel
-from .paper_tables import PAPER_TABLES
+from .feature_networks import FrechetLabel
+from .paper_tables import PaperRow
 
-PAPER_NAME = "MDRNets in the paper (its own 2,000 images, not these)"
 MISSING = "–"
 
 
@@ -28,6 +27,8 @@ class ImageScores:
     l1_percent: float
     psnr: float  # dB; infinite where the result equals the ground truth
     ssim: float
+    perceptual: float | None = None  # see :func:`.perceptual.relative_distance`
+    lpips: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class BucketScores:
         frechet: distance of the results' features from those of the ground truth; None if not measured.
         images: their number.
         exact: how many of them equal the ground truth.
+        perceptual: relative distance in VGG-16's layers, ≥ 0; None if not measured.
+        lpips: ≥ 0; None if not measured.
     """
 
     l1_percent: float
@@ -49,6 +52,8 @@ class BucketScores:
     frechet: float | None
     images: int
     exact: int
+    perceptual: float | None = None
+    lpips: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +70,29 @@ class Report:
     rows: tuple[ImageScores, ...]
     frechet_label: FrechetLabel | None = None
 
-    def to_json(self) -> str:
-        """Return the figures as strict JSON: an infinite PSNR becomes null."""
-        document = {
+    def document(self) -> dict[str, Any]:
+        """Return the figures for strict JSON: an infinite PSNR becomes null."""
+        return {
             "frechet_label": self.frechet_label,
             "buckets": {name: _finite(asdict(scores)) for name, scores in self.buckets.items()},
             "images": [_finite(asdict(row)) for row in self.rows],
         }
-        return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_json(reports: Mapping[str, Report]) -> str:
+    """Return the reports of all methods, by name, as strict JSON."""
+    document = {"methods": {name: report.document() for name, report in reports.items()}}
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _finite(figures: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
 
 
-def score_image(face: Face, result: Rgb) -> ImageScores:
-    """Compare one result [256, 256, 3] with its face."""
-    return ImageScores(
-        face.name, face.bucket, l1_percent(result, face.rgb), psnr(result, face.rgb), ssim(result, face.rgb)
-    )
+def score_image(face: Face, result: Rgb, perceptual: float | None, lpips: float | None) -> ImageScores:
+    """Compare one result [256, 256, 3] with its face; the distances that networks measured are handed in."""
+    figures = l1_percent(result, face.rgb), psnr(result, face.rgb), ssim(result, face.rgb)
+    return ImageScores(face.name, face.bucket, *figures, perceptual, lpips)
 
 
 def score_bucket(rows: Sequence[ImageScores], frechet: float | None) -> BucketScores:
@@ -96,6 +105,8 @@ def score_bucket(rows: Sequence[ImageScores], frechet: float | None) -> BucketSc
         frechet=frechet,
         images=len(rows),
         exact=len(rows) - len(inexact),
+        perceptual=_mean_or_none(row.perceptual for row in rows),
+        lpips=_mean_or_none(row.lpips for row in rows),
     )
 
 
@@ -104,13 +115,19 @@ def _mean(values: Iterable[float]) -> float:
     return math.fsum(listed) / len(listed)
 
 
-def markdown_table(reports: Mapping[str, Report]) -> str:
-    """Return the layout of the paper's Table 1, the paper's own row last.
+def _mean_or_none(values: Iterable[float | None]) -> float | None:
+    measured = [value for value in values if value is not None]
+    return _mean(measured) if measured else None
+
+
+def markdown_table(reports: Mapping[str, Report], paper: Mapping[str, PaperRow]) -> str:
+    """Return the layout of the paper's Table 1, the paper's rows last; the columns that were measured alone.
 
     The paper's FID stands in the column only if that holds an FID, or nothing of ours.
 
     Args:
         reports: by the name of the method; at least one.
+        paper: rows of the paper, by name.
 
     Raises:
         UsageError: their Fréchet distances come from different networks.
@@ -119,35 +136,35 @@ def markdown_table(reports: Mapping[str, Report]) -> str:
     if len(labels) > 1:
         raise UsageError(f"{' and '.join(sorted(map(str, labels)))} do not compare; measure all methods with one file")
     label = next(iter(labels), None) or "FID"
-    groups = ("L1(%) ↓", f"{label} ↓", "PSNR ↑", "SSIM ↑")
-    lines = [
-        ["Methods", *(cell for group in groups for cell in (group, "", ""))],
-        ["---", *["---:"] * (3 * len(groups))],
-        ["", *[f"{bucket.replace('-', '–')}%" for bucket in BUCKETS] * len(groups)],
-    ]
+    rows: list[tuple[str, Mapping[str, Mapping[str, float | None]]]] = []
     for name, report in reports.items():
-        scores = [report.buckets[bucket] for bucket in BUCKETS]
-        lines.append(
-            [
-                name.replace("|", "\\|"),
-                *(f"{s.l1_percent:.3f}" for s in scores),
-                *(MISSING if s.frechet is None else f"{s.frechet:.3f}" for s in scores),
-                *("∞" if math.isinf(s.psnr) else f"{s.psnr:.3f}" for s in scores),
-                *(f"{s.ssim:.3f}" for s in scores),
-            ]
+        rows.append((name.replace("|", "\\|"), {bucket: asdict(report.buckets[bucket]) for bucket in BUCKETS}))
+    for name, row in paper.items():
+        figured = {bucket: row[bucket]._asdict() for bucket in BUCKETS}
+        frechet = {bucket: row[bucket].fid if label == "FID" else None for bucket in BUCKETS}
+        rows.append(
+            (f"paper, {name} †", {bucket: {**figured[bucket], "frechet": frechet[bucket]} for bucket in BUCKETS})
         )
-    paper = [PAPER_TABLES["modules"]["full"][bucket] for bucket in BUCKETS]
-    lines.append(
-        [
-            PAPER_NAME,
-            *(f"{s.l1_percent:.3f}" for s in paper),
-            *(f"{s.fid:.3f}" if label == "FID" else MISSING for s in paper),
-            *(f"{s.psnr:.3f}" for s in paper),
-            *(f"{s.ssim:.3f}" for s in paper),
-        ]
-    )
+    columns = {"l1_percent": "L1(%) ↓", "frechet": f"{label} ↓", "psnr": "PSNR ↑", "ssim": "SSIM ↑"}
+    for key, title in (("perceptual", "VGG-16 distance ↓"), ("lpips", "LPIPS ↓")):
+        if any(figures[bucket].get(key) is not None for _, figures in rows for bucket in BUCKETS):
+            columns[key] = title
+    lines = [
+        ["Methods", *(cell for title in columns.values() for cell in (title, "", ""))],
+        ["---", *["---:"] * (3 * len(columns))],
+        ["", *[f"{bucket.replace('-', '–')}%" for bucket in BUCKETS] * len(columns)],
+    ]
+    for name, figures in rows:
+        lines.append([name, *(_cell(figures[bucket].get(key)) for key in columns for bucket in BUCKETS)])
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"{table}\n\n{_note(reports)}\n"
+    remark = "\n† On its own 2,000 test images, not these." if paper else ""
+    return f"{table}\n\n{_note(reports)}{remark}\n"
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return MISSING
+    return "∞" if math.isinf(value) else f"{value:.3f}"
 
 
 def _note(reports: Mapping[str, Report]) -> str:

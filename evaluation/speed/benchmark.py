@@ -19,6 +19,7 @@ from .kernels import kernel_times
 from .measure import Schedule, measure_batch, measure_phases
 from .subjects import ChainSubject, Subject
 from .timing import pin
+from .verdict import keep_verdict
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +71,8 @@ def run_benchmark(
         fresh: measure start, load and memory in processes of their own.
 
     Returns:
-        The document of ``--json``: environment, plan, subjects, latencies by batch, phases of a face, fresh
-        processes, FLOP and kernels.
+        The document of ``--json``: environment, plan, subjects, latencies by batch, phases of a face by bundle,
+        fresh processes, FLOP and kernels; under ``int8`` what the manifest of an INT8 bundle says from now on.
 
     Raises:
         UsageError: a bundle or the checkpoint cannot be loaded, or they do not belong together.
@@ -110,6 +111,9 @@ def run_benchmark(
         logger.info("batch %d …", size)
         measured.append(measure_batch(subjects, stages, bundle.chain, faces, size, plan, yardstick))
     tensors = bundle.chain.run({name: faces[name][:1] for name in ("image", "mask")})
+    verdict = None
+    if against is not None:
+        verdict = keep_verdict([(subject, candidate.device) for subject, candidate in timed], measured)
     return {
         "schema_version": SCHEMA,
         "environment": environment_of(bundle.chain.description),
@@ -117,7 +121,11 @@ def run_benchmark(
         "plan": asdict(plan),
         "subjects": {subject.name: subject.description for subject in subjects},
         "batches": measured,
-        "phases": measure_phases(bundle, faces, stages, bundle.chain, plan),
+        "int8": verdict,
+        "phases": {
+            subject.name: measure_phases(subject, faces, () if subject.on_device else manifest.stages, plan)
+            for subject, _ in timed
+        },
         "fresh": _fresh(timed, plan, threads) if fresh else {},
         "flops": flops,
         "matmul_gflops": gflop / measured[0]["yardstick"]["p50_ms"] * 1e3 if yardstick is not None else None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from showface.runtime.backends.chain import Chain, Tensors
 from showface.runtime.faces.tensors import composite, prepare
 from showface.runtime.images.codec import decode_photo, encode_photo
-from showface.runtime.stages import CHAIN_INPUTS, Stage
+from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, Stage
 
 from .subjects import Array, Subject
 from .timing import figures, interleave, latency_of, ratio_of
@@ -54,8 +56,8 @@ def measure_batch(
 
     Returns:
         For each subject ``chain`` latency, ``faces_per_second``, ``stages`` latencies and ``copies_ms``: what
-        bringing every stage's outputs to the host adds to the production path; ``ratios`` of the chain's time
-        over the first subject's; ``yardstick`` latency.
+        bringing every stage's outputs to the host adds to the production path, None where that does so too, or where
+        it is less than the times vary; ``ratios`` of the chain's time over the first subject's; ``yardstick`` latency.
     """
     chosen = [k % len(faces["image"]) for k in range(batch)]
     image, mask = (np.ascontiguousarray(faces[name][chosen]) for name in CHAIN_INPUTS)
@@ -79,7 +81,7 @@ def measure_batch(
                 "chain": figures(latency),
                 "faces_per_second": batch * 1e3 / latency.p50_ms,
                 "stages": {name: figures(part) for name, part in parts.items()},
-                "copies_ms": sum(parts[s.stage.name].p50_ms for s in chain.sessions) - latency.p50_ms,
+                "copies_ms": _copies(subject, sum(parts[s.stage.name].p50_ms for s in chain.sessions) - latency.p50_ms),
             }
         )
     first = subjects[0].name
@@ -91,35 +93,57 @@ def measure_batch(
     }
 
 
-def measure_phases(subject: Subject, faces: Tensors, stages: Sequence[Stage], chain: Chain, plan: Schedule) -> Any:
+def measure_phases(subject: Subject, faces: Tensors, stages: Sequence[Stage], plan: Schedule) -> dict[str, float]:
     """Time what a face of the networks' size goes through, in milliseconds: file to pixels to file.
 
+    The clock is read between the phases of one and the same call, so that they add up to it.
+
+    Args:
+        subject: what completes the face.
+        faces: ``image`` [N, 3, H, W] and ``mask`` [N, 1, H, W]; the first is taken.
+        stages: of the chain, in order, where it runs them one after the other; none where its device takes it whole.
+        plan: how often.
+
     Returns:
-        Latency of ``decode`` (PNG), ``pre``, each stage, ``post`` and ``encode`` (PNG) alone, and of all in one call
-        (``end to end``), at batch 1.
+        ``decode`` (PNG), ``pre``, each stage or ``chain``, ``post``, ``encode`` (PNG), and ``end to end``, their sum:
+        means over the middle half of the calls by what these took as a whole.
     """
     pixels = np.rint((faces["image"][0].transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).astype(np.uint8)
     hole = faces["mask"][0, 0] > 0
     data = encode_photo(pixels, ".png", lossy=False)
-    image, mask = prepare(pixels, hole, len(hole), "face")
-    tensors = chain.run({"image": image[None], "mask": mask[None]})
-    completed = subject.complete(image[None], mask[None])[0]
 
-    def end_to_end() -> bytes:
+    def end_to_end() -> list[tuple[str, float]]:
+        marks = [("", time.perf_counter())]
+
+        def mark(name: str) -> None:
+            marks.append((name, time.perf_counter()))
+
         face = decode_photo(data, "face.png").pixels
-        blanked, known = prepare(face, hole, len(hole), "face")
-        result = subject.complete(blanked[None], known[None])[0]
-        return encode_photo(composite(face, hole, result), ".png", lossy=False)
+        mark("decode")
+        image, mask = prepare(face, hole, len(hole), "face")
+        mark("pre")
+        tensors = dict(zip(CHAIN_INPUTS, (image[None], mask[None]), strict=True))
+        for stage in stages:
+            tensors.update(subject.stage(stage, tensors))
+            mark(stage.name)
+        if not stages:
+            tensors[CHAIN_OUTPUT] = subject.complete(*tensors.values())
+            mark("chain")
+        result = composite(face, hole, tensors[CHAIN_OUTPUT][0])
+        mark("post")
+        encode_photo(result, ".png", lossy=False)
+        mark("encode")
+        return [(name, now - before) for (_, before), (name, now) in pairwise(marks)]
 
-    tasks: dict[str, Callable[[], Any]] = {
-        "decode": lambda: decode_photo(data, "face.png"),
-        "pre": lambda: prepare(pixels, hole, len(hole), "face"),
-        **{stage.name: _stage(subject, stage, tensors) for stage in stages},
-        "post": lambda: composite(pixels, hole, completed),
-        "encode": lambda: encode_photo(pixels, ".png", lossy=False),
-        "end to end": end_to_end,
-    }
-    return {name: figures(latency_of(s)) for name, s in interleave(tasks, plan.rounds, plan.warm_up).items()}
+    runs = [end_to_end() for _ in range(plan.warm_up + plan.rounds)][plan.warm_up :]
+    runs.sort(key=lambda run: sum(seconds for _, seconds in run))
+    middle = runs[len(runs) // 4 : len(runs) - len(runs) // 4]
+    means = {name: 1e3 * float(np.mean([run[k][1] for run in middle])) for k, (name, _) in enumerate(middle[0])}
+    return {**means, "end to end": sum(means.values())}
+
+
+def _copies(subject: Subject, more: float) -> float | None:
+    return more if subject.on_device and more > 0 else None
 
 
 def _complete(subject: Subject, image: Array, mask: Array) -> Callable[[], Any]:

@@ -25,11 +25,15 @@ class Subject(Protocol):
     def description(self) -> str:
         """One line for people."""
 
+    @property
+    def on_device(self) -> bool:
+        """Whether its production path keeps what passes between the stages on a device."""
+
     def complete(self, image: Array, mask: Array) -> Array:
         """Run the production path: image [B, 3, H, W] and mask [B, 1, H, W] to the completed image."""
 
-    def stage(self, stage: Stage, inputs: Tensors) -> None:
-        """Run one stage alone, its outputs brought to the host."""
+    def stage(self, stage: Stage, inputs: Tensors) -> dict[str, Array]:
+        """Run one stage alone and return its outputs, brought to the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,13 @@ class ChainSubject:
         """See :class:`Subject`."""
         return self.chain.complete(image, mask)
 
-    def stage(self, stage: Stage, inputs: Tensors) -> None:
+    @property
+    def on_device(self) -> bool:
+        """See :class:`Subject`."""
+        return self.chain.device != "cpu"
+
+    def stage(self, stage: Stage, inputs: Tensors) -> dict[str, Array]:
         """See :class:`Subject`."""
         session = self.chain.session(stage.name)
         assert session is not None  # of the bundle that the chain was opened from
-        session.run({name: inputs[name] for name in stage.inputs})
+        return session.run({name: inputs[name] for name in stage.inputs})

@@ -31,6 +31,8 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     rounds = f"{plan['rounds']} interleaved rounds after {plan['warm_up']} to warm up"
     lines += ["", f"{rounds}, {result['threads']} threads."]
     lines += ["", *_latencies(result)]
+    if result["int8"]:
+        lines += ["", f"{result['int8']}."]
     if result["fresh"]:
         lines += ["", *_fresh(result["fresh"])]
     lines += ["", *_phases(result["phases"])]
@@ -52,10 +54,16 @@ def _latencies(result: Mapping[str, Any]) -> list[str]:
             cells = [row["subject"], str(row["batch"])]
             cells += [f"{chain[key]:.1f}" for key in ("p50_ms", "p90_ms", "p99_ms")]
             cells += [f"{row['faces_per_second']:.2f}"]
-            cells += [f"{row['stages'][stage]['p50_ms']:.1f}" for stage in stages] + [f"{row['copies_ms']:.1f}"]
-            cells += [f"{ratio['median']:.2f} ({ratio['low']:.2f}–{ratio['high']:.2f})" if ratio else "1"]
+            copies = row["copies_ms"]
+            cells += [f"{row['stages'][stage]['p50_ms']:.1f}" for stage in stages]
+            cells += ["–" if copies is None else f"{copies:.1f}", "1" if ratio is None else _ratio(ratio)]
             lines.append(_row(cells))
     return lines
+
+
+def _ratio(ratio: Mapping[str, Any]) -> str:
+    text = f"{ratio['median']:.2f} ({ratio['low']:.2f}–{ratio['high']:.2f})"
+    return text if ratio["told"] else f"{text}: within the spread, no difference told"
 
 
 def _fresh(fresh: Mapping[str, Mapping[str, float | None]]) -> list[str]:
@@ -69,10 +77,12 @@ def _fresh(fresh: Mapping[str, Mapping[str, float | None]]) -> list[str]:
 
 
 def _phases(phases: Mapping[str, Mapping[str, float]]) -> list[str]:
-    total = phases["end to end"]["p50_ms"]
-    lines = _head(["phase of one face", "p50 ms", "share"])
-    lines += [_row([n, f"{p['p50_ms']:.2f}", f"{p['p50_ms'] / total:.1%}"]) for n, p in phases.items()]
-    return lines
+    lines = []
+    for subject, parts in phases.items():
+        total = parts["end to end"]
+        lines += ["", *_head([f"phase of one face, {subject}", "ms", "share"])]
+        lines += [_row([name, f"{ms:.2f}", f"{ms / total:.1%}"]) for name, ms in parts.items()]
+    return lines[1:]
 
 
 def _rates(result: Mapping[str, Any]) -> list[str]:

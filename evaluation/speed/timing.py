@@ -33,11 +33,13 @@ class Ratio:
         median: over all rounds.
         low: its 10th percentile.
         high: its 90th percentile.
+        told: whether the median is further from 1 than low from high; else the rounds tell no difference.
     """
 
     median: float
     low: float
     high: float
+    told: bool
 
 
 def latency_of(seconds: Sequence[float]) -> Latency:
@@ -57,7 +59,7 @@ def ratio_of(seconds: Sequence[float], base: Sequence[float]) -> Ratio:
     2.0
     """
     low, median, high = np.percentile(np.asarray(seconds) / np.asarray(base), (10, 50, 90))
-    return Ratio(float(median), float(low), float(high))
+    return Ratio(float(median), float(low), float(high), bool(abs(median - 1) > high - low))
 
 
 def interleave(tasks: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int) -> Seconds:

@@ -38,9 +38,15 @@ class TorchSubject:
             tensors.update(run_stage(self.modules[stage.name], stage, tensors))
         return tensors[CHAIN_OUTPUT].numpy()
 
-    def stage(self, stage: Stage, inputs: Tensors) -> None:
-        """Run one stage alone."""
-        run_stage(self.modules[stage.name], stage, {name: torch.from_numpy(inputs[name]) for name in stage.inputs})
+    @property
+    def on_device(self) -> bool:
+        """It runs on the CPU."""
+        return False
+
+    def stage(self, stage: Stage, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """Run one stage alone and return its outputs."""
+        tensors = {name: torch.from_numpy(inputs[name]) for name in stage.inputs}
+        return {name: tensor.numpy() for name, tensor in run_stage(self.modules[stage.name], stage, tensors).items()}
 
 
 def torch_subjects(path: Path, compiled: bool, threads: int) -> tuple[list[TorchSubject], dict[str, float], str]:

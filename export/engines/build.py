@@ -142,6 +142,7 @@ def _sidecar(
         gpu=gpu,
         version_compatible=options.version_compatible,
         batches=options.batches,
+        profiles=options.profiles,
         dtypes=facts["dtypes"],
         precision=manifest.precision[stage.name],
         products=facts["products"],

@@ -29,6 +29,7 @@ class BuildOptions:
         timing_cache: file of tactics that were timed before; TensorRT only.
         host_memory_mib: limit of the builder's process; beyond it the build of that stage fails.
         device: index of the GPU that TensorRT builds on.
+        profiles: 1, or 2 to tune kernels for a single face apart from those for more.
     """
 
     backend: str
@@ -41,6 +42,7 @@ class BuildOptions:
     timing_cache: str | None = None
     host_memory_mib: int | None = None
     device: int = 0
+    profiles: int = 1
 
     def check(self) -> None:
         """Refuse what no engine can be built for.
@@ -51,6 +53,11 @@ class BuildOptions:
         least, best, greatest = self.batches
         if not 1 <= least <= best <= greatest:
             raise UsageError(f"--min-batch {least} --opt-batch {best} --max-batch {greatest}: need 1 ≤ min ≤ opt ≤ max")
+        if self.profiles not in (1, 2) or (self.profiles == 2 and (least > 1 or greatest < 2)):
+            raise UsageError(
+                f"--profiles {self.profiles}: use 1, or 2 with --min-batch 1 and --max-batch 2 or more, "
+                "one for a single face and one for batches"
+            )
         if not 0 <= self.optimization_level <= MAX_LEVEL:
             raise UsageError(f"--optimization-level {self.optimization_level}: use 0 to {MAX_LEVEL}")
         if self.backend == "tensorrt-rtx":
@@ -123,6 +130,7 @@ def is_current(sidecar: Sidecar, bundle: Bundle, options: BuildOptions, version:
         options.target,
         options.version_compatible,
         options.batches,
+        options.profiles,
         manifest.precision[sidecar.stage],
         options.tf32,
         options.optimization_level,
@@ -137,6 +145,7 @@ def is_current(sidecar: Sidecar, bundle: Bundle, options: BuildOptions, version:
         sidecar.target,
         sidecar.version_compatible,
         sidecar.batches,
+        sidecar.profiles,
         sidecar.precision,
         sidecar.tf32,
         sidecar.optimization_level,

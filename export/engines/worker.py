@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from showface.runtime.backends.tensorrt.library import load_library
 from showface.runtime.backends.tensorrt.messages import error_recorder
-from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, platform_here
+from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, platform_here, profiles_of
 from showface.runtime.errors import UsageError
 
 from .network import Refusal, io_dtypes, parse, product_dtypes, wrong_products
@@ -111,24 +111,27 @@ def _create_config(trt: Any, network: Any, options: BuildOptions, monitor: Any) 
     """Return Polygraphy's loader of the builder's config; the one place where the two libraries part."""
     from polygraphy.backend.trt import CreateConfig, Profile
 
-    profile = Profile()
-    for i in range(network.num_inputs):
-        tensor = network.get_input(i)
-        profile.add(tensor.name, *((batch, *tuple(tensor.shape)[1:]) for batch in options.batches))
+    profiles = []
+    for batches in profiles_of(options.batches, options.profiles):
+        profile = Profile()
+        for i in range(network.num_inputs):
+            tensor = network.get_input(i)
+            profile.add(tensor.name, *((batch, *tuple(tensor.shape)[1:]) for batch in batches))
+        profiles.append(profile)
     limits = {} if options.workspace_mib is None else {trt.MemoryPoolType.WORKSPACE: options.workspace_mib * MIB}
     if options.backend == "tensorrt-rtx":
         from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
         return CreateConfigRTX(
             compute_capabilities=[divmod(int(options.target.removeprefix("sm_")), 10)],
-            profiles=[profile],
+            profiles=profiles,
             memory_pool_limits=limits,
             builder_optimization_level=options.optimization_level,
             progress_monitor=monitor,
         )
     compatible = trt.HardwareCompatibilityLevel.AMPERE_PLUS if options.target == AMPERE_PLUS else None
     return CreateConfig(
-        profiles=[profile],
+        profiles=profiles,
         memory_pool_limits=limits,
         builder_optimization_level=options.optimization_level,
         progress_monitor=monitor,

@@ -127,6 +127,8 @@ def _engine(folder: EngineFolder, stage: Stage, max_batch: int, container: str) 
     if least > 1 or greatest < max_batch:
         taken = f"takes batches of {least} to {greatest}, Triton would send 1 to {max_batch}"
         raise UsageError(f"{path}: {taken}; build it for these, or lower the greatest batch")
+    if sidecar.profiles > 1:
+        raise UsageError(f"{path}: has {sidecar.profiles} profiles, Triton would use the first; build it with one")
     if sidecar.onnx_sha256 != folder.bundle.manifest.sha256[f"{stage.name}.onnx"]:
         raise UsageError(f"{path}: its graph has changed since the build; {folder.rebuild}")
     return read_engine(folder, sidecar)

@@ -86,6 +86,23 @@ def batch_sizes(least: int, greatest: int) -> tuple[int, ...]:
     return tuple(sorted({least, greatest, *(p for p in powers if least < p < greatest)}))
 
 
+def common_sizes(every: Sequence[tuple[int, int, int]], limit: int | None = None) -> tuple[int, ...]:
+    """Return the batches that are run, ascending: all engines take them, and none has more faces than ``limit``.
+
+    Args:
+        every: least, best and greatest batch of each engine.
+        limit: None for what the engines take.
+
+    Raises:
+        UsageError: there is none.
+    """
+    least = max(batches[0] for batches in every)
+    greatest = min(batches[2] for batches in every)
+    if least > greatest:
+        raise UsageError(f"the engines' batches do not go together: {every}; build them again in one call")
+    return batch_sizes(least, greatest if limit is None else max(least, min(limit, greatest)))
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A part of a batch that the engines take: ``count`` faces from ``start``, run as a batch of ``batch``."""

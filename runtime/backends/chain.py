@@ -54,9 +54,11 @@ class Chain:
 
     Attributes:
         overlaps: whether :meth:`submit` returns while the device works, so that the host can prepare the next faces.
+        backend: that runs it, a value of :class:`~..backends.Backend`.
     """
 
     overlaps = False
+    backend = "onnxruntime"
 
     def __init__(
         self, sessions: Sequence[Session], description: str, device: Device = "cpu", occluder: Session | None = None

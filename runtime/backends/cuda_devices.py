@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +84,12 @@ def lost_device(index: int, reason: str) -> str:
 
 
 def _driver() -> Any:
-    """Return the initialised driver, or None."""
+    """Return the initialised driver, or None.
+
+    It reads once whether kernels are loaded when they are first launched, which saves start-up time and device memory;
+    where that is not its default yet it is asked for. What the user has set stands.
+    """
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     for name in ("libcuda.so.1", "nvcuda.dll"):
         try:
             driver = ctypes.CDLL(name)

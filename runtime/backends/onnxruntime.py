@@ -103,7 +103,9 @@ def preload_libraries() -> str:
     return _tail(said.getvalue())
 
 
-def open_session(data: bytes, stage: Stage, cuda_index: int | None, threads: int | None) -> OnnxRuntimeSession:
+def open_session(
+    data: bytes, stage: Stage, cuda_index: int | None, threads: int | None, channels_last: bool = False
+) -> OnnxRuntimeSession:
     """Load one stage.
 
     Args:
@@ -111,6 +113,7 @@ def open_session(data: bytes, stage: Stage, cuda_index: int | None, threads: int
         stage: its entry of the stage table.
         cuda_index: CUDA device, or None for the CPU.
         threads: for the CPU; None leaves the choice to ONNX Runtime.
+        channels_last: let CUDA's convolutions work on NHWC, the layout of a GPU's tensor cores.
 
     Raises:
         UsageError: the model cannot be loaded, or not on that device alone, or is not of that stage.
@@ -120,7 +123,9 @@ def open_session(data: bytes, stage: Stage, cuda_index: int | None, threads: int
     missing = ""
     if cuda_index is not None:
         missing = preload_libraries()
-        providers = [(CUDA_PROVIDER, {"device_id": str(cuda_index), **CUDA_OPTIONS})]
+        layout = {"prefer_nhwc": "1"} if channels_last else {}
+        providers = [(CUDA_PROVIDER, {"device_id": str(cuda_index), **CUDA_OPTIONS, **layout})]
+        ort.set_default_logger_severity(ERRORS_ONLY)  # it warns that a newer kind of provider is not here
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         # Without enable_fallback=0 it would load the model again on the CPU where CUDA fails.
@@ -128,6 +133,8 @@ def open_session(data: bytes, stage: Stage, cuda_index: int | None, threads: int
     except Exception as error:  # ONNX Runtime's own types derive from Exception and are not exported
         where = "" if cuda_index is None else f" on CUDA device {cuda_index}"
         remedy = "" if cuda_index is None else f"; {_cuda_remedy(missing)}"
+        if "fallback to CPU EP has been explicitly disabled" in str(error):
+            remedy = "; its graph has a node that ONNX Runtime's CUDA provider cannot run: use --device cpu"
         raise UsageError(f"stage {stage.name}: ONNX Runtime cannot load it{where}: {error}{remedy}") from error
     session.disable_fallback()  # nor may it go on on the CPU when a run fails
     wanted = CPU_PROVIDER if cuda_index is None else CUDA_PROVIDER
@@ -163,13 +170,14 @@ def _tail(text: str) -> str:
     return " ".join(text.split())[-LOG_TAIL:]
 
 
-def open_chain(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Chain:
+def open_chain(bundle: Bundle, device: str = "auto", threads: int | None = None, channels_last: bool = False) -> Chain:
     """Load all stages of ``bundle``.
 
     Args:
         bundle: where the models are.
         device: ``cpu``, ``cuda:N``, or ``auto``: CUDA where it works, else the CPU.
         threads: for the CPU.
+        channels_last: see :func:`open_session`; off until a GPU has shown what it brings.
 
     Raises:
         UsageError: a stage cannot be loaded on the device that was asked for.
@@ -180,24 +188,27 @@ def open_chain(bundle: Bundle, device: str = "auto", threads: int | None = None)
         found = cuda_device_count()
         if cuda_index is not None and cuda_index >= found:
             raise UsageError(f"--device {device}: the driver reports {found} CUDA devices; use --device cpu")
-        return _load(bundle, cuda_index, threads, "as asked")
+        return _load(bundle, cuda_index, threads, "as asked", channels_last)
     if cuda_device_count() == 0:
         return _load(bundle, None, threads, "no CUDA device found")
     try:
-        return _load(bundle, 0, threads, "a CUDA device was found")
+        return _load(bundle, 0, threads, "a CUDA device was found", channels_last)
     except ShowfaceError as error:
         return _load(bundle, None, threads, f"a CUDA device was found, but cannot be used: {error}")
 
 
-def _load(bundle: Bundle, cuda_index: int | None, threads: int | None, reason: str) -> Chain:
+def _load(
+    bundle: Bundle, cuda_index: int | None, threads: int | None, reason: str, channels_last: bool = False
+) -> Chain:
     from .onnxruntime_binding import BoundChain
 
-    sessions = [open_session(bundle.model(s), s, cuda_index, threads) for s in bundle.manifest.stages]
+    def opened(stage: Stage) -> OnnxRuntimeSession:
+        return open_session(bundle.model(stage), stage, cuda_index, threads, channels_last)
+
+    sessions = [opened(stage) for stage in bundle.manifest.stages]
     where = "CPU" if cuda_index is None else f"CUDA device {cuda_index}"
     description = f"ONNX Runtime {ort.__version__} on {where} ({reason})"
-    occluder = None
-    if OCCLUDER in bundle.manifest.graphs:
-        occluder = open_session(bundle.model(OCCLUDER), OCCLUDER, cuda_index, threads)
+    occluder = opened(OCCLUDER) if OCCLUDER in bundle.manifest.graphs else None
     if cuda_index is None:
         return Chain(sessions, description, "cpu", occluder)
     return BoundChain(sessions, Shapes.of_bundle(bundle), description, "cuda", cuda_index, occluder)

@@ -28,8 +28,15 @@ class Turn:
     """The tensors of one batch on the device, and the sessions' bindings to them."""
 
     values: dict[str, ort.OrtValue]
-    host: dict[str, NDArray[Any]]  # image and mask, filled up
     bindings: tuple[tuple[ort.InferenceSession, ort.IOBinding], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Faces of a batch that the sessions take: image and mask on the host, filled up."""
+
+    chunk: Chunk
+    host: dict[str, NDArray[Any]]
 
 
 class BoundChain(Chain):
@@ -85,28 +92,39 @@ class BoundChain(Chain):
         return self.submit(image, mask).result()
 
     def submit(self, images: Faces, masks: Faces) -> Ticket:
-        """Give faces to the device; a thread of the chain works on them in the order in which they come."""
-        self._shapes.check_faces(images, masks)
-        return self._worker.submit(self._complete, images, masks)
+        """Give faces to the device; a thread of the chain works on them in the order in which they come.
 
-    def _complete(self, images: Faces, masks: Faces) -> NDArray[Any]:
-        completed = self._shapes.empty(CHAIN_OUTPUT, len(images))
+        The faces are gathered here, in the caller's thread, while the device may work on those before.
+        """
+        self._shapes.check_faces(images, masks)
+        parts = [self._part(chunk, images, masks) for chunk in chunks(len(images), self._sizes)]
+        return self._worker.submit(self._complete, len(images), parts)
+
+    def _part(self, chunk: Chunk, images: Faces, masks: Faces) -> Part:
+        host = {name: self._shapes.empty(name, chunk.batch) for name in CHAIN_INPUTS}
+        for name, faces in zip(CHAIN_INPUTS, (images, masks), strict=True):
+            chunk.cut(faces, host[name])
+        return Part(chunk, host)
+
+    def _complete(self, count: int, parts: Sequence[Part]) -> NDArray[Any]:
+        completed = self._shapes.empty(CHAIN_OUTPUT, count)
         with device_errors(self._index if self.device == "cuda" else None):
-            for chunk in chunks(len(images), self._sizes):
-                completed[chunk.start : chunk.start + chunk.count] = self._run(chunk, images, masks)
+            for part in parts:
+                start = part.chunk.start
+                completed[start : start + part.chunk.count] = self._run(part)
         return completed
 
-    def _run(self, chunk: Chunk, images: Faces, masks: Faces) -> NDArray[Any]:
-        turn = self._turns.get(chunk.batch)
+    def _run(self, part: Part) -> NDArray[Any]:
+        batch = part.chunk.batch
+        turn = self._turns.get(batch)
         if turn is None:
-            turn = self._turns[chunk.batch] = self._turn(chunk.batch)
-        for name, faces in zip(CHAIN_INPUTS, (images, masks), strict=True):
-            chunk.cut(faces, turn.host[name])
-            turn.values[name].update_inplace(turn.host[name])
+            turn = self._turns[batch] = self._turn(batch)
+        for name, array in part.host.items():
+            turn.values[name].update_inplace(array)
         for session, binding in turn.bindings:
             session.run_with_iobinding(binding)  # returns when the device has done its work
         completed: NDArray[Any] = turn.values[CHAIN_OUTPUT].numpy()
-        return completed[: chunk.count]
+        return completed[: part.chunk.count]
 
     def _turn(self, batch: int) -> Turn:
         """Allocate the tensors of a batch on the device and bind the sessions to them."""
@@ -125,7 +143,7 @@ class BoundChain(Chain):
             for name in one.stage.outputs:
                 binding.bind_ortvalue_output(name, values[name])
             bindings.append((one.session, binding))
-        return Turn(values, {name: self._shapes.empty(name, batch) for name in CHAIN_INPUTS}, tuple(bindings))
+        return Turn(values, tuple(bindings))
 
     def close(self) -> None:
         """End the thread; the sessions free themselves."""

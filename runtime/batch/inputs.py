@@ -102,19 +102,28 @@ def _walk(source: Path, masks: Path | None, errors: dict[str, str], omitted: dic
         prefix = "" if place == source else place.relative_to(source).as_posix() + "/"
         for name in filter(lambda child: (place / child).is_symlink(), children):
             omitted.setdefault(LINKED, []).append(prefix + name)
+        resolved = os.path.realpath(folder)
         for name in files:
-            suffix = PurePosixPath(name).suffix.lower()
+            # A dot at either end makes no suffix, as in a path: making one of each of 100,000 names takes a second.
+            dot = name.rfind(".")
+            suffix = name[dot:].lower() if 0 < dot < len(name) - 1 else ""
             if suffix in OTHER_IMAGE_SUFFIXES:
                 omitted.setdefault(NOT_READ, []).append(prefix + name)
             if suffix not in SUFFIXES:
                 continue
-            if excluded is None or os.path.realpath(place / name) != excluded:
+            if excluded is None or _real_path(folder, resolved, name) != excluded:
                 yield prefix + name
     for error in failures:
         path = Path(error.filename)
         name = path.relative_to(source).as_posix()
         errors[name] = f"{path}: folder cannot be read: {error.strerror}"
         yield name
+
+
+def _real_path(folder: str, resolved: str, name: str) -> str:
+    """Return the real path of a file; one that is no link lies where its folder does, which need not be asked again."""
+    path = os.path.join(folder, name)
+    return os.path.realpath(path) if os.path.islink(path) else os.path.join(resolved, name)
 
 
 def plan_items(

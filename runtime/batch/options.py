@@ -40,6 +40,7 @@ class Options:
         alignment: warp the faces of unaligned pictures; None takes each image as one aligned face.
         save_masks: a folder that gets the hole of every image.
         workers: threads that read, and threads that write.
+        verify: read every input again, also where size, inode and times say that it is the same.
     """
 
     masks: MaskSource
@@ -49,6 +50,7 @@ class Options:
     alignment: Alignment | None = None
     save_masks: Path | None = None
     workers: int = 1
+    verify: bool = False
 
     def describe(self, landmarks: str) -> str:
         """Return what decides an output beside its files and the bundle, as a part of its key.

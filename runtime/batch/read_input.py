@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from ..images.decoder_process import IsolatedDecoder
 from ..inpainter import Inpainter
 from .item import Item, PreparedFace
 from .options import Alignment, Options
-from .results_log import result_key
+from .results_log import Result, result_key, stamp_of
 from .write_output import key_of_mask, saved_mask
 
 
@@ -94,16 +95,22 @@ class InputReader:
     def _read(self, item: Item) -> Item:
         if item.error is not None:
             raise InputError(item.error)
-        data = read_file(item.source)
         mask_file = self.options.masks.find(item.relative, self.listing)
+        recipe = self.options.describe(self.faces_digest(item.relative.as_posix()))
+        # Before the files are read: one that changes meanwhile has another stamp the next time.
+        files = [item.source] if mask_file is None else [item.source, mask_file]
+        stamp, before = stamp_of(files, self.inpainter.bundle_digest, recipe), item.before
+        if before is not None and stamp is not None and stamp == before.stamp and not self.options.verify:
+            same = _skipped(item, before, stamp)
+            if self._is_done(same):
+                return same
+        data = read_file(item.source)
         mask_data = None if mask_file is None else read_file(mask_file)
-        item = replace(item, result=replace(item.result, key=self._key(item, data, mask_data)))
+        key = result_key(data, mask_data, self.inpainter.bundle_digest, recipe)
+        item = replace(item, result=replace(item.result, key=key, stamp=stamp))
         if self._is_done(item):
-            assert item.before is not None
-            before = item.before
-            return replace(
-                item, result=replace(item.result, status="skipped", hole_ratio=before.hole_ratio, mask=before.mask)
-            )
+            assert before is not None
+            return _skipped(item, before, stamp)
         photo, name = self.decode(data, str(item.source)), str(item.source)
         squares: list[Square] | None = None
         note: dict[str, Any] = {"from": self.options.masks.kind}
@@ -126,10 +133,6 @@ class InputReader:
         squares = self._squares(photo, item) if squares is None else squares
         return replace(item, faces=self._prepare(photo, hole, squares, name))
 
-    def _key(self, item: Item, data: bytes, mask_data: bytes | None) -> str:
-        recipe = self.options.describe(self.faces_digest(item.relative.as_posix()))
-        return result_key(data, mask_data, self.inpainter.bundle_digest, recipe)
-
     def _is_done(self, item: Item) -> bool:
         """Return whether an earlier run did the same.
 
@@ -137,9 +140,10 @@ class InputReader:
             InputError: the output exists, is not of an earlier run, and may not be replaced.
         """
         with system_errors(InputError, item.output, "cannot be looked for"):
-            exists = item.output.is_symlink() or item.output.exists()
-        if not exists:
-            return False
+            try:
+                os.lstat(item.output)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
         if self._was_made(item):
             return True
         if not item.replace:
@@ -184,3 +188,11 @@ class InputReader:
         needed = [square for index, square in enumerate(squares) if (owner == index).any()]
         cuts = [cut_out(photo.pixels, hole, square, self.inpainter.image_size) for square in needed]
         return tuple(self._face(*cut, square, name) for cut, square in zip(cuts, needed, strict=True))
+
+
+def _skipped(item: Item, before: Result, stamp: str | None) -> Item:
+    """Return an item that an earlier run has done, with what its line says."""
+    result = replace(
+        item.result, status="skipped", hole_ratio=before.hole_ratio, key=before.key, mask=before.mask, stamp=stamp
+    )
+    return replace(item, result=result)

@@ -12,17 +12,19 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from ..errors import ShowfaceError, UsageError, system_errors
+from ..errors import InputError, ShowfaceError, UsageError, system_errors
 from ..files import lock_file
 
 RESULTS_FILE = "results.jsonl"
 Status = Literal["done", "skipped", "failed"]
 _STATUS: dict[str, Status] = {"done": "done", "skipped": "skipped", "failed": "failed"}
+SETTLED = 2.0  # seconds; the coarsest clock of a file system, FAT's
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Result:
         key: digest of image, mask, bundle and options; decides what is already done.
         mask: where the hole comes from (``from``); of a hole that the networks found, see
             :class:`~showface.runtime.faces.found_masks.MaskNote`.
+        stamp: see :func:`stamp_of`; as long as it stays the same, image and mask are not read again.
     """
 
     input: str
@@ -49,6 +52,7 @@ class Result:
     seconds: float = 0.0
     key: str | None = None
     mask: dict[str, Any] | None = None
+    stamp: str | None = None
 
 
 def result_key(image: bytes, mask: bytes | None, bundle_digest: str, options: str) -> str:
@@ -59,27 +63,55 @@ def result_key(image: bytes, mask: bytes | None, bundle_digest: str, options: st
     return digest.hexdigest()
 
 
+def stamp_of(files: Sequence[Path], bundle_digest: str, options: str) -> str | None:
+    """Return a digest of what decides a result, of ``files`` without their bytes: size, inode, times of change.
+
+    The inode's own time is among them, since tools can set the other one back. A file that was changed just now may
+    change once more in the same tick of its file system's clock, and has no stamp.
+
+    Raises:
+        InputError: a file is not there, or cannot be looked at.
+    """
+    digest = hashlib.sha256(f"{bundle_digest} {options}".encode())
+    latest = time.time() - SETTLED
+    for path in files:
+        with system_errors(InputError, path, "cannot be read"):
+            status = path.stat()
+        if max(status.st_mtime, status.st_ctime) > latest:
+            return None
+        digest.update(f" {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}".encode())
+    return digest.hexdigest()[:32]
+
+
 def parse_result(line: str) -> Result | None:
     """Return the result that a line holds; None for a torn or foreign one."""
     try:
-        result = Result(**json.loads(line))
-    except (ValueError, TypeError, RecursionError):
+        values = json.loads(line)
+        # One text for both names and for all equal statuses: a run holds the last result of every input.
+        if values["output"] == values["input"]:
+            values["output"] = values["input"]
+        values["status"] = _STATUS[values["status"]]
+        result = Result(**values)
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    kinds: list[tuple[object, Any]] = [
-        (result.input, str),
-        (result.output, str),
-        (result.error, str | None),
-        (result.hole_ratio, float | int | None),
-        (result.seconds, float | int),
-        (result.key, str | None),
-        (result.mask, dict | None),
-    ]
-    known = all(isinstance(value, kind) for value, kind in kinds) and result.status in get_args(Status)
-    if not known or _without_suffix(result.input) != _without_suffix(result.output):
+    known = (
+        isinstance(result.input, str)
+        and isinstance(result.output, str)
+        and _is_text(result.error)
+        and (result.hole_ratio is None or isinstance(result.hole_ratio, float | int))
+        and isinstance(result.seconds, float | int)
+        and _is_text(result.key)
+        and (result.mask is None or isinstance(result.mask, dict))
+        and _is_text(result.stamp)
+    )
+    renamed = result.output is not result.input
+    if not known or (renamed and _without_suffix(result.input) != _without_suffix(result.output)):
         return None
-    # One text for both names and for all equal statuses: a run holds the last result of every input.
-    output = result.input if result.output == result.input else result.output
-    return replace(result, output=output, status=_STATUS[result.status])
+    return result
+
+
+def _is_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
 
 
 def _without_suffix(name: str) -> PurePosixPath:
@@ -144,10 +176,14 @@ class ResultLog:
         if result.status != "failed":
             self.written.add(result.output)
 
+    def owes(self, result: Result) -> bool:
+        """Return whether the line of a killed run's result is missing."""
+        last = self.last.get(result.input)
+        return last is None or (last.key, last.status) != (result.key, result.status)
+
     def adopt(self, result: Result) -> None:
         """Append the line that a killed run still owed, unless it is there."""
-        last = self.last.get(result.input)
-        if last is None or (last.key, last.status) != (result.key, result.status):
+        if self.owes(result):
             self.append(result)
             self._remember(result)
 

@@ -98,7 +98,7 @@ def open_log(path: Path) -> ResultLog:
     results = ResultLog(path)
     try:
         end_runs(path.parent)
-        for owed in recover(path.parent):
+        for owed in recover(path.parent, results.owes):  # the outputs of the others are not read
             results.adopt(owed)
         results.flush()
         discard(path.parent)

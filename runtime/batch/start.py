@@ -39,6 +39,16 @@ class Model:
     threads: int | None = None
     cuda_graph: bool = False
 
+    def load(self, batch_limit: int | None) -> Inpainter:
+        """Load them, of a batch of ``batch_limit`` faces at most; the INT8 variant where it was measured to be faster.
+
+        Raises:
+            UsageError: the bundle is broken, or the device is not to be had.
+        """
+        return Inpainter.from_bundle(
+            self.bundle, self.device, self.threads, self.backend, self.cuda_graph, batch_limit, faster=True
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FolderRun:
@@ -74,9 +84,7 @@ class FolderRun:
         limit = self.options.batch_size or None
         if self.options.alignment is None:  # then an input has one face
             limit = min(len(self.items), limit or len(self.items))
-        inpainter = Inpainter.from_bundle(
-            model.bundle, model.device, model.threads, model.backend, model.cuda_graph, limit
-        )
+        inpainter = model.load(limit)
         logger.info("using %s", inpainter.chain.description)
         options = replace(self.options, batch_size=self.options.batch_size or inpainter.default_batch_size)
         return complete_folder(self.items, inpainter, options, self.log, stopped)

@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import InputError, UsageError
 from ..images.codec import SUFFIXES
-from ..inpainter import Inpainter
 from .inputs import plan_items
 from .item import Item
 from .options import Options
@@ -61,7 +60,7 @@ def watch_folder(
     if not source.is_dir():
         raise UsageError(f"{source}: only a folder can be watched; make it, or complete the file without watching")
     limit = options.batch_size or None
-    inpainter = Inpainter.from_bundle(model.bundle, model.device, model.threads, model.backend, model.cuda_graph, limit)
+    inpainter = model.load(limit)
     logger.info("using %s", inpainter.chain.description)
     options = replace(options, batch_size=options.batch_size or inpainter.default_batch_size)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..errors import InputError
+from ..faces.found_masks import MaskNote
 from ..version import __version__
 from .form import Form, read_form
 from .metrics import MEDIA_TYPE
@@ -52,8 +54,15 @@ def make_app(service: Service) -> Starlette:
 
     async def inpaint(request: Request) -> Response:
         async def work(form: Form) -> Response:
-            data, media_type = await service.complete(form)
-            return Response(data, media_type=media_type, headers=_private())
+            data, media_type, note = await service.complete(form)
+            return Response(data, media_type=media_type, headers=_private(note))
+
+        return await _answer(service, request, work)
+
+    async def mask(request: Request) -> Response:
+        async def work(form: Form) -> Response:
+            data, note = await service.mask(form)
+            return Response(data, media_type="image/png", headers=_private(note))
 
         return await _answer(service, request, work)
 
@@ -73,6 +82,7 @@ def make_app(service: Service) -> Starlette:
                 "device": inpainter.chain.device,
                 "bundle": inpainter.bundle_digest,
                 "image_size": inpainter.image_size,
+                "finds_occlusions": service.finds_occlusions,
                 "in_flight": service.in_flight,
                 "limits": {"in_flight": limits.in_flight, "upload": limits.upload, "batch": limits.batch},
             },
@@ -97,13 +107,16 @@ def make_app(service: Service) -> Starlette:
         Route("/health", health),
         Route("/metrics", metrics),
         Route("/inpaint", inpaint, methods=["POST"]),
+        Route("/mask", mask, methods=["POST"]),
         Route("/stages", stages, methods=["POST"]),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: unknown})
 
 
-def _private() -> dict[str, str]:
-    return {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+def _private(note: MaskNote | None = None) -> dict[str, str]:
+    """Return the headers of an answer to one client; of a hole that was found they tell what is known."""
+    found = {} if note is None else {"Showface-Mask": json.dumps(note.to_json())}
+    return {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **found}
 
 
 def _static(name: str, media_type: str) -> Handler:

@@ -21,7 +21,10 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a client has sent: the bytes of a picture, and a mask file or the name of another source of the hole."""
+    """What a client has sent: the bytes of a picture, and a mask file or the name of another source of the hole.
+
+    With neither the server's networks look for what covers the face.
+    """
 
     image: bytes
     mask: bytes | None
@@ -141,9 +144,8 @@ def _checked(found: Mapping[str, bytearray]) -> Form:
     if "image" not in found:
         raise Refusal(400, "the form has no field 'image'; send the picture in it")
     mask, text = found.get("mask"), found.get("mask_from")
-    if (mask is None) == (text is None):
-        several = "both 'mask' and 'mask_from'" if mask is not None else "neither 'mask' nor 'mask_from'"
-        raise Refusal(400, f"the form has {several}; send one of the two to tell where the hole is")
+    if mask is not None and text is not None:
+        raise Refusal(400, "the form has both 'mask' and 'mask_from'; send one of the two to tell where the hole is")
     return Form(
         bytes(found["image"]),
         None if mask is None else bytes(mask),

@@ -15,7 +15,9 @@ import numpy as np
 
 from ..batch.options import FORMAT_SUFFIXES, processors, workers
 from ..errors import UsageError
+from ..faces.found_masks import MaskNote
 from ..faces.masks import MaskSource, mask_source
+from ..images.codec import encode_photo
 from ..images.decoder_process import IsolatedDecoder
 from ..inpainter import BatchRunner, Inpainter
 from ..picture import Picture, format_of, load_picture
@@ -85,6 +87,11 @@ class Service:
         self._batcher.submit(np.zeros((3, size, size), np.float32), np.ones((1, size, size), np.float32)).result()
 
     @property
+    def finds_occlusions(self) -> bool:
+        """Whether the bundle has an occluder, so that no mask need be sent."""
+        return self.inpainter.chain.occluder is not None
+
+    @property
     def device_lost(self) -> bool:
         """Whether the device answers no more, so that only a restart helps."""
         return self._batcher.lost
@@ -106,8 +113,8 @@ class Service:
         finally:
             self.in_flight -= 1
 
-    async def complete(self, form: Form) -> tuple[bytes, str]:
-        """Return the completed picture, encoded, and its media type.
+    async def complete(self, form: Form) -> tuple[bytes, str, MaskNote | None]:
+        """Return the completed picture, encoded, its media type, and what is known of a hole that was found.
 
         Raises:
             Refusal: 400, a text of the form means nothing.
@@ -119,7 +126,22 @@ class Service:
             completed = None
             if picture.hole.any():
                 completed = await asyncio.wrap_future(self._batcher.submit(picture.image, picture.mask))
-            return await self._work(lambda: picture.encode(completed, chosen)), f"image/{chosen}"
+            data = await self._work(lambda: picture.encode(completed, chosen))
+            return data, f"image/{chosen}", picture.note
+
+    async def mask(self, form: Form) -> tuple[bytes, MaskNote | None]:
+        """Return the hole of the form's face as a PNG, white = hole, and what is known of one that was found.
+
+        The errors are those of :meth:`complete`.
+        """
+
+        def work() -> tuple[bytes, MaskNote | None]:
+            picture = self._load(form)[0]
+            white = np.where(picture.hole, np.uint8(255), np.uint8(0))
+            return encode_photo(white, ".png", lossy=False), picture.note
+
+        async with self._decoded:
+            return await self._work(work)
 
     async def stages(self, form: Form) -> dict[str, Any]:
         """Return pictures of what every stage makes of the form's face; the errors are those of :meth:`complete`."""
@@ -131,8 +153,9 @@ class Service:
 
     def _load(self, form: Form) -> tuple[Picture, str]:
         source, chosen = _source_of(form), _format_of(form)
-        if source.kind == "occlusion" and self.inpainter.chain.occluder is None:
-            raise Refusal(400, "the field 'mask_from' is 'occlusion', but this server's bundle has no occluder")
+        if source.kind == "occlusion" and not self.finds_occlusions:
+            asked = "has neither 'mask' nor 'mask_from'" if form.mask_from is None else "asks for 'occlusion'"
+            raise Refusal(400, f"the form {asked}, but this server's bundle has no occluder; send a mask")
         decoder = self._decoders.get()
         try:
             return load_picture(form.image, form.mask, source, self.inpainter, decoder.decode), chosen
@@ -146,15 +169,16 @@ class Service:
 
 
 def _source_of(form: Form) -> MaskSource:
-    if form.mask_from is None:
+    if form.mask is not None:
         return MaskSource("file")
+    named = "occlusion" if form.mask_from is None else form.mask_from
     try:
-        if form.mask_from != "file":
-            return mask_source(form.mask_from, None)
+        if named != "file":
+            return mask_source(named, None)
     except UsageError:
         pass
     known = f"alpha, color:#RRGGBB, occlusion, or class:NAME,… with names out of {', '.join(CATEGORIES)}"
-    raise Refusal(400, f"the field 'mask_from' is {form.mask_from[:40]!r}; send {known}")
+    raise Refusal(400, f"the field 'mask_from' is {named[:40]!r}; send {known}")
 
 
 def _format_of(form: Form) -> str:

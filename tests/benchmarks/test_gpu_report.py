@@ -19,11 +19,12 @@ def run(out, *arguments):
 
 
 def test_over_the_fake_the_chain_is_right_and_a_lost_device_ends_it(tmp_path):
-    done, sections, text = run(tmp_path, "--fake", "--only", "environment", "chain", "lost-device")
+    done, sections, text = run(tmp_path, "--fake", "--only", "environment", "chain", "lost-device", "joined")
     assert done.returncode == 0, sections
     assert {section["status"] for section in sections.values()} == {"done"}
     assert sections["chain"]["leaked MiB"] == {"off": 0.0, "capture": 0.0}
     assert "illegal memory access" in sections["lost-device"]["said"]
+    assert sections["joined"]["leaked"] == 0.0
     assert "## The device chain on real CUDA" in text
 
 
@@ -34,6 +35,15 @@ def test_without_a_gpu_each_section_says_why_it_did_not_run(tmp_path):
     assert {section["status"] for section in sections.values()} == {"skipped"}
     assert text.count("no CUDA device, or no driver, is found here") == 3
     assert "sees no CUDA device" in sections["torch"]["why"]
+
+
+@pytest.mark.skipif(cuda_device_count() > 0, reason="there is a device")
+def test_without_a_gpu_the_joined_graph_is_timed_on_the_cpu(tmp_path, narrow_bundle):
+    done, sections, text = run(tmp_path, "--only", "joined", "--bundle", narrow_bundle)
+    assert done.returncode == 0, sections
+    assert [row["batch"] for row in sections["joined"]["latency"]] == [1]
+    assert all(row["five / one"] > 0 for row in sections["joined"]["latency"])
+    assert "| five / one |" in text
 
 
 def test_a_section_that_fails_is_told_and_the_others_run(tmp_path, monkeypatch):

@@ -2,8 +2,6 @@
 
 import json
 import weakref
-from enum import IntFlag
-from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
@@ -19,10 +17,11 @@ class FakeRuntimeCache:
     """TensorRT-RTX's cache of compiled kernels; a text of another version or a broken one is refused."""
 
     def __init__(self, engine):
-        self.cuda, self.version, self.kernels = engine.cuda, engine.version, set()
+        self.cuda, self.version, self.kernels, self.ready = engine.cuda, engine.version, set(), {}
 
     def serialize(self):
-        return json.dumps({"version": self.version, "kernels": sorted(self.kernels)}).encode()
+        done = [kernel for kernel in self.kernels if self.ready.get(kernel, 0.0) <= self.cuda.now]
+        return json.dumps({"version": self.version, "kernels": sorted(done)}).encode()
 
     def deserialize(self, blob):
         try:
@@ -76,24 +75,30 @@ class FakeContext:
         self.config = None if config is None else weakref.ref(config)
         self.specialisation = "LAZY" if config is None else config.dynamic_shapes_kernel_specialization_strategy
         self.graphs = "DISABLED" if config is None else config.cuda_graph_strategy
+        self.captured = False
 
     def _binding(self, name):
         self.calls.append(name)
         if self.cuda.capturing is not None:
             raise MisuseError(f"{name} while a stream is captured")
+        if self.captured and name.startswith("set_"):
+            raise MisuseError(f"{name} on a context that a graph was captured from, which spoils the graph")
 
     def set_optimization_profile_async(self, profile_index, stream_handle):
         self._binding("set_optimization_profile_async")
-        if not self.engine.shares_profiles and self.engine.contexts[0] is not self:
-            return self.engine.refuse("profile 0 is in use by another context")
+        if not 0 <= profile_index < self.engine.num_optimization_profiles:
+            return self.engine.refuse(f"there is no profile {profile_index}")
+        others = {context.profile for context in self.engine.contexts if context is not self}
+        if not self.engine.shares_profiles and profile_index in others:
+            return self.engine.refuse(f"profile {profile_index} is in use by another context")
         self.profile = profile_index
         return True
 
     def set_input_shape(self, name, shape):
         self._binding("set_input_shape")
-        if self.profile != 0:
+        if self.profile is None:
             raise MisuseError("no optimisation profile was chosen")
-        low, _, high = self.engine.profile(name)
+        low, _, high = self.engine.profile(name, self.profile)
         allowed = all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
         if name not in self.engine.stage.inputs or not allowed:
             return False
@@ -140,8 +145,11 @@ class FakeContext:
             if kernel in cache.kernels:
                 return
             cache.kernels.add(kernel)
+            cache.ready[kernel] = self.cuda.now + self.engine.compile_seconds  # meanwhile others stand in for it
         if kernel not in self.engine.compiled:
             self.engine.compiled.append(kernel)
+            if self.specialisation == "EAGER":
+                self.cuda.now += self.engine.compile_seconds
             if self.cuda.capturing is not None:
                 raise MisuseError(f"kernels of a batch of {batch} are compiled while a stream is captured")
 
@@ -182,6 +190,7 @@ class FakeContext:
                 raise MisuseError("a graph would capture kernels that stand in for others")
             if self.graphs != "DISABLED":
                 raise MisuseError("the library captures graphs of its own")
+            self.captured = True
         touched = {n: self.addresses[n] for n in (*inputs, *outputs)}
         reads, writes = ({touched[n] for n in names} for names in (inputs, outputs))
         self.batches_run.append(batch)
@@ -206,15 +215,17 @@ class FakeEngine:
         fails: the library's reason for refusing the work.
         kills: whether the work ends in a sticky error.
         seconds: what a batch takes on the fake's clock.
+        compile_seconds: what its kernels take, for one batch.
     """
 
     def __init__(self, cuda, stage, bundle, batches, compute, scratch=SCRATCH, backend="tensorrt-rtx"):
-        self.cuda, self.stage, self.compute, self.batches, self.backend = cuda, stage, compute, batches, backend
+        self.cuda, self.stage, self.compute, self.backend, self.profiles = cuda, stage, compute, backend, (batches,)
         self.manifest, self.device_memory_size_v2 = bundle.manifest, scratch
         self.names, self.fails, self.kills, self.contexts = (*stage.inputs, *stage.outputs), "", False, []
         self.compiled, self.infer_error, self.context_limit = [], None, 99
         self.user_allocation = self.capturable = self.shares_profiles = True
         self.recorder, self.version, self.seconds = None, "1.7.1.116", lambda batch: 0.0
+        self.compile_seconds = 0.0
 
     def refuse(self, reason):
         """Do as the library: tell the recorder why, and return False."""
@@ -228,8 +239,12 @@ class FakeEngine:
     def dtype(self, name):
         return TENSORS[name].dtype
 
-    def profile(self, name):
-        return [self.shape(name, batch) for batch in self.batches]
+    def profile(self, name, index=0):
+        return [self.shape(name, batch) for batch in self.profiles[index]]
+
+    @property
+    def num_optimization_profiles(self):
+        return len(self.profiles)
 
     @property
     def num_io_tensors(self):
@@ -242,8 +257,7 @@ class FakeEngine:
         return DTYPES[self.dtype(name)]
 
     def get_tensor_profile_shape(self, name, profile_index):
-        assert profile_index == 0
-        return self.profile(name)
+        return self.profile(name, profile_index)
 
     def create_runtime_config(self):
         if self.backend != "tensorrt-rtx":
@@ -278,73 +292,3 @@ class MarkedEngine(FakeEngine):
 
     def dtype(self, name):
         return super().dtype(name) if name in TENSORS else self.sample[name].dtype.name
-
-
-class FakeLogger:
-    """The library's logger; a second one beside the first is ignored there, and refused here."""
-
-    ERROR, VERBOSE = 1, 4
-
-    def __init__(self, min_severity):
-        self.min_severity = min_severity
-
-
-class FakeErrorRecorder:
-    """The library's base class."""
-
-
-class Diagnostics(IntFlag):
-    """Two of TensorRT-RTX's reasons why an engine is not valid here."""
-
-    VERSION_MISMATCH = 1
-    OLD_CUDA_DRIVER = 4
-
-
-def fake_library(version, cuda, find_engine, backend="tensorrt-rtx"):
-    """Return the few names of ``tensorrt`` or ``tensorrt_rtx`` that are used.
-
-    Args:
-        version: of the library.
-        cuda: the device.
-        find_engine: returns the engine of the bytes that are deserialised, or None for what is refused.
-        backend: which of the two.
-    """
-    loggers = []
-
-    class Runtime:
-        __slots__ = ("diagnostics", "engine_host_code_allowed", "error_recorder", "logger")
-
-        def __init__(self, logger):
-            if loggers and logger is not loggers[0]:
-                raise MisuseError("the library keeps the logger that it was given first")
-            loggers.append(logger)
-            self.logger, self.diagnostics = logger, Diagnostics.OLD_CUDA_DRIVER
-
-        def deserialize_cuda_engine(self, data):
-            engine = find_engine(data)
-            if engine is not None:
-                engine.recorder, engine.contexts = self.error_recorder, []
-            return engine
-
-    if backend == "tensorrt-rtx":
-        Runtime.get_engine_validity = lambda self, buffer: ("INVALID", self.diagnostics)
-    names = {
-        "Runtime": Runtime, "Logger": FakeLogger, "IErrorRecorder": FakeErrorRecorder, "__version__": version,
-        "__name__": backend.replace("-", "_"), "nptype": {value: key for key, value in DTYPES.items()}.get,
-        "ExecutionContextAllocationStrategy": SimpleNamespace(USER_MANAGED="USER_MANAGED"),
-        "DataType": SimpleNamespace(FLOAT="FLOAT", INT32="INT32"),
-    }  # fmt: skip
-    if backend == "tensorrt-rtx":
-        names |= {
-            "DynamicShapesKernelSpecializationStrategy": SimpleNamespace(EAGER="EAGER"),
-            "CudaGraphStrategy": SimpleNamespace(WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE"),
-            "EngineInvalidityDiagnostics": Diagnostics,
-        }
-    return Library(names)
-
-
-class Library:
-    """A module of given names, which can be a key of a cache as a real module can."""
-
-    def __init__(self, names):
-        self.__dict__.update(names)

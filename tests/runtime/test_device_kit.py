@@ -34,8 +34,8 @@ def bundle(tmp_path):
             data = f"{name} for {target}".encode()
             engines.engine(name).write_bytes(data)
             sidecar = Sidecar(
-                SIDECAR_SCHEMA, name, "tensorrt-rtx", "1.7.1", target, "", False, (1, 1, 8), {}, "float32", {}, False,
-                3, None, True, "linux-x86_64", opened.manifest.sha256[f"{name}.onnx"],
+                SIDECAR_SCHEMA, name, "tensorrt-rtx", "1.7.1", target, "", False, (1, 1, 8), 1, {}, "float32", {},
+                False, 3, None, True, "linux-x86_64", opened.manifest.sha256[f"{name}.onnx"],
                 hashlib.sha256(data).hexdigest(), len(data), 0.1,
             )  # fmt: skip
             engines.sidecar(name).write_text(sidecar.to_json())

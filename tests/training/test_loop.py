@@ -114,7 +114,7 @@ def test_a_compiled_stage_takes_the_same_step(stage, data, stages, config, monke
         trainer.begin_step()
         for step in range(2):
             terms, _ = trainer.train_step(trainer.feed.batch(step, 2))
-        losses.append(terms["total"])
+        losses.append(float(terms["total"]))
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     assert not torch._dynamo.utils.counters["graph_break"]
@@ -129,7 +129,7 @@ def test_a_step_in_bfloat16(stage, data, stages, config):
         trainer = Trainer(stage, run, data, stages / f"{stage}-{precision}", make_fabric("cpu", 1, precision))
         trainer.begin_step()
         terms, _ = trainer.train_step(trainer.feed.batch(0, 2))
-        losses.append(terms["total"])
+        losses.append(float(terms["total"]))
         assert {p.dtype for p in trainer.parameters} == {torch.float32}
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert losses[1] != losses[0]
@@ -242,7 +242,7 @@ def test_nan_loss_names_step_and_files(data, tmp_path, monkeypatch, config):
     for name in trainer.feed.batch(1, 2).names:
         assert name in str(caught.value)
     assert str(tmp_path / STATE_FILE) in str(caught.value)
-    assert state_of(tmp_path)["step"] == trainer.step == 1
+    assert state_of(tmp_path)["step"] == 1
 
 
 def test_full_disk_leaves_the_previous_state_whole(data, tmp_path, config):

@@ -144,7 +144,7 @@ def test_overlay_paints_red_by_the_share():
 def test_it_learns_to_find_cloth(faces, tmp_path):
     run = config(60, optimizer=OptimizerConfig(1e-2, warmup_steps=5, clip_norm=5.0))
     trainer = Trainer("occluder", run, faces, tmp_path, FABRIC)
-    terms = [trainer.train_step(batch)[0]["total"] for batch in trainer.feed.batches(0)]
+    terms = [float(trainer.train_step(batch)[0]["total"]) for batch in trainer.feed.batches(0)]
     assert np.mean(terms[-10:]) < 0.6 * np.mean(terms[:10])
 
 

@@ -82,7 +82,7 @@ def test_shipped_recipes_are_whole(path, tmp_path):
 
 
 def test_recipes_are_shipped():
-    assert [path.stem for path in SHIPPED] == ["paper-all", "single-gpu-all", "small-cpu-all"]
+    assert [path.stem for path in SHIPPED] == ["paper-all", "paper-ffhq-all", "single-gpu-all", "small-cpu-all"]
 
 
 def test_runs_follow_one_another_and_a_stopped_recipe_continues(recipe, data, tmp_path, monkeypatch, capsys):

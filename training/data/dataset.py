@@ -214,7 +214,9 @@ def open_feed(
         faces = DiskFaces(files, size, workers, device.type == "cuda")
     if held_out:
         probability = np.full(count, 1 / count)
-        bank = _some_masks(bank, count, generator(Stream.HELD_OUT_MASKS, config.seed))
+        assert config.validation is not None  # `open_sources` checked
+        chosen = _within(bank, config.validation.hole_ratio)
+        bank = _some_masks(chosen, count, generator(Stream.HELD_OUT_MASKS, config.seed))
     else:
         rare = faces.rare if isinstance(faces, MemoryFaces) else np.zeros(count, np.bool_)
         parts = {name: (config.sources[name].weight, len(source.images)) for name, source in sources.items()}
@@ -226,6 +228,18 @@ def open_feed(
     )
     seen = torch.from_numpy(photographs).to(device)
     return Feed(config, files.images, faces, seen, shares, bank, torch.from_numpy(bank.masks).to(device), rank, world)
+
+
+def _within(bank: MaskBank, ratio: tuple[float, ...]) -> MaskBank:
+    """Return the masks of ``bank`` whose hole ratio lies between the two of ``ratio``."""
+    if len(ratio) != 2 or not 0 <= ratio[0] < ratio[1] <= 1:
+        raise UsageError(f"validation.hole_ratio = {list(ratio)}: give the least and the greatest ratio, from 0 to 1")
+    ratios = bank.masks.mean(axis=(1, 2))
+    kept = (ratio[0] <= ratios) & (ratios <= ratio[1])
+    if not kept.any():
+        raise UsageError(f"validation.hole_ratio = {list(ratio)}: no mask has such a hole; widen it")
+    probability = np.diff(bank.shares, prepend=0.0)[kept]
+    return MaskBank(bank.masks[kept], np.cumsum(probability) / probability.sum(), bank.turned[kept])
 
 
 def _some_masks(bank: MaskBank, count: int, rng: np.random.Generator) -> MaskBank:

@@ -15,7 +15,7 @@ from showface.runtime.errors import UsageError
 from ..weight_files import matching_weights, read_safetensors, unpickle_weights
 from .parser import IMAGENET_MEAN, IMAGENET_STD
 
-VggName = Literal["vgg19", "vgg16-caffe"]
+VggName = Literal["vgg19", "vgg16", "vgg16-caffe"]
 
 WIDTHS = (64, 128, 256, 512, 512)  # of the five blocks (Simonyan & Zisserman 2015)
 CAFFE_MEAN = (103.939, 116.779, 123.68)  # blue, green, red; of values 0-255
@@ -44,6 +44,15 @@ KINDS = {
         suffixes=(".pth", ".safetensors"),
         source="torchvision's VGG-19",
     ),
+    "vgg16": VggKind(
+        convolutions=(2, 2, 3, 3, 3),
+        peak=1.0,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        blue_first=False,
+        suffixes=(".pth",),  # as safetensors Caffe's: the same keys and shapes, another input
+        source="torchvision's VGG-16",
+    ),
     "vgg16-caffe": VggKind(
         convolutions=(2, 2, 3, 3, 3),
         peak=255.0,
@@ -62,8 +71,8 @@ class VggFeatures(nn.Module):
     ``features`` is numbered as in torchvision, so that its key names ``features.N.*`` hold.
 
     Args:
-        network: ``vgg19`` (RGB in [0, 1], ImageNet's mean and standard deviation) or ``vgg16-caffe``
-            (BGR in [0, 255] minus a mean).
+        network: ``vgg19`` or ``vgg16`` (RGB in [0, 1], ImageNet's mean and standard deviation), or
+            ``vgg16-caffe`` (BGR in [0, 255] minus a mean).
     """
 
     scale: Tensor
@@ -120,14 +129,6 @@ class VggFeatures(nn.Module):
         """
         return self.blocks(image, 4)
 
-    def deep(self, image: Tensor) -> Tensor:
-        """Return the spatial mean [B, 512] of the last activation (relu5_4 of VGG-19, relu5_3 of VGG-16).
-
-        Args:
-            image: [B, 3, H, W], RGB in [-1, 1]; H, W ≥ 16.
-        """
-        return self.blocks(image, 5)[-1].mean(dim=(2, 3))
-
 
 def _published_digest(path: Path) -> str:
     """Return the first 8 digits of the sha256 that torchvision's file names end in."""
@@ -145,7 +146,8 @@ def vgg_from_file(path: Path, network: VggName) -> VggFeatures:
 
     ``vgg19`` takes torchvision's ``vgg19-dcbb9e9d.pth`` or the same as safetensors; a .pth is read
     only if its sha256 starts as its name says, and as plain weights (no code of it is run).
-    ``vgg16-caffe`` takes safetensors. Weights become float32; keys beyond the convolutions are left out.
+    ``vgg16`` takes ``vgg16-397923af.pth``, ``vgg16-caffe`` safetensors. Weights become float32; keys
+    beyond the convolutions are left out.
 
     Raises:
         UsageError: the file cannot be read, is of another kind, contradicts its name, or lacks a key

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DeviceLostError, ShowfaceError, UsageError
+from ...errors import DeviceLostError, ShowfaceError
 from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT, OCCLUDER, TENSORS
-from ..batches import Chunk, Shapes, batch_sizes, chunks
+from ..batches import Chunk, Shapes, chunks, common_sizes
 from ..chain import Chain, Faces, Tensors
 from .cleanup import owned, quietly
 from .device import Cuda
@@ -108,7 +108,7 @@ class DeviceChain(Chain):
     ) -> None:
         options = options or ChainOptions()
         self._shapes, self.cuda, self.folder = shapes, cuda, folder
-        self.sizes = common_sizes(engines, options.batch_limit)
+        self.sizes = common_sizes([engine.batches for engine in engines], options.batch_limit)
         self._held: list[Held | None] = [None] * SLOTS
         self._next = 0
         with ExitStack() as stack:
@@ -128,24 +128,28 @@ class DeviceChain(Chain):
                 for context in engine.contexts:
                     context.set_device_memory(address, scratch)
             first = self._slots[0]
-            beside = [EngineSession(e.stage, e.contexts[0], shapes, e.reason) for e in engines if e.stage == OCCLUDER]
+            beside = [EngineSession(e.stage, e.lanes(0), shapes, e.reason) for e in engines if e.stage == OCCLUDER]
             hosts = [
                 HostSession(one, self.sizes, shapes, cuda, self._streams.compute, first.addresses, self._idle())
                 for one in (*first.engines, *beside)
             ]
             stages = [host for host in hosts if host.stage != OCCLUDER]
             super().__init__(stages, description, "cuda", hosts[-1] if beside else None)
+            self.backend = folder.backend
             quietly(stack, options.cache.release)
             # At the end, in reverse: the contexts go first, then what they use, then the memory that they were lent.
             for engine in engines:
                 stack.callback(engine.kept.clear)
-                stack.callback(engine.contexts.clear)
+                stack.callback(engine.slots.clear)
             for slot in self._slots:
                 stack.callback(slot.engines.clear)
             for lent in (hosts, stages, beside, self._occluder):
                 stack.callback(lent.clear)
             self._wait_first(stack)
-            self._prepare(stack, options.graphs, beside)
+            refused = ""
+            if not all(engine.capturable(SLOTS) for engine in engines if engine.stage != OCCLUDER):
+                refused = "there is no execution context for each of them; free some device memory"
+            self._prepare(stack, options.graphs, beside, refused)
             options.cache.save()
             stack.callback(options.cache.save)
             self._wait_first(stack)  # graphs are given back after their work, too
@@ -170,7 +174,7 @@ class DeviceChain(Chain):
         ends = {name: self._device_memory(stack, name) for name in ENDS}
         uploaded, computed, downloaded = (owned(stack, cuda.create_event(), cuda.destroy_event) for _ in range(3))
         sessions = [
-            EngineSession(engine.stage, engine.contexts[turn % len(engine.contexts)], self._shapes, engine.reason)
+            EngineSession(engine.stage, engine.lanes(turn), self._shapes, engine.reason)
             for engine in engines
             if engine.stage != OCCLUDER
         ]
@@ -182,10 +186,10 @@ class DeviceChain(Chain):
             quietly(stack, self.cuda.synchronize, stream)
         quietly(stack, self.cuda.activate)
 
-    def _prepare(self, stack: ExitStack, graphs: Graphs, beside: Sequence[EngineSession]) -> None:
+    def _prepare(self, stack: ExitStack, graphs: Graphs, beside: Sequence[EngineSession], refused: str) -> None:
         """Run every batch in every slot once, and ``beside`` it: libraries load, kernels compile, graphs are made."""
         cuda, compute = self.cuda, self._streams.compute
-        refused = ""
+        refused = refused if graphs is Graphs.CAPTURE else ""
         for slot in self._slots:
             for name in CHAIN_INPUTS:
                 slot.host[name][:] = 0
@@ -328,17 +332,3 @@ class DeviceChain(Chain):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def common_sizes(engines: Sequence[Engine], limit: int | None = None) -> tuple[int, ...]:
-    """Return the batches that are run, ascending: all engines take them, and none has more faces than ``limit``.
-
-    Raises:
-        UsageError: there is none.
-    """
-    least = max(engine.batches[0] for engine in engines)
-    greatest = min(engine.batches[2] for engine in engines)
-    if least > greatest:
-        every = [engine.batches for engine in engines]
-        raise UsageError(f"the engines' batches do not go together: {every}; build them again in one call")
-    return batch_sizes(least, greatest if limit is None else max(least, min(limit, greatest)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -13,7 +14,8 @@ from ..batches import Shapes
 from .device import Context
 from .kernel_cache import KernelCache
 from .messages import error_recorder, library_logger
-from .sidecar import EngineFolder, Sidecar
+from .session import Lane
+from .sidecar import EngineFolder, Sidecar, profiles_of
 
 LOG = logging.getLogger(__name__)
 DTYPES = {"float32": "FLOAT", "int32": "INT32"}  # the stage table's types by TensorRT's names
@@ -37,12 +39,36 @@ def choose_graphs(trt: Any, backend: str, wanted: bool) -> Graphs:
 
 
 @dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How engines are run.
+
+    Attributes:
+        graphs: how their work is launched.
+        one_face: a single face a batch, as of a command on one photograph.
+        cache: of compiled kernels.
+    """
+
+    graphs: Graphs = Graphs.OFF
+    one_face: bool = False
+    cache: KernelCache = field(default_factory=lambda: KernelCache(None))
+
+    @property
+    def compile_first(self) -> bool:
+        """Whether TensorRT-RTX compiles the kernels of a batch before it runs it, and not in the background meanwhile.
+
+        A graph that the chain captures would keep the kernels that stand in for them. And a process of one photograph
+        would end before they are ready, so that they would never get into the cache and each process began anew.
+        """
+        return self.graphs is Graphs.CAPTURE or (self.one_face and self.cache.kept)
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """A deserialised engine.
 
     Attributes:
         stage: its entry of the stage table.
-        contexts: to run it, one a slot of the chain, or one that all slots share.
+        slots: contexts to run it, of each slot of the chain, or those that all slots share.
         scratch_bytes: what each context needs while it runs, at its greatest batch.
         batches: least, best and greatest batch.
         recorder: of the errors of its runtime, its own and its contexts'.
@@ -50,22 +76,45 @@ class Engine:
     """
 
     stage: Stage
-    contexts: list[Context]
+    slots: list[list[Lane]]
     scratch_bytes: int
     batches: tuple[int, int, int]
     recorder: Any = None
     kept: list[Any] = field(default_factory=list)
 
-    def choose_profile(self, stream: int) -> None:
-        """Give every context the engine's one profile; where contexts cannot share it, the first serves all slots.
+    @property
+    def contexts(self) -> list[Context]:
+        """All of them."""
+        return [lane.context for lanes in self.slots for lane in lanes]
 
-        The first context of an engine has it from the start. Whether the others have depends on the version.
+    def lanes(self, turn: int) -> list[Lane]:
+        """Return the contexts of a slot."""
+        return self.slots[turn % len(self.slots)]
+
+    def capturable(self, slots: int) -> bool:
+        """Return whether each batch of each slot has a context of its own.
+
+        A graph is spoilt when the context that it was captured from gets other shapes or addresses (TensorRT's best
+        practices: one execution context for each captured graph).
         """
-        for context in self.contexts[1:]:
-            if not context.set_optimization_profile_async(0, stream):
-                LOG.warning("stage %s: contexts cannot share a profile; %s", self.stage.name, self.reason())
-                del self.contexts[1:]
-                return
+        return len(self.slots) == slots and all(len(lane.batches) == 1 for lanes in self.slots for lane in lanes)
+
+    def choose_profile(self, stream: int) -> None:
+        """Give every context its profile; where contexts cannot share one, the first of each serves all slots.
+
+        The first context of an engine has profile 0 from the start. Whether others have one depends on the version.
+        """
+        first = self.slots[0][0]
+        for lane in [lane for lanes in self.slots for lane in lanes]:
+            if lane is first or lane.context.set_optimization_profile_async(lane.profile, stream):
+                continue
+            LOG.warning("stage %s: contexts cannot share a profile; %s", self.stage.name, self.reason())
+            every = self.slots[0]
+            kept = [next(one for one in every if one.profile == k) for k in sorted({one.profile for one in every})]
+            for one in kept:
+                one.batches = tuple(b for other in every if other.profile == one.profile for b in other.batches)
+            self.slots[:] = [kept]
+            return
 
     def reason(self) -> str:
         """Return what TensorRT has said of the engine since it was last asked."""
@@ -121,45 +170,73 @@ def _invalid(trt: Any, runtime: Any, data: bytes) -> str:
 
 
 def make_contexts(
-    trt: Any, loaded: Loaded, folder: EngineFolder, count: int, graphs: Graphs, cache: KernelCache
+    trt: Any, loaded: Loaded, folder: EngineFolder, slots: int, sizes: Sequence[int], how: RunOptions
 ) -> Engine:
-    """Return an engine with ``count`` execution contexts; with one where the library does not make more.
+    """Return an engine with the contexts of ``slots`` slots; of one that all share where the library makes no more.
+
+    Args:
+        trt: the library.
+        loaded: the engine.
+        folder: where it came from.
+        slots: of the chain that run it.
+        sizes: of the batches that are run.
+        how: they are run.
 
     Raises:
-        UsageError: not even one could be made.
+        UsageError: not even those of one slot could be made.
     """
     engine, contexts, kept = loaded.engine, list[Context](), [loaded.engine, loaded.runtime]
-    for _ in range(count):
-        config = _runtime_config(trt, engine, folder.backend, graphs, cache)
+    profiles = profiles_of(loaded.sidecar.batches, loaded.sidecar.profiles)
+    beside = slots == 1  # the occluder, whose work is never captured
+    plan = lane_plan(sizes, profiles, how.graphs is not Graphs.OFF and not beside)
+    for _ in range(slots * len(plan)):
+        config = _runtime_config(trt, engine, folder.backend, how)
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED if config is None else config
         context = engine.create_execution_context(strategy)
         if context is None:
             break
         contexts.append(context)
         kept.append(config)
-    if not contexts:
+    if len(contexts) < slots * len(plan):
+        slots, plan = 1, lane_plan(sizes, profiles, False)
+    if len(contexts) < len(plan):
         why = loaded.recorder.take() or "probably for want of memory"
         path = folder.engine(loaded.stage.name)
         raise UsageError(f"{path}: no execution context could be made: {why}; free some device memory")
+    given = iter(contexts)
+    lanes = [[Lane(next(given), profile, batches) for profile, batches in plan] for _ in range(slots)]
     size = int(engine.device_memory_size_v2)
-    return Engine(loaded.stage, contexts, size, loaded.sidecar.batches, loaded.recorder, kept)
+    return Engine(loaded.stage, lanes, size, loaded.sidecar.batches, loaded.recorder, kept)
 
 
-def _runtime_config(trt: Any, engine: Any, backend: str, graphs: Graphs, cache: KernelCache) -> Any:
-    """Return how TensorRT-RTX runs an engine, or None for TensorRT, which knows no such thing.
+def lane_plan(
+    sizes: Sequence[int], profiles: Sequence[tuple[int, int, int]], one_a_batch: bool
+) -> list[tuple[int, tuple[int, ...]]]:
+    """Return the profile and the batches of each context of a slot: one a profile that is run, or one a batch.
 
-    TensorRT-RTX compiles kernels for a shape in the background and uses others until they are ready. A graph that
-    the chain captures would keep those others for good, so that for it the library has to compile at once.
+    >>> lane_plan((1, 2, 4, 8), ((1, 1, 1), (2, 8, 8)), False)
+    [(0, (1,)), (1, (2, 4, 8))]
+    >>> lane_plan((1, 2), ((1, 8, 8),), True)
+    [(0, (1,)), (0, (2,))]
     """
+    plan = []
+    for profile, (least, _, greatest) in enumerate(profiles):
+        taken = tuple(size for size in sizes if least <= size <= greatest)
+        plan += [(profile, (size,)) for size in taken] if one_a_batch else [(profile, taken)] if taken else []
+    return plan
+
+
+def _runtime_config(trt: Any, engine: Any, backend: str, how: RunOptions) -> Any:
+    """Return how TensorRT-RTX runs an engine, or None for TensorRT, which knows no such thing."""
     if backend != RTX:
         return None
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-    if graphs is Graphs.CAPTURE:
+    if how.compile_first:
         config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-    if graphs is Graphs.LIBRARY:
+    if how.graphs is Graphs.LIBRARY:
         config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    cache.attach(config)
+    how.cache.attach(config)
     return config
 
 
@@ -173,7 +250,11 @@ def _check_tensors(trt: Any, engine: Any, folder: EngineFolder, sidecar: Sidecar
         dtype = engine.get_tensor_dtype(name)
         if dtype != getattr(trt.DataType, DTYPES[TENSORS[name].dtype]):
             raise UsageError(f"{path}: {name} is {dtype}, not {TENSORS[name].dtype}; {mend}")
-    for name in stage.inputs:
-        profile = [tuple(shape) for shape in engine.get_tensor_profile_shape(name, 0)]
-        if profile != [shapes.shape(name, batch) for batch in sidecar.batches]:
-            raise UsageError(f"{path}: its profile of {name} is {profile}, its sidecar says {sidecar.batches}; {mend}")
+    if engine.num_optimization_profiles != sidecar.profiles:
+        found = engine.num_optimization_profiles
+        raise UsageError(f"{path}: the number of its profiles is {found}, its sidecar says {sidecar.profiles}; {mend}")
+    for index, batches in enumerate(profiles_of(sidecar.batches, sidecar.profiles)):
+        for name in stage.inputs:
+            profile = [tuple(shape) for shape in engine.get_tensor_profile_shape(name, index)]
+            if profile != [shapes.shape(name, batch) for batch in batches]:
+                raise UsageError(f"{path}: its profile of {name} is {profile}, its sidecar says {batches}; {mend}")

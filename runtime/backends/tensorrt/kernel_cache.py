@@ -50,6 +50,11 @@ class KernelCache:
         self._path, self._stored = path, b""
         self._cache: Any = None
 
+    @property
+    def kept(self) -> bool:
+        """Whether there is a file for what is compiled."""
+        return self._path is not None
+
     def attach(self, config: Any) -> None:
         """Let contexts of an ``IRuntimeConfig`` use the cache; the device has to be the thread's current one."""
         if self._path is None:

@@ -10,11 +10,11 @@ from typing import Any
 from ...bundle import Bundle
 from ...errors import UsageError
 from ...stages import OCCLUDER
-from ..batches import Shapes
+from ..batches import Shapes, common_sizes
 from ..cuda_devices import CudaDevice, cuda_device
 from .chain import SLOTS, ChainOptions, DeviceChain
 from .device import Cuda
-from .engine import RTX, Graphs, choose_graphs, deserialise, make_contexts
+from .engine import RTX, Graphs, RunOptions, choose_graphs, deserialise, make_contexts
 from .kernel_cache import KernelCache, cache_file
 from .library import load_library
 from .sidecar import EngineFolder, check_sidecar, engine_folders, fits_model, read_engine, read_sidecar, runs_on
@@ -117,7 +117,9 @@ def open_folder(
     if folder.backend == RTX and options.kernel_cache:
         cache = KernelCache(cache_file([s.engine_sha256 for s in sidecars], trt.__version__, device.name))
     turns = [1 if stage == OCCLUDER else SLOTS for stage in stages]  # the slots do not run the occluder
-    engines = [make_contexts(trt, one, folder, n, graphs, cache) for one, n in zip(loaded, turns, strict=True)]
+    how = RunOptions(graphs, options.batch_limit == 1, cache)
+    sizes = common_sizes([sidecar.batches for sidecar in sidecars], options.batch_limit)
+    engines = [make_contexts(trt, one, folder, count, sizes, how) for one, count in zip(loaded, turns, strict=True)]
     description = f"{folder.backend} {trt.__version__} on {device.name} (its engines for {folder.target} match)"
     chosen = ChainOptions(graphs, options.batch_limit, cache)
     return DeviceChain(engines, shapes, cuda, folder, description, chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,36 +18,60 @@ from .device import Context, Cuda
 Addresses = Mapping[str, int]
 
 
+@dataclass(slots=True)
+class Lane:
+    """An execution context, and what it is used for.
+
+    Attributes:
+        context: of the engine; it keeps the engine alive.
+        profile: of the engine, that the context works in.
+        batches: that it is run with.
+        bound: the batch and the addresses that it has been told; 0 and none before.
+    """
+
+    context: Context
+    profile: int
+    batches: tuple[int, ...]
+    bound: tuple[int, dict[str, int]] = (0, {})
+
+
 class EngineSession:
-    """One engine, with memory lent to it: a :class:`~..chain.Session` for parity, and a step of the device chain.
+    """One engine, with memory lent to it: a step of the device chain.
 
     Args:
         stage: its entry of the stage table.
-        context: of the engine; it keeps the engine alive.
+        lanes: contexts of the engine, that together take every batch which is run.
         shapes: of the bundle's tensors.
         reason: returns what TensorRT has said since it was last asked.
     """
 
-    def __init__(self, stage: Stage, context: Context, shapes: Shapes, reason: Callable[[], str]) -> None:
-        self.stage, self.context = stage, context
+    def __init__(self, stage: Stage, lanes: Sequence[Lane], shapes: Shapes, reason: Callable[[], str]) -> None:
+        self.stage = stage
+        self._lanes = {batch: lane for lane in lanes for batch in lane.batches}
+        self._lane = lanes[0]
         self._shapes, self._reason = shapes, reason
-        self._batch, self._addresses = 0, dict[str, int]()
+
+    @property
+    def context(self) -> Context:
+        """The context of the batch that was bound last."""
+        return self._lane.context
 
     def bind(self, batch: int, addresses: Addresses) -> None:
         """Set the shapes and addresses of the next work; what is set already is left alone.
 
         Args:
-            batch: within the profile.
+            batch: one of those that the lanes take.
             addresses: where the stage's tensors are.
 
         Raises:
             ShowfaceError: TensorRT refuses a shape or an address.
         """
-        stage, context = self.stage, self.context
+        self._lane = lane = self._lanes[batch]
+        stage, context = self.stage, lane.context
         wanted = {name: addresses[name] for name in (*stage.inputs, *stage.outputs)}
-        if batch == self._batch and wanted == self._addresses:
+        if lane.bound == (batch, wanted):
             return
-        self._batch, self._addresses = 0, {}  # half of them may be set if it fails
+        lane.bound = 0, {}  # half of them may be set if it fails
         try:
             for name in stage.inputs:
                 if not context.set_input_shape(name, self._shapes.shape(name, batch)):
@@ -63,7 +88,7 @@ class EngineSession:
             shape = tuple(context.get_tensor_shape(name))
             if shape != self._shapes.shape(name, batch):
                 raise self._error(f"the engine's {name} has shape {shape}; build it again")
-        self._batch, self._addresses = batch, wanted
+        lane.bound = batch, wanted
 
     def execute(self, stream: int) -> None:
         """Give the engine's work to a stream.

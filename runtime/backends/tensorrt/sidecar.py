@@ -19,7 +19,7 @@ from ...errors import UsageError, system_errors
 from .library import version_numbers
 
 ENGINES_FOLDER = "engines"
-SIDECAR_SCHEMA = 2  # 2: user_allocation and platform, so that engines of before are built again
+SIDECAR_SCHEMA = 3  # 3: profiles; 2: user_allocation and platform; engines of before are built again
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}  # as other systems call them
 MAX_SIDECAR = 2**20  # bytes
 AMPERE_PLUS = "ampere_plus"  # a target of TensorRT: any GPU from sm_80 on
@@ -38,6 +38,7 @@ class Sidecar:
         gpu: name of the GPU that it was built on; empty where it was built without one.
         version_compatible: whether newer versions of the same major may run it.
         batches: least, best and greatest batch.
+        profiles: 1, or 2 where a single face has one of its own; see :func:`profiles_of`.
         dtypes: of the inputs and outputs, by name.
         precision: of the arithmetic, as in the manifest.
         products: how many convolutions and matrix products compute in which type.
@@ -61,6 +62,7 @@ class Sidecar:
     gpu: str
     version_compatible: bool
     batches: tuple[int, int, int]
+    profiles: int
     dtypes: dict[str, str]
     precision: str
     products: dict[str, int]
@@ -82,6 +84,16 @@ class Sidecar:
     def to_json(self) -> str:
         """Return the text of the file."""
         return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def profiles_of(batches: tuple[int, int, int], count: int) -> tuple[tuple[int, int, int], ...]:
+    """Return least, best and greatest batch of each profile of an engine.
+
+    >>> profiles_of((1, 8, 8), 2)
+    ((1, 1, 1), (2, 8, 8))
+    """
+    _, best, greatest = batches
+    return (batches,) if count == 1 else ((1, 1, 1), (2, max(2, best), greatest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +183,8 @@ def _fault(data: Any) -> str | None:
     batches = data["batches"]
     if len(batches) != 3 or any(type(b) is not int for b in batches) or not 1 <= batches[0] <= batches[1] <= batches[2]:
         return f"'batches' is {batches!r}"
+    if data["profiles"] not in (1, 2) or (data["profiles"] == 2 and (batches[0] != 1 or batches[2] < 2)):
+        return f"'profiles' is {data['profiles']!r} for the batches {batches!r}"
     return None
 
 

@@ -1,5 +1,5 @@
 import { Painter } from "./painter.js";
-import { complete, stages } from "./service.js";
+import { complete, find, findsOcclusions, stages } from "./service.js";
 
 const $ = (id) => document.getElementById(id);
 const state = { picture: null, stem: "face", source: null, side: 0, result: null, running: null };
@@ -92,11 +92,9 @@ async function run(text, work) {
   say(text);
   refresh();
   try {
-    const mask = await painter.mask();
-    if (mask === null) throw new Error("Nothing is painted: paint over what is to be completed.");
     const started = performance.now();
-    await work(mask, controller.signal);
-    if (!controller.signal.aborted) say(`Done in ${((performance.now() - started) / 1000).toFixed(2)} s.`);
+    const said = await work(controller.signal);
+    if (!controller.signal.aborted) say(said ?? `Done in ${((performance.now() - started) / 1000).toFixed(2)} s.`);
   } catch (error) {
     complain(error);
   } finally {
@@ -119,9 +117,28 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
+async function painted() {
+  const mask = await painter.mask();
+  if (mask === null) throw new Error("Nothing is painted: paint over what is to be completed.");
+  return mask;
+}
+
+async function findHole() {
+  await run("Looking for what covers the face …", async (signal) => {
+    const { mask, note } = await find(state.picture, signal);
+    if (note.too_large) return `Nothing is marked: ${note.doubts[0]}. Paint the hole by hand.`;
+    if (note.parts === 0) return "Nothing was found that covers the face. Paint the hole by hand.";
+    const image = await decode(mask, "mask");
+    painter.load(image);
+    URL.revokeObjectURL(image.src);
+    const look = note.doubts.length ? ` Look at it closely: ${note.doubts.join("; ")}.` : "";
+    return `Found what covers ${Math.max(1, Math.round(note.area * 100))} % of the picture.${look} Complete it, or paint on.`;
+  });
+}
+
 async function completeFace() {
-  await run("Completing the face …", async (mask, signal) => {
-    const blob = await complete(state.picture, mask, signal);
+  await run("Completing the face …", async (signal) => {
+    const blob = await complete(state.picture, await painted(), signal);
     if ($("after").src) URL.revokeObjectURL($("after").src);
     $("after").src = URL.createObjectURL(blob);
     await $("after").decode();
@@ -136,8 +153,8 @@ async function completeFace() {
 }
 
 async function showStages() {
-  await run("Asking for the stages …", async (mask, signal) => {
-    const reply = await stages(state.picture, mask, signal);
+  await run("Asking for the stages …", async (signal) => {
+    const reply = await stages(state.picture, await painted(), signal);
     $("figures").replaceChildren(...reply.stages.map(({ stage, description, picture }) => {
       const figure = document.createElement("figure");
       const image = Object.assign(new Image(), { src: picture, alt: `Output of the stage ${stage}` });
@@ -198,6 +215,7 @@ $("save-mask").addEventListener("click", async () => {
   const mask = await painter.mask();
   if (mask) save(mask, `${state.stem}.png`); // the photograph's stem: how --masks finds it
 });
+$("find").addEventListener("click", findHole);
 $("complete").addEventListener("click", completeFace);
 $("show-stages").addEventListener("click", showStages);
 $("divider").addEventListener("input", divide);
@@ -225,4 +243,5 @@ stage.addEventListener("drop", (event) => {
   const file = first(event.dataTransfer.files);
   if (file) open(file, file.name).catch(complain);
 });
+findsOcclusions().then((finds) => { $("find").hidden = !finds; }, () => {});
 refresh();

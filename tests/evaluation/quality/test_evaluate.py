@@ -1,6 +1,7 @@
 """The evaluation: pairs, methods, figures, tables and pictures, on small generated folders."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,10 +13,12 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from showface.evaluation.faces import pair_files, read_pair
 from showface.evaluation.quality.contact_sheet import write_contact_sheet
 from showface.evaluation.quality.evaluate import EvaluationSet, evaluate, evaluate_parser, run_evaluation
-from showface.evaluation.quality.frechet import FeatureNetwork
+from showface.evaluation.quality.feature_networks import FeatureNetwork
 from showface.evaluation.quality.methods import MethodChoice, baseline_method, results_method, torch_device
-from showface.evaluation.quality.scores import BucketScores, Report, markdown_table
+from showface.evaluation.quality.paper_tables import paper_rows
+from showface.evaluation.quality.scores import BucketScores, Report, markdown_table, to_json
 from showface.runtime.errors import UsageError
+from showface.training.checkpoint import model_from_checkpoint, save_checkpoint
 from showface.training.data.labels import CELEBAMASK_TO_CATEGORY
 
 BINS = ("00-10", "10-20", "20-30", "30-40", "40-50", "50-60")
@@ -71,15 +74,18 @@ def completed(tree):
     return found
 
 
-def colours(images):
-    """Three features of an image: the mean of each colour."""
-    return images.mean(axis=(1, 2))
+def colours(pictures):
+    """Five layers of which the last holds the values 0-255, and the second to fourth are darker by halves."""
+    values = ((pictures + 1) * 127.5).round()
+    return [values, values, values / 2, values / 4, values]
+
+
+COLOURS = FeatureNetwork("FD-VGG16", colours, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
 def telea_report(tree):
-    network = FeatureNetwork("FD-VGG16", colours)
-    return evaluate(baseline_method("telea"), tree / "images", tree / "masks", network)
+    return evaluate(baseline_method("telea"), tree / "images", tree / "masks", COLOURS)
 
 
 def perfect(faces):
@@ -134,6 +140,15 @@ def test_frechet_distance_is_between_results_and_ground_truth(telea_report, comp
         assert telea_report.buckets[bucket].frechet == pytest.approx(expected, rel=1e-6)
 
 
+def test_perceptual_distance_is_relative_to_the_truth(telea_report, completed):
+    rows = iter(telea_report.rows)
+    for bucket, faces in completed.items():
+        expected = [np.abs(result - truth.astype(float)).mean() / truth.mean() for truth, _, result in faces]
+        assert [next(rows).perceptual for _ in faces] == pytest.approx(expected, rel=1e-5)
+        assert telea_report.buckets[bucket].perceptual == pytest.approx(np.mean(expected), rel=1e-5)
+        assert telea_report.buckets[bucket].lpips is None
+
+
 def test_one_batch_at_a_time_with_progress(tree, caplog):
     caplog.set_level("DEBUG", "showface")
     sizes = []
@@ -160,14 +175,16 @@ def test_results_equal_to_the_truth_have_no_psnr(tree):
     scores = report.buckets["1-20"]
     assert (scores.images, scores.exact) == (3, 1)
     assert scores.psnr == pytest.approx(10 * np.log10(255**2 * 3 * 256**2 / 128**2))
-    assert "3 results that equal" in table_rows(markdown_table({"once": report}))[1][0]
+    assert "3 results that equal" in table_rows(markdown_table({"once": report}, {}))[1][0]
 
     def refuse(constant):
         raise AssertionError(constant)
 
-    document = json.loads(evaluate(perfect, tree / "images", tree / "masks", limit=1).to_json(), parse_constant=refuse)
+    best = evaluate(perfect, tree / "images", tree / "masks", limit=1)
+    document = json.loads(to_json({"best": best}), parse_constant=refuse)["methods"]["best"]
     assert document["buckets"]["1-20"]["psnr"] is None
-    assert document["images"][0] == {"name": "0.png", "bucket": "1-20", "l1_percent": 0, "psnr": None, "ssim": 1}
+    figures = {"l1_percent": 0, "psnr": None, "ssim": 1, "perceptual": None, "lpips": None}
+    assert document["images"][0] == {"name": "0.png", "bucket": "1-20", **figures}
 
 
 def write_results(folder, completed, scale=1):
@@ -183,7 +200,10 @@ def write_results(folder, completed, scale=1):
 def test_folder_of_results_scores_as_its_method(tree, tmp_path, completed, telea_report, scale):
     write_results(tmp_path / "telea", completed, scale)
     report = evaluate(
-        results_method(tmp_path / "telea", [f"{k}.png" for k in range(IMAGES)]), tree / "images", tree / "masks"
+        results_method(tmp_path / "telea", [f"{k}.png" for k in range(IMAGES)]),
+        tree / "images",
+        tree / "masks",
+        COLOURS,
     )
     assert report.rows == telea_report.rows
 
@@ -214,52 +234,97 @@ def threads():
 
 @pytest.mark.usefixtures("threads")
 def test_checkpoint_and_its_bundle_agree(tree, tmp_path, narrow_checkpoint, narrow_bundle):
-    documents = []
-    for option in ({"checkpoint": narrow_checkpoint}, {"bundle": narrow_bundle}):
-        path = tmp_path / f"{next(iter(option))}.json"
-        test = EvaluationSet(tree / "images", tree / "masks", limit=2)
-        text = run_evaluation(MethodChoice(**option), test, "cpu", 1, path)
-        assert table_rows(text)[0][2][0] == f"{next(iter(option))} {next(iter(option.values())).name}"
-        documents.append(json.loads(path.read_text()))
-    for a, b in zip(*(document["images"] for document in documents), strict=True):
-        assert a["psnr"] < 40
-        assert a["l1_percent"] == pytest.approx(b["l1_percent"], abs=1e-3)
-        assert a["psnr"] == pytest.approx(b["psnr"], abs=1e-2)
-        assert a["ssim"] == pytest.approx(b["ssim"], abs=1e-4)
+    """Each with its coarse face, which is the same in both and another than the chain's."""
+    path = tmp_path / "figures.json"
+    test = EvaluationSet(tree / "images", tree / "masks", limit=2)
+    choice = MethodChoice(bundle=narrow_bundle, checkpoint=narrow_checkpoint, coarse=True)
+    text = run_evaluation(choice, test, "cpu", 1, path)
+    names = [
+        f"{kind}{end}"
+        for kind in (f"bundle {narrow_bundle.name}", f"checkpoint {narrow_checkpoint.name}")
+        for end in (", coarse", "")
+    ]
+    assert [row[0] for row in table_rows(text)[0][2:6]] == names
+    methods = json.loads(path.read_text())["methods"]
+    assert list(methods) == names
+    for bundle, checkpoint in zip(names[:2], names[2:], strict=True):
+        for a, b in zip(methods[bundle]["images"], methods[checkpoint]["images"], strict=True):
+            assert a["psnr"] < 40
+            assert a["l1_percent"] == pytest.approx(b["l1_percent"], abs=1e-3)
+            assert a["psnr"] == pytest.approx(b["psnr"], abs=1e-2)
+            assert a["ssim"] == pytest.approx(b["ssim"], abs=1e-4)
+    coarse, chain = (methods[name]["buckets"]["40-60"]["psnr"] for name in names[:2])
+    assert abs(coarse - chain) > 0.01
 
 
-def report_of(values, label=None):
+def test_a_coarse_network_alone_is_measured_as_the_papers_pconv(tree, tmp_path, narrow_checkpoint):
+    """What the stage ``coarse`` leaves holds no other network."""
+    model, checkpoint = model_from_checkpoint(narrow_checkpoint)
+    path = tmp_path / "coarse.safetensors"
+    save_checkpoint(path, model, checkpoint.config, ("coarse",), {})
+    test = EvaluationSet(tree / "images", tree / "masks", limit=1)
+    rows, _ = table_rows(run_evaluation(MethodChoice(checkpoint=path, coarse=True), test, "cpu", paper=["ffhq/pconv"]))
+    whole, _ = table_rows(run_evaluation(MethodChoice(checkpoint=narrow_checkpoint, coarse=True), test, "cpu"))
+    assert [row[0] for row in rows[2:]] == ["checkpoint coarse.safetensors, coarse", "paper, ffhq/pconv †"]
+    assert rows[2][1:] == whole[2][1:]
+    with pytest.raises(UsageError, match=r"coarse\.safetensors: holds coarse but not parser"):
+        run_evaluation(MethodChoice(checkpoint=path), test, "cpu")
+
+
+def report_of(values, label=None, lpips=None):
     """Return a report whose figures in the buckets are the rows of ``values``: L1, distance, PSNR, SSIM."""
-    scores = {b: BucketScores(l1, p, s, fd, 5, 0) for b, (l1, fd, p, s) in zip(BUCKETS, values, strict=True)}
+    scores = {
+        b: BucketScores(l1, p, s, fd, 5, 0, lpips=lpips) for b, (l1, fd, p, s) in zip(BUCKETS, values, strict=True)
+    }
     return Report(scores, (), label)
 
 
 FIGURES = [(0.1, 1.5, 30.25, 0.9), (0.2, 2.5, 20.25, 0.8), (0.3, 3.5, 10.25, 0.7)]
 
 
+PAPER = paper_rows(["celebahq/mdrnets"])
+
+
 def test_table_has_the_papers_layout():
-    rows, note = table_rows(markdown_table({"a|b": report_of(FIGURES, "FID"), "plain": report_of(FIGURES, "FID")}))
+    reports = {"a|b": report_of(FIGURES, "FID"), "plain": report_of(FIGURES, "FID")}
+    rows, note = table_rows(markdown_table(reports, PAPER))
     assert rows[0] == ["Methods", "L1(%) ↓", "", "", "FID ↓", "", "", "PSNR ↑", "", "", "SSIM ↑", "", ""]
     assert rows[1] == ["", *["1–20%", "20–40%", "40–60%"] * 4]
     figures = "0.100 0.200 0.300 1.500 2.500 3.500 30.250 20.250 10.250 0.900 0.800 0.700"
     assert rows[3] == ["plain", *figures.split()]
     assert rows[2][:2] == ["a\\", "b"]  # the escape that keeps the cell whole
     paper = "0.585 1.451 2.937 2.369 6.410 12.086 35.772 28.669 24.177 0.968 0.900 0.800"
-    assert rows[4][1:] == paper.split()
-    assert "its own 2,000 images, not these" in rows[4][0]
-    assert note == ["a|b: 5 images a bucket; plain: 5 images a bucket."]
+    assert rows[4] == ["paper, celebahq/mdrnets †", *paper.split()]
+    assert note == ["a|b: 5 images a bucket; plain: 5 images a bucket.", "† On its own 2,000 test images, not these."]
+
+
+def test_rows_of_the_paper_are_found_by_name():
+    assert list(paper_rows(["FFHQ", "celebahq/ict"])) == [
+        *(f"ffhq/{method}" for method in ("pconv", "deepfillv2", "pic", "ctsdg", "dsi", "ict", "mdrnets")),
+        "celebahq/ict",
+    ]
+    assert paper_rows(["ffhq/ctsdg"])["ffhq/ctsdg"]["20-40"] == (1.532, 13.477, 27.044, 0.888)
+    for name in ("lfw", "ffhq/lama", ""):
+        with pytest.raises(UsageError, match="is no row of the paper's Table 1; give celebahq or ffhq"):
+            paper_rows([name])
+
+
+def test_measured_distances_have_columns():
+    rows, _ = table_rows(markdown_table({"a": report_of(FIGURES, lpips=0.25), "b": report_of(FIGURES)}, PAPER))
+    assert rows[0][13:] == ["LPIPS ↓", "", ""]
+    assert [row[13:] for row in rows[2:]] == [["0.250"] * 3, ["–"] * 3, ["–"] * 3]
 
 
 def test_vgg_distances_never_stand_beside_an_fid():
-    rows, _ = table_rows(markdown_table({"ours": report_of(FIGURES, "FD-VGG16")}))
+    rows, _ = table_rows(markdown_table({"ours": report_of(FIGURES, "FD-VGG16")}, PAPER))
     assert rows[0][4] == "FD-VGG16 ↓"
     assert rows[3][4:7] == ["–"] * 3
     assert "FID" not in str(rows)
     unmeasured = report_of([(l1, None, p, s) for l1, _, p, s in FIGURES])
-    rows, _ = table_rows(markdown_table({"ours": unmeasured}))
+    rows, _ = table_rows(markdown_table({"ours": unmeasured}, PAPER))
     assert rows[2][4:7] == ["–"] * 3
     with pytest.raises(UsageError, match="FD-VGG16 and FID do not compare"):
-        markdown_table({"a": report_of(FIGURES, "FD-VGG16"), "b": report_of(FIGURES, "FID"), "c": unmeasured})
+        markdown_table({"a": report_of(FIGURES, "FD-VGG16"), "b": report_of(FIGURES, "FID"), "c": unmeasured}, PAPER)
 
 
 def test_contact_sheet_shows_best_median_and_worst(tree, tmp_path, telea_report, completed):
@@ -284,32 +349,38 @@ def test_contact_sheet_shows_best_median_and_worst(tree, tmp_path, telea_report,
 
 def test_run_writes_json_and_sheet(tree, tmp_path, telea_report):
     test = EvaluationSet(tree / "images", tree / "masks")
-    choice = MethodChoice(baseline="telea")
+    choice = MethodChoice(baselines=("navier-stokes", "telea"))
     text = run_evaluation(choice, test, "cpu", json_file=tmp_path / "a.json", sheet=tmp_path / "a.jpg")
-    document = json.loads((tmp_path / "a.json").read_text())
+    methods = json.loads((tmp_path / "a.json").read_text())["methods"]
+    assert list(methods) == ["navier-stokes", "telea"]
+    document = methods["telea"]
     assert document["frechet_label"] is None
     assert [row["psnr"] for row in document["images"]] == [row.psnr for row in telea_report.rows]
     assert set(document["buckets"]) == set(BUCKETS)
     assert cv2.imread(str(tmp_path / "a.jpg")) is not None
-    assert table_rows(text)[0][2][:2] == ["telea", f"{telea_report.buckets['1-20'].l1_percent:.3f}"]
+    assert table_rows(text)[0][3][:2] == ["telea", f"{telea_report.buckets['1-20'].l1_percent:.3f}"]
+
+
+TELEA = MethodChoice(baselines=("telea",))
 
 
 @pytest.mark.parametrize(
-    ("choice", "limit", "features", "device", "message"),
+    ("choice", "changes", "device", "paper", "message"),
     [
-        ({}, None, None, "cpu", "no method given"),
-        ({"baseline": "telea", "results": "results"}, None, None, "cpu", "results and baseline given"),
-        ({"baseline": "magic"}, None, None, "cpu", "magic is unknown; use telea or navier-stokes"),
-        ({"baseline": "telea"}, 0, None, "cpu", "0: at least one image"),
-        ({"baseline": "telea"}, None, "absent.pth", "cpu", "absent.pth: cannot be read"),
-        ({"checkpoint": "absent.safetensors"}, None, None, "gpu", "--device gpu: use auto, cpu or cuda:N"),
+        (MethodChoice(), {}, "cpu", "ffhq", "no method given"),
+        (MethodChoice(coarse=True, baselines=("telea",)), {}, "cpu", "ffhq", "coarse is a stage of a bundle"),
+        (MethodChoice(baselines=("magic",)), {}, "cpu", "ffhq", "magic is unknown; use telea or navier-stokes"),
+        (TELEA, {"limit": 0}, "cpu", "ffhq", "0: at least one image"),
+        (TELEA, {"features": Path("absent.pth")}, "cpu", "ffhq", "absent.pth: cannot be read"),
+        (TELEA, {"lpips": Path("absent")}, "cpu", "ffhq", "vgg16-397923af.pth: no such file; LPIPS needs"),
+        (TELEA, {}, "cpu", "lfw", "lfw is no row of the paper's Table 1"),
+        (MethodChoice(checkpoint=Path("absent")), {}, "gpu", "ffhq", "--device gpu: use auto, cpu or cuda:N"),
     ],
 )
-def test_wrong_calls_are_refused(tree, tmp_path, choice, limit, features, device, message):
-    given = {key: value if key == "baseline" else tmp_path / value for key, value in choice.items()}
-    test = EvaluationSet(tree / "images", tree / "masks", None if features is None else tmp_path / features, limit)
+def test_wrong_calls_are_refused(tree, tmp_path, choice, changes, device, paper, message):
+    test = EvaluationSet(tree / "images", tree / "masks", **changes)
     with pytest.raises(UsageError, match=message):
-        run_evaluation(MethodChoice(**given), test, device)
+        run_evaluation(choice, test, device, json_file=tmp_path / "a.json", paper=[paper])
     assert not list(tmp_path.iterdir())
 
 
@@ -360,9 +431,8 @@ def test_masks_are_judged_before_the_first_face_is_completed(copied):
 
 
 def test_one_image_has_no_frechet_distance(copied):
-    network = FeatureNetwork("FD-VGG16", colours)
     with pytest.raises(UsageError, match="two images or more"):
-        evaluate(perfect, copied / "images", copied / "masks", network, limit=1)
+        evaluate(perfect, copied / "images", copied / "masks", COLOURS, limit=1)
 
 
 def test_mask_of_another_size_is_resized_by_nearest_neighbour(copied):
@@ -416,6 +486,6 @@ def test_parser_iou_against_loops(labelled):
 def test_parser_needs_files_and_labels(labelled):
     folder, _ = labelled
     with pytest.raises(UsageError, match="name at least one"):
-        evaluate_parser(colours, folder / "images", folder / "labels", [])
+        evaluate_parser(perfect, folder / "images", folder / "labels", [])
     with pytest.raises(UsageError, match=r"labels/11\.png"):
-        evaluate_parser(colours, folder / "images", folder / "labels", ["11.png"])
+        evaluate_parser(perfect, folder / "images", folder / "labels", ["11.png"])

@@ -36,6 +36,13 @@ def test_a_ratio_is_taken_round_by_round():
     base = [1.0, 2.0, 4.0, 1.0, 3.0]  # a disturbance that doubles a round doubles both
     ratio = ratio_of([2 * value for value in base], base)
     assert (ratio.low, ratio.median, ratio.high) == (2.0, 2.0, 2.0)
+    assert ratio.told
+
+
+def test_a_ratio_whose_spread_is_wider_than_its_distance_from_1_is_said_to_tell_nothing():
+    ratio = ratio_of([1.0, 1.05, 1.2], [1.0, 1.0, 1.0])
+    assert ratio.median == pytest.approx(1.05)
+    assert not ratio.told
 
 
 def test_tasks_run_in_turn_and_back():
@@ -111,7 +118,12 @@ def test_a_run_against_pytorch_and_itself_writes_all_tables(call, narrow_bundle,
         for row in batch["subjects"]:
             assert list(row["stages"]) == NAMES
             assert row["faces_per_second"] == pytest.approx(batch["batch"] * 1e3 / row["chain"]["p50_ms"])
-    assert list(result["phases"]) == ["decode", "pre", *NAMES, "post", "encode", "end to end"]
+            assert row["copies_ms"] is None  # on the CPU nothing is copied between the stages
+    assert list(result["phases"]) == ["bundle", "against"]
+    for phases in result["phases"].values():
+        *parts, total = phases.values()
+        assert list(phases) == ["decode", "pre", *NAMES, "post", "encode", "end to end"]
+        assert total == pytest.approx(sum(parts))
     assert result["flops"]["chain"] == pytest.approx(sum(result["flops"][name] for name in NAMES))
     assert result["matmul_gflops"] > 0
     rows = list(csv.DictReader(io.StringIO(files["csv"].read_text())))
@@ -120,6 +132,10 @@ def test_a_run_against_pytorch_and_itself_writes_all_tables(call, narrow_bundle,
     text = capsys.readouterr().out
     assert files["markdown"].read_text() == text
     assert all(word in text for word in ("p99 ms", "torch-eager", "share of the matrix product", "Conv", "decode"))
+    assert "phase of one face, bundle" in text
+    assert "phase of one face, against" in text
+    untold = sum(not ratio["told"] for batch in result["batches"] for ratio in batch["ratios"].values())
+    assert text.count("no difference told") == untold
     assert files["plot"].read_bytes().startswith(b"\x89PNG")
     larger = to_markdown({**result, "batches": result["batches"][1:]})
     (row,) = [line for line in larger.splitlines() if line.startswith("| chain |")]

@@ -163,6 +163,8 @@ def test_a_failure_leaves_the_engines_of_before(bundle_copy, options):
     [
         ({"batches": (0, 1, 2)}, "need 1 ≤ min ≤ opt ≤ max"),
         ({"batches": (1, 4, 2)}, "need 1 ≤ min ≤ opt ≤ max"),
+        ({"profiles": 3}, "--profiles 3: use 1, or 2 with --min-batch 1 and --max-batch 2 or more"),
+        ({"profiles": 2, "batches": (2, 2, 4)}, "--profiles 2: use 1, or 2 with"),
         ({"optimization_level": 6}, "--optimization-level 6: use 0 to 5"),
         ({"version_compatible": True}, "--version-compatible is for --backend tensorrt"),
         ({"target": "ampere_plus"}, "--hardware-compatible is for --backend tensorrt"),

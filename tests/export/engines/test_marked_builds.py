@@ -53,7 +53,7 @@ def test_all_stages_build_with_all_their_marked_tensors(marked, serve_all, tmp_p
 def sidecar():
     return Sidecar(
         schema_version=SIDECAR_SCHEMA, stage="mrem", backend="tensorrt-rtx", target="sm_86", gpu="",
-        tensorrt_version="1.7.1.116", version_compatible=False, batches=(1, 1, 4), dtypes={},
+        tensorrt_version="1.7.1.116", version_compatible=False, batches=(1, 1, 4), profiles=1, dtypes={},
         precision="float32", products={}, tf32=True, optimization_level=3, workspace_mib=None, user_allocation=True,
         platform="linux-x86_64", onnx_sha256="",
         engine_sha256="", engine_bytes=0, build_seconds=0.0,

@@ -40,7 +40,8 @@ os.dup2(2, 1)
 with open(os.devnull, "w") as events:
     outcome = worker.serve(request, events)
 flags = [name for name, flag in tensorrt_rtx.BuilderFlag.__members__.items() if made and made[0].get_flag(flag)]
-answers.write(json.dumps({"outcome": outcome, "flags": flags}))
+profiles = made[0].num_optimization_profiles if made else 0
+answers.write(json.dumps({"outcome": outcome, "flags": flags, "profiles": profiles}))
 answers.flush()
 os._exit(0)  # the config that was kept must not outlive its builder
 """
@@ -55,13 +56,15 @@ def serve(request):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("tf32", [False, True])
-def test_rtx_engines_take_all_memory_from_the_chain(bundle_copy, options, tmp_path, tf32):
-    request = engine_request(bundle_copy(), STAGES[3], options(tf32=tf32), tmp_path / "engine")
+@pytest.mark.parametrize(("tf32", "profiles"), [(False, 1), (True, 2)])
+def test_rtx_engines_take_all_memory_from_the_chain(bundle_copy, options, tmp_path, tf32, profiles):
+    chosen = options(tf32=tf32, profiles=profiles, batches=(1, 2, 2))
+    request = engine_request(bundle_copy(), STAGES[3], chosen, tmp_path / "engine")
     answer = serve(request)
     assert "result" in answer["outcome"], answer
     assert "REQUIRE_USER_ALLOCATION" in answer["flags"]
     assert ("TF32" in answer["flags"]) is tf32
+    assert answer["profiles"] == profiles
     assert answer["outcome"]["result"]["platform"] == platform_here()
 
 

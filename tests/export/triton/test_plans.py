@@ -29,7 +29,7 @@ def add_engines(narrow_bundle, tmp_path):
             fields = {
                 "schema_version": SIDECAR_SCHEMA, "stage": stage.name, "backend": "tensorrt",
                 "tensorrt_version": VERSION, "target": target, "gpu": "A GPU",
-                "version_compatible": False, "batches": (1, 4, 8), "dtypes": {},
+                "version_compatible": False, "batches": (1, 4, 8), "profiles": 1, "dtypes": {},
                 "precision": "float32", "products": {}, "tf32": False, "optimization_level": 3, "workspace_mib": None,
                 "user_allocation": True, "platform": "linux-x86_64",
                 "onnx_sha256": bundle.manifest.sha256[f"{stage.name}.onnx"],
@@ -61,6 +61,7 @@ def test_engines_of_the_containers_version_become_plans(add_engines, tmp_path):
         ({}, "10.14.1.48", r"built by TensorRT 10\.13\.3\.9, the container has 10\.14\.1\.48; build"),
         ({"batches": (1, 2, 2)}, VERSION, r"takes batches of 1 to 2, Triton would send 1 to 4"),
         ({"batches": (2, 2, 8)}, VERSION, r"takes batches of 2 to 8"),
+        ({"profiles": 2}, VERSION, r"has 2 profiles, Triton would use the first; build it with one"),
         ({"onnx_sha256": "0" * 64}, VERSION, r"its graph has changed since the build"),
         ({"engine_sha256": "0" * 64}, VERSION, r"its hash differs from its sidecar's"),
     ],

@@ -1,10 +1,8 @@
 """The device that was asked for is the device that is used, or the run stops: no GPU is needed to test that."""
 
 import ctypes
-import os
 import re
-import subprocess
-import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +12,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from showface.runtime.backends import onnxruntime as backend
 from showface.runtime.backends import onnxruntime_binding as binding
-from showface.runtime.backends.batches import Shapes
+from showface.runtime.backends.batches import Chunk, Shapes
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import DeviceLostError, ShowfaceError, UsageError
 from showface.runtime.stages import STAGES
@@ -203,6 +201,34 @@ def test_bound_tensors_equal_those_that_are_handed_on(bound, chain_inputs):
     assert sorted(chain._turns) == [1, 2, 4, 8]
 
 
+def test_the_next_faces_are_gathered_while_the_device_works(bound, chain_inputs, monkeypatch):
+    """The worker stands in the first batch's first stage; the second batch is ready for the device all the same."""
+    chain, reference = bound
+    image, mask = chain_inputs
+    gathered, go, inside = [], threading.Event(), threading.Event()
+    cut, run = Chunk.cut, ort.InferenceSession.run_with_iobinding
+
+    def note(self, faces, target):
+        gathered.append(threading.current_thread())
+        cut(self, faces, target)
+
+    def wait(self, binding):
+        inside.set()
+        assert go.wait(60)
+        run(self, binding)
+
+    monkeypatch.setattr(Chunk, "cut", note)
+    monkeypatch.setattr(ort.InferenceSession, "run_with_iobinding", wait)
+    first = chain.submit(image[:1], mask[:1])
+    assert inside.wait(60)
+    second = chain.submit(image[1:2], mask[1:2])
+    assert gathered == [threading.current_thread()] * 4  # images and masks of both
+    go.set()
+    for ticket, index in ((first, 0), (second, 1)):
+        face = slice(index, index + 1)
+        np.testing.assert_array_equal(ticket.result(), reference.complete(image[face], mask[face]))
+
+
 def test_only_the_ends_of_the_chain_are_copied(bound, chain_inputs, monkeypatch):
     chain, _ = bound
     image, mask = (np.concatenate([array] * 3)[:8] for array in chain_inputs)
@@ -252,33 +278,6 @@ def test_a_chain_that_cannot_run_is_not_opened(narrow_bundle, monkeypatch):
         binding.BoundChain(sessions, Shapes.of_bundle(bundle), "bound", "cpu")
 
 
-TELEMETRY = """
-import os, socket
-def refuse(*arguments):
-    raise AssertionError(f"a look-up: {arguments}")
-socket.getaddrinfo = refuse
-import showface.runtime
-from showface.runtime.bundle import open_bundle
-from showface.runtime.backends.onnxruntime import open_chain
-open_chain(open_bundle(), "cpu", 1)
-print(os.environ["ORT_DISABLE_TELEMETRY"])
-"""
-
-
-@pytest.mark.parametrize(("given", "found"), [(None, "1"), ("0", "0")])
-def test_onnx_runtime_reports_nothing_unless_the_user_lets_it(tmp_path, given, found):
-    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    environment.pop("ORT_DISABLE_TELEMETRY", None)
-    if given is not None:
-        environment["ORT_DISABLE_TELEMETRY"] = given
-    done = subprocess.run(
-        [sys.executable, "-c", TELEMETRY], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == [found]
-    if given is None:
-        assert list(tmp_path.rglob("*")) == []
-
-
 def test_a_device_that_the_driver_does_not_report_is_refused(sessions, narrow_bundle):
     with pytest.raises(UsageError, match="--device cuda:1: the driver reports 1 CUDA devices; use --device cpu"):
         backend.open_chain(open_bundle(narrow_bundle), "cuda:1")
@@ -296,10 +295,10 @@ def test_auto_says_why_it_takes_the_cpu(sessions, narrow_bundle, monkeypatch):
     assert sessions.asked == [[CPU]] * len(STAGES)
     sessions.devices, real = 1, backend.open_session
 
-    def without_cuda(data, stage, index, threads):
+    def without_cuda(data, stage, index, *rest):
         if index is not None:
             raise UsageError("out of memory")
-        return real(data, stage, index, threads)
+        return real(data, stage, index, *rest)
 
     monkeypatch.setattr(backend, "open_session", without_cuda)
     assert "CPU (a CUDA device was found, but cannot be used: out of memory)" in backend.open_chain(bundle).description

@@ -12,17 +12,8 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 from fakes.cuda import FakeCuda
-from fakes.tensorrt import (
-    Diagnostics,
-    FakeContext,
-    FakeEngine,
-    FakeErrorRecorder,
-    FakeLogger,
-    FakeRtxContext,
-    FakeRuntimeCache,
-    FakeRuntimeConfig,
-    fake_library,
-)
+from fakes.tensorrt import FakeContext, FakeEngine, FakeRtxContext, FakeRuntimeCache, FakeRuntimeConfig
+from fakes.tensorrt_library import Diagnostics, FakeErrorRecorder, FakeLogger, fake_library
 
 from showface.export import engines as builders
 from showface.export.engines import worker

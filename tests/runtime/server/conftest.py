@@ -3,11 +3,13 @@
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -17,6 +19,8 @@ from PIL import Image
 from showface.runtime import Inpainter
 
 START_SECONDS = 300  # on a machine that other tests keep busy
+REFUSED = "the server responded with a status of 503"  # Chromium's own note of what a test asks for
+WIDE = {"width": 1440, "height": 900}
 
 
 class Server:
@@ -101,3 +105,40 @@ def file_of(pixels, kind="PNG", **options):
 @pytest.fixture(scope="session")
 def encode():
     return file_of
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
+    arguments = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
+    with playwright.sync_playwright() as tool:
+        started = tool.chromium.launch(executable_path=chromium, args=arguments)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser, server):
+    """Return a function that opens the page; at the end nothing may have gone wrong in it, or left for elsewhere."""
+    contexts, faults, hosts = [], [], set()
+
+    def start(viewport=WIDE, **options):
+        context = browser.new_context(viewport=viewport, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("console", lambda message: faults.append(message.text) if REFUSED not in message.text else None)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+        page.goto(server.url)
+        page.wait_for_selector("#painting", state="attached")
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert faults == []
+    assert hosts - {""} == {urlsplit(server.url).netloc}  # blob: and data: have no host

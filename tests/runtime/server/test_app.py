@@ -23,7 +23,14 @@ def service():
         raise RuntimeError("/secret/place/model.onnx is gone")
 
     return SimpleNamespace(
-        complete=fail, stages=fail, admitted=nullcontext, metrics=Metrics(), limits=Limits(), in_flight=0
+        complete=fail,
+        stages=fail,
+        mask=fail,
+        admitted=nullcontext,
+        metrics=Metrics(),
+        limits=Limits(),
+        in_flight=0,
+        finds_occlusions=False,
     )
 
 
@@ -36,7 +43,7 @@ def ask(service, method, path, **options):
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize("path", ["/inpaint", "/stages"])
+@pytest.mark.parametrize("path", ["/inpaint", "/stages", "/mask"])
 def test_a_fault_of_the_server_is_told_in_its_log_alone(service, caplog, path):
     reply = ask(service, "POST", path, files=FILES)
     assert reply.status_code == 500

@@ -1,56 +1,14 @@
 """The page in Debian's Chromium: paint, complete, compare, save; with the mouse, by keyboard and by touch."""
 
 import io
-import os
-import shutil
 import subprocess
 import sys
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-if CHROMIUM is None:
-    pytest.skip("no Chromium is installed (Debian: apt-get install chromium)", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (pip install playwright)")
-
-REFUSED = "the server responded with a status of 503"  # Chromium's own note of what a test asks for
-WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    arguments = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
-    with playwright.sync_playwright() as tool:
-        chromium = tool.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def open_page(browser, server):
-    """Return a function that opens the page; at the end nothing may have gone wrong in it, or left for elsewhere."""
-    contexts, faults, hosts = [], [], set()
-
-    def start(viewport=WIDE, **options):
-        context = browser.new_context(viewport=viewport, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("console", lambda message: faults.append(message.text) if REFUSED not in message.text else None)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
-        page.goto(server.url)
-        page.wait_for_selector("#painting", state="attached")
-        return page
-
-    yield start
-    for context in contexts:
-        context.close()
-    assert faults == []
-    assert hosts - {""} == {urlsplit(server.url).netloc}  # blob: and data: have no host
+NARROW = {"width": 390, "height": 844}
 
 
 def choose(page, name, data, selector="#choose"):
@@ -91,6 +49,7 @@ def test_what_is_painted_is_completed_and_nothing_else(open_page, faces, encode,
     choose(page, "someone.new.png", encode(face))
     page.wait_for_selector("#painting:enabled")
     assert page.is_disabled("#complete")
+    assert page.is_hidden("#find")  # this bundle has no occluder
     stroke(page, (0.3, 0.5), (0.5, 0.7), (0.6, 0.4))
     name, mask = saved(page, "#save-mask")
     hole = mask[..., 0] > 127

@@ -7,12 +7,13 @@ import json
 import numpy as np
 import pytest
 from fakes.cuda import FakeCuda
-from fakes.tensorrt import FakeEngine, MarkedEngine, fake_library
+from fakes.tensorrt import FakeEngine, MarkedEngine
+from fakes.tensorrt_library import fake_library
 
 from showface.runtime.backends.cuda_devices import CudaDevice
 from showface.runtime.backends.onnxruntime import open_session
 from showface.runtime.backends.tensorrt.loader import OpenOptions, open_folder
-from showface.runtime.backends.tensorrt.sidecar import SIDECAR_SCHEMA, EngineFolder, Sidecar, platform_here
+from showface.runtime.backends.tensorrt.sidecar import SIDECAR_SCHEMA, EngineFolder, Sidecar, platform_here, profiles_of
 from showface.runtime.bundle import open_bundle
 from showface.runtime.stages import TENSORS
 
@@ -22,7 +23,8 @@ class Rig:
 
     version = "1.7.1.116"
 
-    def __init__(self, folder, cuda, batches=(1, 2, 4), compute=None, backend="tensorrt-rtx"):
+    def __init__(self, folder, cuda, batches=(1, 2, 4), compute=None, backend="tensorrt-rtx", profiles=1):
+        self.profiles = profiles
         self.bundle, self.cuda, self.batches, self.backend = open_bundle(folder), cuda, batches, backend
         self.folder = EngineFolder(self.bundle, backend, "sm_86")
         self.device = CudaDevice(0, "Fake GPU", "sm_86")
@@ -31,6 +33,7 @@ class Rig:
         for stage in self.bundle.manifest.graphs:
             run = compute or open_session(self.bundle.model(stage), stage, None, 1).run
             self.engines[stage.name] = FakeEngine(cuda, stage, self.bundle, batches, run, backend=backend)
+            self.engines[stage.name].profiles = profiles_of(batches, profiles)
             data = f"engine of {stage.name}".encode()
             self.folder.engine(stage.name).write_bytes(data)
             self.folder.sidecar(stage.name).write_text(self.sidecar(stage, data).to_json())
@@ -40,7 +43,7 @@ class Rig:
         return Sidecar(
             schema_version=SIDECAR_SCHEMA, stage=stage.name, backend=self.backend, tensorrt_version=self.version,
             target="sm_86", gpu="" if self.backend == "tensorrt-rtx" else "Fake GPU", version_compatible=False,
-            user_allocation=True, platform=platform_here(), batches=self.batches,
+            user_allocation=True, platform=platform_here(), batches=self.batches, profiles=self.profiles,
             dtypes={n: TENSORS[n].dtype for n in (*stage.inputs, *stage.outputs)}, precision="float32",
             products={"float32": 1}, tf32=False, optimization_level=3, workspace_mib=None,
             onnx_sha256=manifest.sha256[f"{stage.name}.onnx"], engine_sha256=hashlib.sha256(data).hexdigest(),
@@ -114,6 +117,12 @@ def quick_rig(make_rig, zeros):
 def quick_enterprise_rig(make_rig, zeros):
     """The same for TensorRT, which has no runtime configuration."""
     return quick(make_rig(compute=lambda inputs: {}, backend="tensorrt"), zeros)
+
+
+@pytest.fixture
+def make_quick(zeros):
+    """Return a function that lets the engines of a rig only copy the image."""
+    return lambda rig: quick(rig, zeros)
 
 
 def quick(rig, zeros):

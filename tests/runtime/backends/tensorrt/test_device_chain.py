@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from showface.runtime.backends.batches import Chunk, batch_sizes, chunks
+from showface.runtime.backends.batches import Chunk, batch_sizes, chunks, common_sizes
 from showface.runtime.backends.onnxruntime import open_chain
-from showface.runtime.backends.tensorrt.chain import common_sizes
 from showface.runtime.backends.tensorrt.engine import Graphs
 from showface.runtime.errors import ShowfaceError, UsageError
 
@@ -66,7 +65,7 @@ def test_a_batch_is_split_and_its_rest_filled_up_to_a_batch_that_is_prepared(qui
 
 def test_a_batch_below_the_profile_is_filled_up(quick_rig, batch_of, expected):
     for engine in quick_rig.engines.values():
-        engine.batches = (3, 3, 4)
+        engine.profiles = ((3, 3, 4),)
         quick_rig.edit_sidecar(engine.stage.name, batches=[3, 3, 4])
     with quick_rig.open() as chain:
         for context in quick_rig.engines["coarse"].contexts:
@@ -240,8 +239,6 @@ def test_chunks_cover_a_batch():
         assert all(part.count <= part.batch for part in parts)
 
 
-def test_profiles_that_exclude_each_other_are_refused(quick_rig):
-    engines = list(quick_rig.engines.values())
-    engines[0].batches, engines[1].batches = (1, 1, 2), (3, 3, 4)
+def test_profiles_that_exclude_each_other_are_refused():
     with pytest.raises(UsageError, match="do not go together"):
-        common_sizes(engines)
+        common_sizes([(1, 1, 2), (3, 3, 4)])

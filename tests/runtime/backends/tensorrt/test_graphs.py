@@ -44,6 +44,31 @@ def quick_enterprise_rig_or_rtx(request):
     return lambda backend: request.getfixturevalue(names[backend])
 
 
+def test_every_graph_has_a_context_of_its_own(quick_enterprise_rig, batch_of, expected):
+    """TensorRT calls a graph undefined whose context was given other shapes since; the fake refuses to be given any."""
+    rig = quick_enterprise_rig
+    with rig.open(cuda_graph=True) as chain:
+        for engine in rig.engines.values():
+            assert len(engine.contexts) == 2 * len(chain.sizes)
+            assert all(context.captured and len(set(context.batches_run)) == 1 for context in engine.contexts)
+        with pytest.raises(MisuseError, match="which spoils the graph"):
+            engine.contexts[0].set_input_shape("coarse_image", (2, 3, 256, 256))
+        for count in (1, 4, 2, 11):
+            image, mask = batch_of(count)
+            np.testing.assert_array_equal(chain.complete(image, mask), expected(image, mask))
+            assert chain.sessions[0].run({"image": image, "mask": mask})["coarse_image"].shape == image.shape
+
+
+def test_without_a_context_for_each_graph_there_are_none(quick_enterprise_rig, batch_of, expected):
+    rig = quick_enterprise_rig
+    rig.engines["memory"].context_limit = 5  # of six
+    image, mask = batch_of(3)
+    with rig.open(cuda_graph=True) as chain:
+        assert "CUDA graphs are not used: there is no execution context for each of them" in chain.description
+        np.testing.assert_array_equal(chain.complete(image, mask), expected(image, mask))
+    assert rig.cuda.leaks() == []
+
+
 def not_capturable(rig):
     rig.engines["memory"].capturable = False
 

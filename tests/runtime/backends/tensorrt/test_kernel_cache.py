@@ -30,6 +30,28 @@ def test_a_second_process_compiles_nothing(quick_rig, cache_home):
     assert compiled(quick_rig) == 5 * 3
 
 
+@pytest.mark.parametrize(("limit", "compiled_again"), [(1, 0), (None, 5 * 3)])
+def test_one_photograph_waits_for_its_kernels_so_that_the_next_need_not(quick_rig, cache_home, limit, compiled_again):
+    """Longer runs go on meanwhile with kernels that stand in, and keep what is ready when they end."""
+    for engine in quick_rig.engines.values():
+        engine.compile_seconds = 3.0
+    quick_rig.open(kernel_cache=True, batch_limit=limit).close()
+    took = quick_rig.cuda.now
+    assert (took >= 5 * 3.0) is (limit == 1)
+    compiled(quick_rig)
+    quick_rig.open(kernel_cache=True, batch_limit=limit).close()
+    assert compiled(quick_rig) == compiled_again
+    if limit == 1:
+        assert quick_rig.cuda.now == took
+    quick_rig.cuda.now += 60
+    chain = quick_rig.open(kernel_cache=True)
+    quick_rig.cuda.now += 60
+    chain.close()
+    compiled(quick_rig)
+    quick_rig.open(kernel_cache=True).close()
+    assert compiled(quick_rig) == 0
+
+
 @pytest.mark.parametrize("junk", [b"", b"{", b'{"version": "1.6.0", "kernels": []}'])
 def test_a_broken_or_foreign_file_is_replaced(quick_rig, cache_home, junk):
     quick_rig.open(kernel_cache=True).close()

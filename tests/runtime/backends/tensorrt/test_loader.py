@@ -70,14 +70,14 @@ def junk(text):
         (edit("coarse", backend="tensorrt"), "its sidecar speaks of coarse tensorrt sm_86"),
         (edit("coarse", schema_version=9), "'schema_version' is 9"),
         (edit("coarse", batches=[4, 2, 1]), r"'batches' is \[4, 2, 1\]"),
-        (edit("coarse", schema_version=1), "'schema_version' is 1, not 2"),  # before engines took all memory from us
+        (edit("coarse", schema_version=1), "'schema_version' is 1, not 3"),  # before engines took all memory from us
         (edit("coarse", batches=[1, 2]), r"'batches' is \[1, 2\]"),
         (edit("coarse", tf32="no"), "'tf32' is 'no'"),
         (edit("coarse", extra=1), "'extra' is unknown"),
         (edit("coarse", batches=[1, 2, 8]), r"its profile of image is .*, its sidecar says \(1, 2, 8\)"),
         (junk("{"), "not an engine's sidecar"),
         (junk("[]"), "it is no JSON object"),
-        (junk('{"schema_version": 2}'), "'stage' is missing"),
+        (junk('{"schema_version": 3}'), "'stage' is missing"),
     ],
 )
 def test_a_fault_is_named_with_the_command_that_mends_it(rig, fault, named):

@@ -6,26 +6,27 @@ import pytest
 from showface.runtime.backends.batches import Chunk
 from showface.runtime.inpainter import BatchRunner, Inpainter
 
-BATCH, BATCHES = 4, 20
-STAGE = 0.002  # seconds of an engine for a batch of 4
-HOST = 0.0021  # seconds of the host to prepare a batch, as was measured for 8 faces on one core
+BATCH, BATCHES = 8, 12
+STAGE = 0.002  # seconds of an engine for a batch
+HOST = 0.0021  # seconds of the host to prepare a batch, as was measured on one core
 BANDWIDTH = 12e9  # bytes a second, PCIe 4
 
 
 @pytest.fixture
-def timed(quick_rig, monkeypatch):
+def timed(make_rig, make_quick, monkeypatch):
     """A rig whose engines, copies and host take time on the fake's clock."""
+    rig = make_quick(make_rig(compute=lambda inputs: {}, batches=(BATCH, BATCH, BATCH)))
     cut = Chunk.cut
 
     def slow_cut(self, faces, target):
-        quick_rig.cuda.now += HOST / 2  # for images, and for masks
+        rig.cuda.now += HOST / 2  # for images, and for masks
         cut(self, faces, target)
 
-    for engine in quick_rig.engines.values():
+    for engine in rig.engines.values():
         engine.seconds = lambda batch: STAGE * batch / BATCH
-    quick_rig.cuda.bandwidth, quick_rig.cuda.launch_seconds = BANDWIDTH, 20e-6
+    rig.cuda.bandwidth, rig.cuda.launch_seconds = BANDWIDTH, 20e-6
     monkeypatch.setattr(Chunk, "cut", slow_cut)
-    return quick_rig
+    return rig
 
 
 def seconds(cuda, work):
@@ -82,7 +83,7 @@ def test_a_folder_s_batches_overlap(timed, batch_of):
 
 
 def test_nothing_is_bound_again_and_shapes_are_inferred_once(quick_rig, batch_of):
-    image, mask = batch_of(BATCH)
+    image, mask = batch_of(4)
     with quick_rig.open() as chain:
         for _ in range(2):
             chain.complete(image, mask)
@@ -96,7 +97,7 @@ def test_nothing_is_bound_again_and_shapes_are_inferred_once(quick_rig, batch_of
 
 def test_a_session_waits_for_what_the_chain_works_on(quick_rig, batch_of, expected):
     """A reader asks the parser for a mask while faces are on the device: its memory is theirs until they are done."""
-    image, mask = batch_of(BATCH)
+    image, mask = batch_of(4)
     with quick_rig.open() as chain:
         tickets = [chain.submit(image, mask), chain.submit(image[:1], mask[:1])]
         coarse = chain.sessions[0].run({"image": image, "mask": mask})["coarse_image"]

@@ -19,7 +19,7 @@ from showface.training.data.occlusions.layers import COVERED, Scene
 from showface.training.data.occlusions.synthesis import share_table
 
 from ..metrics import psnr, ssim
-from .occluder import Finder, read_rgb
+from .scores import Finder, read_rgb
 
 NEGATIVES = ("outside",)  # kinds that cover nothing
 

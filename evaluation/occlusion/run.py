@@ -14,8 +14,8 @@ from showface.runtime.inpainter import Inpainter
 from showface.training.config import TrainConfig
 from showface.training.config_reader import config_from_toml
 
-from .occluder import false_alarms, finder_of, read_groups, read_labelled, score_face, summarise
-from .occluder_end_to_end import compare_masks, summarise_pairs
+from .end_to_end import compare_masks, summarise_pairs
+from .scores import false_alarms, finder_of, read_groups, read_labelled, score_face, summarise
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import pytest
 from fixtures.occluder import cover
 from PIL import Image
 
-from showface.evaluation.quality.occluder import (
+from showface.evaluation.occlusion.scores import (
     OccludedFace,
     bootstrap,
     false_alarms,
