@@ -4,6 +4,8 @@ The tests of ``runtime`` are collected, and run as far as they need no model, wh
 """
 
 import os
+import signal
+import subprocess
 from importlib.util import find_spec
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core of its own, and so have those that it starts
@@ -70,6 +72,27 @@ def chain_inputs():
 def faces():
     """Return the three faces with their holes, as the inpainter takes them."""
     return [(face, block_hole(seed)) for seed, face in enumerate(three_faces())]
+
+
+@pytest.fixture
+def showface(capsys):
+    """Return a function that runs the command line in this process and returns what one of its own would leave."""
+    from showface.cli import main
+
+    def run(*arguments):
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            main(["--threads", "1", *map(str, arguments)])
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return run
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def execute(*arguments, interpret=("-m", "showface.cli")):
 
 
 def inpaint(images, output, bundle, *options):
-    return ("--threads", 2, "inpaint", images, output, "--bundle", bundle, "--device", "cpu", *options)
+    return ("inpaint", images, output, "--bundle", bundle, "--device", "cpu", *options)
 
 
 WITHOUT_GRAPHICAL_LIBRARIES = """
@@ -69,49 +69,51 @@ def test_version_is_printed():
     assert (result.returncode, result.stdout.strip()) == (0, __version__)
 
 
-def test_inpaint_exits_with_0_when_all_is_done_and_1_when_one_input_failed(face_folder, narrow_bundle, tmp_path):
+def test_inpaint_exits_with_0_when_all_is_done_and_1_when_one_input_failed(
+    showface, face_folder, narrow_bundle, tmp_path
+):
     images, masks = face_folder
     arguments = inpaint(images, tmp_path / "out", narrow_bundle, "--masks", masks)
-    result = execute(*arguments)
+    result = showface(*arguments)
     assert result.returncode == 0, result.stderr
     assert "3 done, 0 skipped, 0 failed" in result.stderr
     assert "on CPU" in result.stderr
     (images / "d.png").write_bytes(b"junk")
     shutil.copy(masks / "a.png", masks / "d.png")
-    result = execute(*arguments)
+    result = showface(*arguments)
     assert result.returncode == 1, result.stderr
     assert "0 done, 3 skipped, 1 failed" in result.stderr
     assert "d.png" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_inpaint_exits_with_2_when_nothing_can_be_run(face_folder, narrow_bundle, tmp_path):
+def test_inpaint_exits_with_2_when_nothing_can_be_run(showface, face_folder, narrow_bundle, tmp_path):
     images, masks = face_folder
     for options, message in (
         ((), "no masks are given"),
         (("--masks", tmp_path / "nowhere"), "no such file"),
         (("--masks", masks, "--bundle", tmp_path), "no bundle here"),
     ):
-        result = execute(*inpaint(images, tmp_path / "out", narrow_bundle, *options))
+        result = showface(*inpaint(images, tmp_path / "out", narrow_bundle, *options))
         assert result.returncode == 2, result.stderr
         assert message in result.stderr
         assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
-    assert execute("inpaint", "--no-such-option").returncode == 2
+    assert showface("inpaint", "--no-such-option").returncode == 2
 
 
-def test_one_image_is_written_under_the_name_that_was_asked_for(face_folder, narrow_bundle, tmp_path):
+def test_one_image_is_written_under_the_name_that_was_asked_for(showface, face_folder, narrow_bundle, tmp_path):
     images, masks = face_folder
     output = tmp_path / "face.png"
-    result = execute(*inpaint(images / "a.png", output, narrow_bundle, "--masks", masks / "a.png"))
+    result = showface(*inpaint(images / "a.png", output, narrow_bundle, "--masks", masks / "a.png"))
     assert result.returncode == 0, result.stderr
     assert output.is_file()
     assert not (tmp_path / "results.jsonl").exists()
 
 
-def test_validate_writes_the_figures(narrow_bundle, tmp_path):
+def test_validate_writes_the_figures(showface, narrow_bundle, tmp_path):
     path = tmp_path / "parity.json"
-    result = execute("--threads", 2, "validate", narrow_bundle, "--device", "cpu", "--json", path)
+    result = showface("validate", narrow_bundle, "--device", "cpu", "--json", path)
     assert result.returncode == 0, result.stderr
     report = json.loads(path.read_text())
     assert {"passed", "stages", "chain"} <= set(report)
@@ -122,8 +124,8 @@ def test_validate_writes_the_figures(narrow_bundle, tmp_path):
     assert {"max_abs", "mean_abs", "agreement", "passed"} <= set(report["chain"])
 
 
-def test_info_shows_what_the_bundle_holds(narrow_bundle):
-    result = execute("info", narrow_bundle)
+def test_info_shows_what_the_bundle_holds(showface, narrow_bundle):
+    result = showface("info", narrow_bundle)
     assert result.returncode == 0, result.stderr
     for word in (__version__, "full", "refiner", "hash checked"):
         assert word in result.stdout

@@ -1,8 +1,6 @@
 """``--mask-from alpha`` and ``color:#RRGGBB`` from the command line to the written file."""
 
 import json
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -10,12 +8,17 @@ import pytest
 from PIL import Image
 
 
-def inpaint(images, output, bundle, source):
-    arguments = ("inpaint", images, output, "--mask-from", source, "--bundle", bundle, "--device", "cpu")
-    command = [sys.executable, "-m", "showface.cli", "--threads", "2", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    lines = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
-    return result, {line["input"]: line for line in lines}
+@pytest.fixture
+def inpaint(showface, narrow_bundle):
+    """Return a function that completes a folder and returns the outcome and the lines by input."""
+
+    def run(images, output, source):
+        options = ("--mask-from", source, "--bundle", narrow_bundle, "--device", "cpu")
+        result = showface("inpaint", images, output, *options)
+        lines = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
+        return result, {line["input"]: line for line in lines}
+
+    return run
 
 
 @pytest.fixture
@@ -24,13 +27,13 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
-def test_what_is_transparent_is_completed_and_made_opaque(images, tmp_path, faces, narrow_bundle):
+def test_what_is_transparent_is_completed_and_made_opaque(images, tmp_path, faces, inpaint):
     face, hole = faces[0]
     alpha = np.where(hole, 0, 255).astype(np.uint8)
     Image.fromarray(np.dstack([face, alpha])).save(images / "a.png")
     Image.fromarray(np.dstack([face, alpha])).save(images / "b.webp", lossless=True, exact=True)
     Image.fromarray(face).save(images / "solid.png")
-    result, lines = inpaint(images, tmp_path / "out", narrow_bundle, "alpha")
+    result, lines = inpaint(images, tmp_path / "out", "alpha")
     assert result.returncode == 1, result.stderr
     assert "solid.png: has no alpha channel" in lines["solid.png"]["error"]
     for name in ("a.png", "b.webp"):
@@ -42,7 +45,7 @@ def test_what_is_transparent_is_completed_and_made_opaque(images, tmp_path, face
         assert (written[hole, :3] != face[hole]).mean() > 0.9
 
 
-def test_what_has_the_key_color_is_completed(images, tmp_path, faces, narrow_bundle):
+def test_what_has_the_key_color_is_completed(images, tmp_path, faces, inpaint):
     key = (1, 254, 3)
     face, hole = faces[0]
     hole = np.zeros_like(hole)
@@ -50,7 +53,7 @@ def test_what_has_the_key_color_is_completed(images, tmp_path, faces, narrow_bun
     painted = np.where(hole[..., None], np.asarray(key, np.uint8), face)
     Image.fromarray(painted).save(images / "a.png")
     Image.fromarray(painted).save(images / "b.jpg", quality=90)
-    result, lines = inpaint(images, tmp_path / "out", narrow_bundle, "color:#01fe03")
+    result, lines = inpaint(images, tmp_path / "out", "color:#01fe03")
     assert result.returncode == 0, result.stderr
     assert lines["a.png"]["hole_ratio"] == pytest.approx(hole.mean())
     written = np.asarray(Image.open(tmp_path / "out" / "a.png"))

@@ -1,17 +1,10 @@
 """``--mask-from occlusion`` and ``showface masks`` as a user types them: what they say, and their exit codes."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from fixtures.occluder import cover
 from PIL import Image
-
-
-def showface(*arguments):
-    command = [sys.executable, "-m", "showface.cli", "--threads", "1", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture
@@ -24,7 +17,7 @@ def images(tmp_path, faces):
     return folder
 
 
-def test_a_folder_without_masks_is_completed_and_counted(images, tmp_path, green_bundle):
+def test_a_folder_without_masks_is_completed_and_counted(showface, images, tmp_path, green_bundle):
     run = ("inpaint", images, tmp_path / "out", "--mask-from", "occlusion", "--bundle", green_bundle)
     result = showface(*run)
     assert result.returncode == 0, result.stderr
@@ -39,7 +32,7 @@ def test_a_folder_without_masks_is_completed_and_counted(images, tmp_path, green
     assert showface(*run, "--fail-on-uncertain").returncode == 0
 
 
-def test_masks_and_their_sheet_come_first(images, tmp_path, green_bundle):
+def test_masks_and_their_sheet_come_first(showface, images, tmp_path, green_bundle):
     result = showface("masks", images, tmp_path / "masks", "--bundle", green_bundle, "--json", tmp_path / "m.jsonl")
     assert result.returncode == 0, result.stderr
     assert "3 files: 1 with a mask, 1 nothing found (empty mask), 1 too large" in result.stderr
@@ -51,7 +44,7 @@ def test_masks_and_their_sheet_come_first(images, tmp_path, green_bundle):
     assert "3 done" in completed.stderr
 
 
-def test_what_does_not_fit_is_refused_before_any_work(images, tmp_path, narrow_bundle, green_bundle):
+def test_what_does_not_fit_is_refused_before_any_work(showface, images, tmp_path, narrow_bundle, green_bundle):
     none = showface("inpaint", images, tmp_path / "out", "--mask-from", "occlusion", "--bundle", narrow_bundle)
     assert none.returncode == 2
     assert "this bundle has no occluder for --mask-from occlusion" in none.stderr

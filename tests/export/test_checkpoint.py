@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -129,15 +127,14 @@ def test_what_cannot_be_rebuilt_is_refused(changes, stages, message, narrow_bund
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_the_verb_writes_it_and_replaces_nothing(narrow_bundle, tmp_path):
-    command = [sys.executable, "-m", "showface.cli", "export", str(narrow_bundle), str(tmp_path / "out.safetensors")]
-    first = subprocess.run([*command, "--stages", "coarse"], capture_output=True, text=True, check=False)
+def test_the_verb_writes_it_and_replaces_nothing(showface, narrow_bundle, tmp_path):
+    command = ["export", narrow_bundle, tmp_path / "out.safetensors"]
+    first = showface(*command, "--stages", "coarse")
     assert first.returncode == 0, first.stderr
     assert read_checkpoint(tmp_path / "out.safetensors").stages == ("coarse",)
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    again = showface(*command)
     assert again.returncode == 2
     assert "exists already" in again.stderr
-    wrong = [*command[:-1], str(tmp_path / "out"), "--stages", "coarse"]
-    refused = subprocess.run(wrong, capture_output=True, text=True, check=False)
+    refused = showface(*command[:-1], tmp_path / "out", "--stages", "coarse")
     assert (refused.returncode, "--stages coarse: chooses" in refused.stderr) == (2, True)
     assert json.loads((narrow_bundle / "manifest.json").read_text())["network"]["image_size"] == 256

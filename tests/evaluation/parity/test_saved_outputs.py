@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -19,15 +20,21 @@ PRECISION = {stage.name: "float32" for stage in STAGES}
 TABLE = plan_tolerances(PRECISION, None, {})
 
 
-@pytest.fixture
-def saved(narrow_source, chain_inputs, tmp_path):
-    """Return the folder of saved outputs of two faces and a case with labels that were given."""
+@pytest.fixture(scope="module")
+def origin(narrow_source, chain_inputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "saved"
     cases = [*array_cases(chain_inputs[0][:2], chain_inputs[1][:2], "face")]
     cases.append(next(c for c in generated_cases(*chain_inputs, 1) if c.given))
-    with save_outputs(tmp_path / "saved", narrow_source.identity) as writer:
+    with save_outputs(folder, narrow_source.identity) as writer:
         for case in cases:
             writer.add(case, narrow_source.chain(case))
-    return tmp_path / "saved"
+    return folder
+
+
+@pytest.fixture
+def saved(origin, tmp_path):
+    """Return a folder of saved outputs of two faces and a case with labels that were given, to be changed."""
+    return shutil.copytree(origin, tmp_path / "saved")
 
 
 def test_saved_outputs_serve_as_either_side(saved, narrow_source):

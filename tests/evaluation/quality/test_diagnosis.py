@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 from dataclasses import fields
 
 import cv2
@@ -128,13 +126,13 @@ def test_json_and_table_say_the_same(found):
     assert f"mean IoU {document['parser']['coarse faces']['mean']:.3f}" in table
 
 
-def test_the_verb_writes_the_figures(narrow_checkpoint, evaluation_set, labelled, tmp_path):
+def test_the_verb_writes_the_figures(showface, narrow_checkpoint, evaluation_set, labelled, tmp_path):
     places = ("--images", evaluation_set.images, "--masks", evaluation_set.masks, "--limit", 1)
-    command = [sys.executable, "-m", "showface.cli", "diagnose", narrow_checkpoint, *places]
-    half = subprocess.run([*map(str, command), "--labelled", "x"], capture_output=True, text=True, check=False)
+    command = ("diagnose", narrow_checkpoint, *places)
+    half = showface(*command, "--labelled", "x")
     assert (half.returncode, half.stderr) == (2, "error: --labelled and --labels go together\n")
     options = ("--labelled", labelled[0], "--labels", labelled[1], "--json", tmp_path / "found.json")
-    whole = subprocess.run([*map(str, (*command, *options))], capture_output=True, text=True, check=False)
+    whole = showface(*command, *options)
     assert whole.returncode == 0, whole.stderr
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert found["quality"]["whole"]["1-20"]["images"] == 1

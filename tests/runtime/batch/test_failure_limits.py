@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -12,7 +10,7 @@ GOOD = [*(f"a{k:02d}.png" for k in range(BEFORE)), *(f"c{k:02d}.png" for k in ra
 
 
 @pytest.fixture
-def run(face_folder, narrow_bundle, tmp_path):
+def run(showface, face_folder, narrow_bundle, tmp_path):
     """Return a function that completes good inputs around ``broken`` ones, and returns process, log and outputs."""
     images = tmp_path / "in"
     images.mkdir()
@@ -24,9 +22,7 @@ def run(face_folder, narrow_bundle, tmp_path):
         for k in range(broken):
             (images / f"b{k:02d}.png").write_bytes(b"broken")
         arguments = ["inpaint", images, tmp_path / "out", "--masks", mask, "--bundle", narrow_bundle, *options]
-        command = [sys.executable, "-m", "showface.cli", "--threads", "1", *map(str, arguments)]
-        command += ["--device", "cpu", "--batch-size", "2"]
-        process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        process = showface(*arguments, "--device", "cpu", "--batch-size", "2")
         log = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
         outputs = {path.name for path in (tmp_path / "out").iterdir()} - {"results.jsonl"}
         return process, [json.loads(line) for line in log], outputs

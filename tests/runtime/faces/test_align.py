@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -218,13 +216,18 @@ def test_a_region_that_fills_the_square_does_not_leave_it(seed):
     assert hole.sum() == pytest.approx(side**2, rel=0.03)
 
 
-def inpaint(folder, bundle, *options):
-    arguments = ["inpaint", folder / "in", folder / "out", "--bundle", bundle, "--device", "cpu", "--align", *options]
-    command = [sys.executable, "-m", "showface.cli", "--threads", "2", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    log = folder / "out" / "results.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    return result, {line["input"]: line for line in lines}
+@pytest.fixture
+def inpaint(showface, narrow_bundle):
+    """Return a function that completes a folder with ``--align`` and returns the outcome and the lines by input."""
+
+    def run(folder, *options):
+        places = ("inpaint", folder / "in", folder / "out", "--bundle", narrow_bundle, "--device", "cpu", "--align")
+        result = showface(*places, *options)
+        log = folder / "out" / "results.jsonl"
+        lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        return result, {line["input"]: line for line in lines}
+
+    return run
 
 
 @pytest.fixture
@@ -251,10 +254,10 @@ def astronaut(tmp_path):
     return tmp_path, named
 
 
-def test_faces_are_completed_where_they_are(astronaut, narrow_bundle):
+def test_faces_are_completed_where_they_are(astronaut, inpaint):
     folder, named = astronaut
     options = ("--masks", folder / "masks", "--landmarks")
-    result, lines = inpaint(folder, narrow_bundle, *options, folder / "faces.csv")
+    result, lines = inpaint(folder, *options, folder / "faces.csv")
     assert result.returncode == 1, result.stderr
     assert "100.0% of the hole lies outside" in lines["away.png"]["error"]
     for name in ("one", "two"):
@@ -265,19 +268,19 @@ def test_faces_are_completed_where_they_are(astronaut, narrow_bundle):
     one, two = (np.asarray(Image.open(folder / "out" / f"{name}.png")).astype(int) for name in ("one", "two"))
     assert np.abs(two[95:125, 195:260] - one[95:125, 195:260]).max() <= 2  # each face by itself
     assert np.abs(two[95:125, 707:772] - one[95:125, 195:260]).max() <= 2
-    again, lines = inpaint(folder, narrow_bundle, *options, folder / "faces.json")  # that hold the same faces
+    again, lines = inpaint(folder, *options, folder / "faces.json")  # that hold the same faces
     assert "0 done, 2 skipped, 1 failed" in again.stderr
     faces = json.loads((folder / "faces.json").read_text())
     faces["one.png"][0][0][0] += 3
     (folder / "faces.json").write_text(json.dumps(faces))
-    _, lines = inpaint(folder, narrow_bundle, *options, folder / "faces.json")
+    _, lines = inpaint(folder, *options, folder / "faces.json")
     assert (lines["one.png"]["status"], lines["two.png"]["status"]) == ("done", "skipped")
 
 
-def test_a_run_without_faces_or_detector_is_refused(astronaut, narrow_bundle, monkeypatch):
+def test_a_run_without_faces_or_detector_is_refused(astronaut, inpaint, monkeypatch):
     folder, _ = astronaut
     monkeypatch.delenv("SHOWFACE_YUNET", raising=False)
-    result, _ = inpaint(folder, narrow_bundle, "--masks", folder / "masks")
+    result, _ = inpaint(folder, "--masks", folder / "masks")
     assert result.returncode == 2
     assert "SHOWFACE_YUNET" in result.stderr
     assert not (folder / "out").exists()
@@ -303,11 +306,11 @@ def test_yunet_finds_the_astronaut(scale):
 
 
 @pytest.mark.skipif(not YUNET.is_file(), reason="needs the YuNet model")
-def test_a_picture_without_a_face_fails_alone(astronaut, narrow_bundle):
+def test_a_picture_without_a_face_fails_alone(astronaut, inpaint):
     folder, _ = astronaut
     Image.fromarray(picture((300, 300))).save(folder / "in" / "away.png")
     Image.fromarray(np.full((300, 300), 255, np.uint8)).save(folder / "masks" / "away.png")
-    result, lines = inpaint(folder, narrow_bundle, "--masks", folder / "masks", "--face-detector", YUNET)
+    result, lines = inpaint(folder, "--masks", folder / "masks", "--face-detector", YUNET)
     assert result.returncode == 1
     assert "no face was found" in lines["away.png"]["error"]
     assert {lines[name]["status"] for name in ("one.png", "two.png")} == {"done"}
