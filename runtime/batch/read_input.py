@@ -158,8 +158,8 @@ class InputReader:
         result = replace(item.result, hole_ratio=float(hole.mean()), mask=note)
         item = replace(item, photo=photo, hole=hole, result=result)
         if not hole.any():
-            unchanged = item.output.suffix.lower() == item.source.suffix.lower()
-            return replace(item, copy=data if unchanged else None)
+            same_format = item.output.suffix.lower() == item.source.suffix.lower()
+            return replace(item, copy=data if same_format else None)
         squares = self._squares(photo, item) if squares is None else squares
         return replace(item, faces=self._prepare(photo, hole, squares, name))
 
