@@ -234,8 +234,7 @@ def new_plan(
 
 def plan_faces(recording: Recording) -> list[Recorded]:
     """Return the first faces of each bucket that has a hole; few, for they stay in memory."""
-    count = min(PLAN_FACES, max(len(BUCKETS), len(recording.pairs) // 4))  # a try with few faces is to be short
-    return spread_over_buckets((recorded for recorded in recording if recorded.face.hole.any()), count)
+    return spread_over_buckets((recorded for recorded in recording if recorded.face.hole.any()), PLAN_FACES)
 
 
 def spread_over_buckets(faces: Iterable[Recorded], count: int) -> list[Recorded]:
