@@ -1,12 +1,10 @@
-"""What the CPU is kept busy with: the form of the graphs, cores, and the start; each against its other, in turn.
+"""What the CPU is kept busy with: cores, and the start; each against its other, in turn.
 
-python benchmarks/cpu.py form [--threads 1] [--rounds 20] [--batches 1 8]
 python benchmarks/cpu.py cores [--threads 2] [--faces 48] [--rounds 5]
 python benchmarks/cpu.py simulate [--faces 400] [--side-by-side 1 8 64]
 python benchmarks/cpu.py start [--rounds 10] [--against FOLDER]
 
-``form`` times the chain on the graphs as they are and in their CPU form. ``cores`` times a folder run of one batch of 8
-on all threads, and of single faces side by side on a thread each; and the same of the chain alone. ``simulate`` runs a
+``cores`` times a folder run of one batch of 8 on all threads, and of single faces side by side on a thread each; and the same of the chain alone. ``simulate`` runs a
 folder on networks that sleep for the time of a face, so many at a time, and tells what all else costs. ``start`` times
 ``showface inpaint`` of one photograph from process to file; ``--against`` names a folder with another version of the
 package, as ``FOLDER/showface/runtime`` and so on.
@@ -23,7 +21,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +29,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showface.runtime import Inpainter
-from showface.runtime.backends import onnxruntime
 from showface.runtime.backends.chain import Chain
 from showface.runtime.batch.inputs import plan_items
 from showface.runtime.batch.options import Options, workers
@@ -60,22 +56,6 @@ def in_turn(tasks: dict[str, Callable[[], object]], rounds: int) -> None:
             f"{middle:.2f} ({low:.2f}–{high:.2f}) × the speed of the first; least times {min(first) / min(values):.2f}"
         )
         print(f"{name}: median {statistics.median(values):.3f} s, least {min(values):.3f} s; {ratio}", flush=True)
-
-
-def form(threads: int, rounds: int, batches: Sequence[int], bundle_folder: Path | None) -> None:
-    """Time the chain with and without the CPU form."""
-    bundle, chains, form_of = open_bundle(bundle_folder), {}, onnxruntime.cpu_form
-    for name, change in (("as exported", lambda data: data), ("CPU form", form_of)):
-        onnxruntime.cpu_form = change
-        sessions = [onnxruntime.open_session(bundle.model(s), s, None, threads) for s in bundle.manifest.stages]
-        chains[name] = Chain(sessions, name)
-    golden = bundle.golden()
-    for batch in batches:
-        chosen = [k % len(golden["image"]) for k in range(batch)]
-        image, mask = golden["image"][chosen], golden["mask"][chosen]
-        results = [chain.complete(image, mask) for chain in chains.values()]
-        print(f"batch {batch}, greatest difference {np.abs(results[0] - results[1]).max():.1e}")
-        in_turn({name: partial(chain.complete, image, mask) for name, chain in chains.items()}, rounds)
 
 
 def cores(threads: int, faces: int, rounds: int, bundle: Path | None) -> None:
@@ -171,7 +151,7 @@ def start(rounds: int, against: Path | None) -> None:
 def main() -> None:
     """Run the measurement that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("form", "cores", "simulate", "start"))
+    parser.add_argument("what", choices=("cores", "simulate", "start"))
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
@@ -180,9 +160,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=None)
     parser.add_argument("--against", type=Path, default=None)
     given = parser.parse_args()
-    if given.what == "form":
-        form(given.threads or 1, given.rounds, given.batches, given.bundle)
-    elif given.what == "cores":
+    if given.what == "cores":
         cores(given.threads or 2, given.faces, given.rounds, given.bundle)
     elif given.what == "simulate":
         simulate(given.faces, given.side_by_side)

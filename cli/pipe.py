@@ -55,7 +55,7 @@ def complete_pipe(origin: MaskSource, suffix: str | None, quality: int, model: M
     if len(data) > MAX_FILE:
         raise InputError(f"standard input: is larger than {MAX_FILE // 2**20} MiB")
     mask = None if origin.path is None else read_file(origin.path)
-    inpainter = model.load(1, one_face=True)
+    inpainter = model.load(1)
     with IsolatedDecoder() as decoder:
         picture = load_picture(data, mask, origin, inpainter, decoder.decode)
     completed = inpainter.run(picture.image[None], picture.mask[None])[0] if picture.hole.any() else None

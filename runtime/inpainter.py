@@ -43,8 +43,7 @@ class Inpainter:
 
     def __init__(self, chain: Chain, image_size: int, bundle_digest: str) -> None:
         self.chain, self.image_size, self.bundle_digest = chain, image_size, bundle_digest
-        # A device's buffers serve one run at a time; sessions on the CPU have none, and share their weights.
-        self._networks: AbstractContextManager[Any] = nullcontext() if chain.device == "cpu" else threading.Lock()
+        self._device = threading.Lock()
         self._opened: tuple[Any, ...] | None = None  # the arguments of from_bundle
 
     @classmethod
@@ -57,7 +56,6 @@ class Inpainter:
         cuda_graph: bool = False,
         batch_limit: int | None = None,
         faster: bool = False,
-        one_face: bool = False,
     ) -> Inpainter:
         """Load a bundle, by default the one that ships with the package; see :func:`~.backends.open_chain`.
 
@@ -69,7 +67,6 @@ class Inpainter:
             cuda_graph: launch the work of engines as CUDA graphs.
             batch_limit: faces a batch at most that will be sent.
             faster: with ``auto``, take the INT8 variant beside the bundle where it was measured to be faster here.
-            one_face: a single face will come: nothing is prepared that pays over many.
 
         Raises:
             UsageError: the bundle is broken, or the device is not to be had.
@@ -77,7 +74,7 @@ class Inpainter:
         bundle, reason = open_bundle(folder), ""
         if faster and backend == Backend.AUTO:
             bundle, reason = faster_int8(bundle, device)
-        chain = open_chain(bundle, backend, device, threads, cuda_graph, batch_limit, one_face)
+        chain = open_chain(bundle, backend, device, threads, cuda_graph, batch_limit)
         chain.description += f"; {reason}" if reason else ""
         made = cls(chain, bundle.manifest.image_size, bundle.digest)
         made._opened = (bundle.folder.absolute(), device, threads, backend, cuda_graph, batch_limit)
@@ -88,6 +85,10 @@ class Inpainter:
         if self._opened is None:
             raise TypeError("an Inpainter is sent to another process as its bundle; make it by Inpainter.from_bundle")
         return _reopened, (self.bundle_digest, *self._opened)
+
+    def _networks(self) -> AbstractContextManager[Any]:
+        """A device's buffers serve one run at a time; sessions on the CPU have none, and share their weights."""
+        return nullcontext() if self.chain.device == "cpu" else self._device
 
     @property
     def default_batch_size(self) -> int:
@@ -142,7 +143,7 @@ class Inpainter:
             image: [B, 3, size, size] in [-1, 1].
             mask: [B, 1, size, size], 1 = hole.
         """
-        with self._networks:
+        with self._networks():
             return self.chain.complete(image, mask)
 
     def run_stages(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
@@ -151,7 +152,7 @@ class Inpainter:
         Args:
             tensors: ``image`` [B, 3, size, size] in [-1, 1] and ``mask`` [B, 1, size, size], 1 = hole.
         """
-        with self._networks:
+        with self._networks():
             return self.chain.run(tensors)
 
     @staticmethod
@@ -172,12 +173,12 @@ class Inpainter:
             images: of each face [3, size, size] in [-1, 1].
             masks: of each face [1, size, size], 1 = hole.
         """
-        with self._networks:
+        with self._networks():
             return self.chain.submit(images, masks)
 
     def collect(self, ticket: Ticket) -> NDArray[Any]:
         """Return ``completed_image`` [B, 3, size, size] of faces that were submitted."""
-        with self._networks:
+        with self._networks():
             return ticket.result()
 
     def parse(self, image: Array) -> NDArray[Any]:
@@ -190,7 +191,7 @@ class Inpainter:
         session = self.chain.session("parser")
         if session is None:
             raise UsageError("categories are found by a bundle whose parser is a stage of its own; use the default one")
-        with self._networks:
+        with self._networks():
             labels = session.run({COARSE_IMAGE: image})[LABELS]
         if labels.min() < 0 or labels.max() >= len(CATEGORIES):
             raise InputError("the parser returned labels of no category")
@@ -208,7 +209,7 @@ class Inpainter:
                 "this bundle has no occluder to find what covers a face; use the default bundle, export one with an "
                 "occluder, or give masks"
             )
-        with self._networks:
+        with self._networks():
             found = self.chain.occluder.run({OCCLUDER.inputs[0]: image})[OCCLUDER.outputs[0]][:, 0]
         if not np.isfinite(found).all():
             raise InputError(NOT_FINITE)

@@ -10,7 +10,6 @@ from pathlib import Path
 import onnxruntime as ort
 
 from showface.runtime.backends.chain import Tensors
-from showface.runtime.backends.cpu_form import cpu_form
 from showface.runtime.backends.onnxruntime import session_options
 from showface.runtime.bundle import Bundle
 
@@ -34,7 +33,7 @@ def kernel_times(bundle: Bundle, tensors: Tensors, threads: int, runs: int = 10)
             options = session_options(threads)
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / stage.name)
-            session = ort.InferenceSession(cpu_form(bundle.model(stage)), options, providers=PROVIDERS)
+            session = ort.InferenceSession(bundle.model(stage), options, providers=PROVIDERS)
             for _ in range(runs + 2):
                 session.run(list(stage.outputs), {name: tensors[name] for name in stage.inputs})
             events = json.loads(Path(session.end_profiling()).read_text("utf-8"))

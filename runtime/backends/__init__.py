@@ -30,7 +30,6 @@ def open_chain(
     threads: int | None = None,
     cuda_graph: bool = False,
     batch_limit: int | None = None,
-    one_face: bool = False,
 ) -> Chain:
     """Load all stages of ``bundle``.
 
@@ -41,7 +40,6 @@ def open_chain(
         threads: number of CPU threads.
         cuda_graph: launch the work of engines as CUDA graphs; ``auto`` says where it cannot.
         batch_limit: faces a batch at most that will be sent: engines prepare for no more.
-        one_face: a single face will come: nothing is prepared that pays over many.
 
     Returns:
         A chain whose description says what was taken, and why.
@@ -56,7 +54,7 @@ def open_chain(
     if chosen is Backend.ONNXRUNTIME or (chosen is Backend.AUTO and device == "cpu"):
         if cuda_graph:
             raise UsageError("CUDA graphs are for engines: use --backend tensorrt or tensorrt-rtx on a GPU")
-        return onnxruntime_backend.open_chain(bundle, device, threads, one_face=one_face)
+        return onnxruntime_backend.open_chain(bundle, device, threads)
     index = 0 if device == "auto" else parse_device(device)
     if index is None:
         raise UsageError(f"{chosen.value} runs on a GPU; use auto or cuda:N, not {device}", "device")
@@ -64,13 +62,11 @@ def open_chain(
 
     options = OpenOptions(cuda_graph, batch_limit)
     if chosen is Backend.AUTO:
-        return _open_auto(bundle, device, index, threads, options, one_face)
+        return _open_auto(bundle, device, index, threads, options)
     return open_engines(bundle, chosen, index, options)
 
 
-def _open_auto(
-    bundle: Bundle, device: str, index: int, threads: int | None, options: OpenOptions, one_face: bool
-) -> Chain:
+def _open_auto(bundle: Bundle, device: str, index: int, threads: int | None, options: OpenOptions) -> Chain:
     """Take engines that match the device, else ONNX Runtime, and say in the description why not the engines."""
     from . import onnxruntime as onnxruntime_backend
     from .cuda_devices import cuda_device
@@ -88,7 +84,7 @@ def _open_auto(
                 reasons.append(f"engines of {backend.value} not used: {error}")
         reasons = reasons or [f"no engines for {found.target} in the bundle"]
     try:
-        chain = onnxruntime_backend.open_chain(bundle, device, threads, one_face=one_face)
+        chain = onnxruntime_backend.open_chain(bundle, device, threads)
     except UsageError as error:  # a kit of engines alone has no graphs to fall back to
         raise UsageError("; ".join([*reasons, str(error)])) from error
     if options.cuda_graph:

@@ -20,7 +20,6 @@ from ..errors import DeviceLostError, ShowfaceError, UsageError
 from ..stages import OCCLUDER, Stage, mismatch
 from .batches import Shapes
 from .chain import Chain, Tensors
-from .cpu_form import cpu_form
 from .cuda_devices import STICKY_ERRORS, cuda_device_count, driver_version, lost_device, parse_device
 from .processors import granted, quota
 
@@ -135,7 +134,6 @@ def open_session(
     threads: int | None,
     shapes: Shapes | None = None,
     channels_last: bool = False,
-    one_face: bool = False,
 ) -> OnnxRuntimeSession:
     """Load one stage.
 
@@ -146,8 +144,6 @@ def open_session(
         threads: for the CPU; None leaves the choice to ONNX Runtime.
         shapes: of the bundle's tensors; None where only their relations are known.
         channels_last: let CUDA's convolutions work on NHWC, the layout of a GPU's tensor cores.
-        one_face: run the graph as it is; else, on the CPU, its :func:`~.cpu_form.cpu_form`, which takes as long to make
-            as it saves of a few faces.
 
     Raises:
         UsageError: the model cannot be loaded, or not on that device alone, or its inputs and outputs are not those
@@ -162,8 +158,6 @@ def open_session(
         providers = [(CUDA_PROVIDER, {"device_id": str(cuda_index), **CUDA_OPTIONS, **layout})]
         ort.set_default_logger_severity(ERRORS_ONLY)  # it warns that a newer kind of provider is not here
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    elif not one_face:
-        data = cpu_form(data)
     try:
         # Without enable_fallback=0 it would load the model again on the CPU where CUDA fails.
         session = ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
@@ -224,7 +218,6 @@ def open_chain(
     device: str = "auto",
     threads: int | None = None,
     channels_last: bool = False,
-    one_face: bool = False,
 ) -> Chain:
     """Load all stages of ``bundle``.
 
@@ -233,7 +226,6 @@ def open_chain(
         device: ``cpu``, ``cuda:N``, or ``auto``: CUDA where it works, else the CPU.
         threads: for the CPU.
         channels_last: see :func:`open_session`; off until a GPU has shown what it brings.
-        one_face: see :func:`open_session`.
 
     Raises:
         UsageError: a stage cannot be loaded on the device that was asked for.
@@ -244,24 +236,24 @@ def open_chain(
         found = cuda_device_count()
         if cuda_index is not None and cuda_index >= found:
             raise UsageError(f"--device {device}: the driver reports {found} CUDA devices; use --device cpu")
-        return _load(bundle, cuda_index, threads, "as asked", channels_last, one_face)
+        return _load(bundle, cuda_index, threads, "as asked", channels_last)
     if cuda_device_count() == 0:
-        return _load(bundle, None, threads, "no CUDA device found", False, one_face)
+        return _load(bundle, None, threads, "no CUDA device found")
     try:
-        return _load(bundle, 0, threads, "a CUDA device was found", channels_last, one_face)
+        return _load(bundle, 0, threads, "a CUDA device was found", channels_last)
     except ShowfaceError as error:
-        return _load(bundle, None, threads, f"a CUDA device was found, but cannot be used: {error}", False, one_face)
+        return _load(bundle, None, threads, f"a CUDA device was found, but cannot be used: {error}")
 
 
 def _load(
-    bundle: Bundle, cuda_index: int | None, threads: int | None, reason: str, channels_last: bool, one_face: bool
+    bundle: Bundle, cuda_index: int | None, threads: int | None, reason: str, channels_last: bool = False
 ) -> Chain:
     from .onnxruntime_binding import BoundChain
 
     shapes = Shapes.of_bundle(bundle)
 
     def opened(stage: Stage) -> OnnxRuntimeSession:
-        return open_session(bundle.model(stage), stage, cuda_index, threads, shapes, channels_last, one_face)
+        return open_session(bundle.model(stage), stage, cuda_index, threads, shapes, channels_last)
 
     # ONNX Runtime optimises one graph on one processor; the CUDA libraries are not loaded from several threads.
     with ThreadPoolExecutor(1 if cuda_index is not None else min(threads or LOADERS, LOADERS)) as loaders:

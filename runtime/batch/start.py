@@ -43,18 +43,17 @@ class Model:
     cuda_graph: bool = False
     side_by_side: int = 0
 
-    def load(self, batch_limit: int | None, one_face: bool = False) -> Inpainter:
+    def load(self, batch_limit: int | None) -> Inpainter:
         """Load them; the INT8 variant where it was measured to be faster.
 
         Args:
             batch_limit: faces a batch at most that will be sent.
-            one_face: no more than one will come at all.
 
         Raises:
             UsageError: the bundle is broken, or the device is not to be had.
         """
         return Inpainter.from_bundle(
-            self.bundle, self.device, self.threads, self.backend, self.cuda_graph, batch_limit, True, one_face
+            self.bundle, self.device, self.threads, self.backend, self.cuda_graph, batch_limit, True
         )
 
 
@@ -96,7 +95,7 @@ class FolderRun:
         readers = InputReaders(self.options)
         readers.start_decoder()
         try:
-            inpainter = replace(model, threads=threads).load(limit, one_face=len(self.items) == 1)
+            inpainter = replace(model, threads=threads).load(limit)
         except BaseException:
             readers.close()
             raise

@@ -186,7 +186,7 @@ def test_a_manifest_of_wrong_types_is_refused(inpaint, narrow_bundle, tmp_path):
 
 
 def test_an_error_of_the_system_that_nobody_expected_is_one_line(inpaint, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(errno.EIO, "Input/output error", "some/where")
 
     monkeypatch.setattr("showface.runtime.batch.start.complete_folder", fail)

@@ -29,6 +29,7 @@ def rewrite(source, target, edit):
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         header = json.loads(file.metadata()[METADATA_KEY])
     edit(weights, header)
+    header.pop("sha256")  # as checkpoints of before have it
     save_file(weights, target, {METADATA_KEY: json.dumps(header)})
     return target
 

@@ -4,7 +4,6 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from showface.runtime.backends.cpu_form import cpu_form
 from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import open_bundle
 from showface.runtime.stages import STAGES
@@ -31,7 +30,7 @@ def test_batch_1_and_batch_n_are_equal(stage, bundle, tensors):
     for threads in (1, 2):
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        session = ort.InferenceSession(cpu_form(bundle.model(stage)), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(bundle.model(stage), options, providers=["CPUExecutionProvider"])
         together = session.run(None, inputs)
         for k in (0, BATCH - 1):
             alone = session.run(None, {name: value[k : k + 1] for name, value in inputs.items()})

@@ -72,5 +72,5 @@ def test_the_page_finds_the_hole(open_page, covered, faces, encode):
     page.set_input_files("#choose", {**picture, "buffer": encode(faces[0][0])})
     page.wait_for_selector("#find:enabled")
     page.click("#find")
-    page.wait_for_function("document.getElementById('status').textContent.startsWith('Nothing was found')")
+    page.locator("#status", has_text="Nothing was found").wait_for()
     assert page.is_disabled("#complete")

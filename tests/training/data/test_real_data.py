@@ -37,7 +37,7 @@ def test_faces_with_labels():
 def test_one_bin_of_masks(tmp_path):
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks/20-30").symlink_to(DATA / MASKS, target_is_directory=True)
-    masks = read_masks(MaskConfig("masks"), tmp_path, SIZE, 0)
+    masks = read_masks(MaskConfig("masks"), tmp_path, SIZE, 0).masks
     assert masks.shape == (200, SIZE, SIZE)
     first = cv2.imread(str(min((DATA / MASKS).iterdir())), cv2.IMREAD_GRAYSCALE)
     assert abs(masks[0].mean() - (first == 255).mean()) < 0.02
