@@ -135,7 +135,7 @@ def save_mask(hole: Hole, key: str, folder: Path, item: Item, overwrite: bool, w
         if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder)):
             raise InputError(f"{path.parent}: is a link that leads out of {folder}")
         if os.path.lexists(path) and not overwrite and key_of_mask(path) is None:
-            raise InputError(f"{path}: exists and was not saved by a run; overwrite it, or choose another folder")
+            raise InputError(f"{path}: exists and was not saved by a run; add --overwrite, or choose another folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as temporary:
             write(temporary, data)

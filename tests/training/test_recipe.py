@@ -171,7 +171,7 @@ def test_a_run_may_start_from_any_checkpoint_that_an_earlier_one_keeps(key, name
         ('"c"', '"../c"', "'../c': a name, not a path"),
         ('"c"', '".."', "'..': a name, not a path"),
         ('"c"', '"layout"', "two runs in the folder 'layout'"),
-        ('"coarse.toml"', '"c.toml"', r"c\.toml: cannot be read as TOML"),
+        ('"coarse.toml"', '"c.toml"', r"c\.toml: cannot be read: No such file"),
     ],
 )
 def test_a_wrong_recipe(old, new, match, recipe, data, tmp_path):

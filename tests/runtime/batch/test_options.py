@@ -143,7 +143,7 @@ def test_the_region_of_a_category_is_grown_by_the_margin():
     semantic_map[40, 40] = CATEGORIES.index("nose")
     exact = category_region(semantic_map, ("eyeglasses", "hat"), 0)[0]
     np.testing.assert_array_equal(exact, np.isin(semantic_map, [3, 11]))
-    grown = category_region(semantic_map, ("eyeglasses", "hat"), 4)
+    grown = category_region(semantic_map, ("eyeglasses", "hat"), 4)[0]
     distance = cv2.distanceTransform((~exact).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     assert grown[distance <= 3.5].all()
     assert not grown[distance > 5].any()
@@ -158,7 +158,7 @@ def test_what_the_parser_sees_is_completed_and_saved(run, inpainter, face_folder
     results = run(masks_from=source, save_masks=tmp_path / "saved")
     saved = np.asarray(Image.open(tmp_path / "saved" / "a.png"))
     assert set(np.unique(saved)) <= {0, 255}
-    np.testing.assert_array_equal(saved > 0, category_region(seen, (name,), 2)[0])
+    np.testing.assert_array_equal(saved > 0, category_region(seen, (name,), 2, 0.003)[0])
     assert results["a.png"].hole_ratio == pytest.approx((saved > 0).mean())
     written = np.asarray(Image.open(tmp_path / "out" / "a.png"))
     np.testing.assert_array_equal(written[saved == 0], face[saved == 0])

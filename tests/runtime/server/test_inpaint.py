@@ -94,7 +94,7 @@ def test_the_hole_may_be_what_the_parser_finds(server, faces, inpainter, encode)
     image, _ = prepare(face, np.zeros((256, 256), bool), 256, "face")
     labels = inpainter.parse(image[None])[0]
     name = CATEGORIES[np.bincount(labels.ravel()).argmax()]
-    hole = region_of_square(category_region(labels, (name,), 6)[0], 256)
+    hole = region_of_square(category_region(labels, (name,), 6, 0.003)[0], 256)
     assert hole.any()
     reply = server.post(data={"mask_from": f"class:{name}"}, image=encode(face))
     np.testing.assert_array_equal(pixels_of(reply.content), inpainter.complete(face, hole))

@@ -50,7 +50,14 @@ def frames():
     return buffer.getvalue()
 
 
-GOOD, MASK = picture(), picture((64, 64))
+def stripes():
+    """Return a mask of black and white stripes."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.repeat(np.uint8([[0, 255] * 8]), 64, axis=0).repeat(4, axis=1)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+GOOD, MASK = picture(), stripes()
 IMAGE, HOLE = part("image", GOOD, '; filename="a.png"'), part("mask", MASK, '; filename="m.png"')
 
 MALFORMED = {
