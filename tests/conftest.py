@@ -20,7 +20,8 @@ from PIL import Image
 from showface.runtime.faces.tensors import prepare
 
 TORCH = all(find_spec(name) is not None for name in ("torch", "onnx"))
-pytest_plugins = ["fixtures.models", "fixtures.occluder", "fixtures.training"] if TORCH else ["fixtures.without_torch"]
+pytest_plugins = ["fixtures.decoders"]
+pytest_plugins += ["fixtures.models", "fixtures.occluder", "fixtures.training"] if TORCH else ["fixtures.without_torch"]
 collect_ignore = [] if TORCH else ["training", "evaluation", "export", "calibration"]
 collect_ignore += [] if TORCH else ["runtime/backends/tensorrt/test_debug.py", "runtime/batch/test_found_masks.py"]
 

@@ -223,6 +223,6 @@ def test_saved_masks_give_the_same_result_again(run, inpainter, face_folder, tmp
 
 def test_results_are_complete_lines(run, tmp_path):
     run()
-    names = {"input", "output", "status", "error", "hole_ratio", "seconds", "key", "mask"}
+    names = {"input", "output", "status", "error", "hole_ratio", "seconds", "key", "mask", "stamp"}
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert all(set(json.loads(line)) == names for line in lines)
