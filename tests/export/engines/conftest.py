@@ -15,16 +15,25 @@ from showface.export.engines.request import BuildOptions
 from showface.runtime.backends.tensorrt.library import load_library
 from showface.runtime.bundle import open_bundle
 
-# Serves requests one after the other: a process for each of the matrix's engines would take longer than the builds.
+# Serves requests one after the other: a process for each of the matrix's engines would take longer than the builds. An
+# engine may be built for more targets than its request names, all or none: most of a build is the same for each.
 MANY = """
 import json, os, sys
+os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"
+from polygraphy.backend import tensorrt_rtx
 from showface.export.engines.request import EngineRequest
 from showface.export.engines.worker import serve
+create, others = tensorrt_rtx.CreateConfigRTX, []
+def create_for_all(compute_capabilities, **options):
+    more = [divmod(int(name.removeprefix("sm_")), 10) for name in others]
+    return create(compute_capabilities=compute_capabilities + more, **options)
+tensorrt_rtx.CreateConfigRTX = create_for_all
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 with open(os.devnull, "w") as events:
     for line in sys.stdin:
-        answers.write(json.dumps(serve(EngineRequest.from_json(line), events)) + "\\n")
+        request, others[:] = json.loads(line)
+        answers.write(json.dumps(serve(EngineRequest.from_json(request), events)) + "\\n")
 """
 
 
@@ -83,10 +92,14 @@ def built_copy(first_build, tmp_path):
 
 @pytest.fixture(scope="session")
 def serve_all():
-    """Return a function that serves requests for real and returns their last events."""
+    """Return a function that serves requests for real and returns their last events.
 
-    def serve(requests):
-        lines = "".join(request.to_json() + "\n" for request in requests)
+    Each is built for its target, and for those that ``others`` names beside it.
+    """
+
+    def serve(requests, others=None):
+        asked = zip(requests, others or [()] * len(requests), strict=True)
+        lines = "".join(json.dumps([request.to_json(), more]) + "\n" for request, more in asked)
         done = subprocess.run([sys.executable, "-c", MANY], input=lines, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         return [json.loads(line) for line in done.stdout.splitlines()]

@@ -17,6 +17,7 @@ from PIL import Image
 
 pytest.importorskip("ray", reason="needs showface[cluster]")
 
+from showface.runtime.batch import read_input
 from showface.runtime.batch.item import Item
 from showface.runtime.batch.journal import start_run
 from showface.runtime.batch.options import Options
@@ -158,6 +159,7 @@ def test_a_worker_keeps_its_decoders_and_its_halved_batch(work, monkeypatch):
             raise MemoryError
         return real(images, masks)
 
+    monkeypatch.setattr(read_input, "IsolatedDecoder", IsolatedDecoder)  # none that an earlier test has left
     enter = IsolatedDecoder.__enter__
     monkeypatch.setattr(IsolatedDecoder, "__enter__", lambda decoder: opened.append(decoder) or enter(decoder))
     monkeypatch.setattr(worker.runner.inpainter, "submit", submit)
