@@ -4,10 +4,10 @@ python benchmarks/cpu.py cores [--threads 2] [--faces 48] [--rounds 5]
 python benchmarks/cpu.py simulate [--faces 400] [--side-by-side 1 8 64]
 python benchmarks/cpu.py start [--rounds 10] [--against FOLDER]
 
-``cores`` times a folder run of one batch of 8 on all threads, and of single faces side by side on a thread each; and the
-same of the chain alone. ``simulate`` runs a folder on networks that sleep for the time of a face, so many at a time, and
-tells what all else costs. ``start`` times ``showface inpaint`` of one photograph from process to file; ``--against``
-names a folder with another version of the package, as ``FOLDER/showface/runtime`` and so on.
+``cores`` times a folder run of one batch of 8 on all threads, and of single faces side by side on a thread each; and
+the same of the chain alone. ``simulate`` runs a folder on networks that sleep for the time of a face, so many at a
+time, and tells what all else costs. ``start`` times ``showface inpaint`` of one photograph from process to file;
+``--against`` names a folder with another version of the package, as ``FOLDER/showface/runtime`` and so on.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from PIL import Image
 from showface.runtime.faces.tensors import prepare
 
 TORCH = all(find_spec(name) is not None for name in ("torch", "onnx"))
-pytest_plugins = ["fixtures.decoders"]
+pytest_plugins = []
 pytest_plugins += ["fixtures.models", "fixtures.occluder", "fixtures.training"] if TORCH else ["fixtures.without_torch"]
 collect_ignore = [] if TORCH else ["training", "evaluation", "export", "calibration"]
 NEED_ONNX = ["backends/tensorrt/test_debug.py", "backends/test_cuda_provider.py", "batch/test_found_masks.py"]
