@@ -103,7 +103,8 @@ def inpaint(
     _check_sheet(sheet, origin, save_masks, watch, cluster)
     _check_folders(save_masks, masks, source, output)
     faces = alignment_of(align, face_detector, landmarks)
-    options = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, workers(processors()), verify=verify)
+    threads = workers(processors())
+    options = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, threads, verify=verify)
     tally, limit, written = Tally(0), 1 if fail_fast else max_failures, True
 
     def stopped() -> bool:
