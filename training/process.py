@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from signal import SIGINT, SIGTERM, signal
 from types import FrameType
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from torch import nn
+from lightning.fabric.plugins import Precision
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
 from torch.optim import Adam
 
 from showface.runtime.errors import ShowfaceError, UsageError
@@ -45,6 +48,27 @@ def caught_signals() -> Iterator[list[int]]:
             signal(number, handler)
 
 
+class Bfloat16(Precision):
+    """Products in bfloat16, weights and losses in float32.
+
+    Fabric's own plugin for this rounds the faces to bfloat16 before a network sees them, and refuses
+    ``torch.autograd.grad``, by which the adversary's weight is measured.
+    """
+
+    precision = "bf16-mixed"
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        """See :class:`Precision`."""
+        return torch.autocast(self.device, torch.bfloat16)
+
+    def convert_output(self, data: Any) -> Any:
+        """Return ``data`` with its bfloat16 tensors in float32."""
+        return apply_to_collection(data, Tensor, lambda x: x.float() if x.dtype == torch.bfloat16 else x)
+
+
 def make_fabric(device: str, devices: int, precision: str) -> Fabric:
     """Start Fabric on ``devices`` devices of the kind ``device``, or on what torchrun started.
 
@@ -68,7 +92,7 @@ def make_fabric(device: str, devices: int, precision: str) -> Fabric:
         devices=devices,
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        plugins=Bfloat16(device) if precision == "bf16" else None,
     )
     fabric.launch()
     if device == "cuda":  # all inputs of a phase have one size; float32 products may use TensorFloat-32
