@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from showface.cli import main
+from showface.cli import main, printing
 from showface.export.engines.build import build_engines
 from showface.export.engines.preflight import check_stages
 from showface.export.engines.process import WORKER
@@ -203,7 +203,7 @@ def test_targets():
     ],
 )
 def test_the_command_line(bundle_copy, capsys, monkeypatch, arguments, code, said):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(printing.tables, "width", 200)
     monkeypatch.setattr("showface.runtime.backends.cuda_devices.cuda_device", lambda index: None)
     bundle = bundle_copy()
     with pytest.raises(SystemExit) as ended:

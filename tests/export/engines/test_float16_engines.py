@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from showface.cli import main
+from showface.cli import main, printing
 from showface.export import parity
 from showface.runtime.stages import STAGES
 
@@ -17,7 +17,7 @@ def run(*arguments):
 
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(printing.tables, "width", 300)  # read once, when the module was imported
     monkeypatch.setattr(parity, "PARITY_BATCHES", (1,))
 
 
@@ -27,8 +27,8 @@ def test_engines_in_float16_in_one_command(bundle_copy, capsys):
     arguments = ["build", bundle.folder, "--backend", "tensorrt-rtx", "--target", "sm_75", "--max-batch", 2]
     assert run(*arguments, "--check") == 1
     table = capsys.readouterr().out
-    rows = [line for line in table.splitlines() if " sm_75 " in line]  # of the table, and of remedies that name it
-    assert all(any(stage.name in line for line in rows) for stage in STAGES)
+    rows = [line for line in table.splitlines() if " sm_75 " in line]
+    assert [next(stage.name for stage in STAGES if stage.name in line) for line in rows] == [s.name for s in STAGES]
     assert "--precision fp16" in table
     half = bundle.folder.with_name(f"{bundle.folder.name}-fp16")
     assert run(*arguments, "--precision", "fp16") == 0
