@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import Precision
-from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Adam
 
 from showface.runtime.errors import ShowfaceError, UsageError
@@ -49,10 +48,10 @@ def caught_signals() -> Iterator[list[int]]:
 
 
 class Bfloat16(Precision):
-    """Products in bfloat16, weights and losses in float32.
+    """Products and features in bfloat16, weights and losses in float32.
 
-    Fabric's own plugin for this rounds the faces to bfloat16 before a network sees them, and refuses
-    ``torch.autograd.grad``, by which the adversary's weight is measured.
+    Fabric's own plugin for this rounds the faces to bfloat16 before a network sees them, widens all features that come
+    out of it, and refuses ``torch.autograd.grad``, by which the adversary's weight is measured.
     """
 
     precision = "bf16-mixed"
@@ -63,10 +62,6 @@ class Bfloat16(Precision):
     def forward_context(self) -> AbstractContextManager[Any]:
         """See :class:`Precision`."""
         return torch.autocast(self.device, torch.bfloat16)
-
-    def convert_output(self, data: Any) -> Any:
-        """Return ``data`` with its bfloat16 tensors in float32."""
-        return apply_to_collection(data, Tensor, lambda x: x.float() if x.dtype == torch.bfloat16 else x)
 
 
 def make_fabric(device: str, devices: int, precision: str) -> Fabric:
