@@ -34,7 +34,7 @@ PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     **{f"/{name}": (name, "text/javascript; charset=utf-8") for name in ("page.js", "painter.js", "service.js")},
-    **{f"/examples/{name}.jpg": (f"examples/{name}.jpg", "image/jpeg") for name in ("1", "2", "3")},
+    **{f"/examples/{name}.jpg": (f"examples/{name}.jpg", "image/jpeg") for name in ("1", "2", "3", "4")},
     **{f"/examples/{name}.png": (f"examples/{name}.png", "image/png") for name in ("1", "2", "3")},
 }
 # The page loads nothing from elsewhere and runs no script but its own, whatever a picture or a message holds.

@@ -201,9 +201,10 @@ pick($("load-mask"), async (file) => {
 });
 for (const button of document.querySelectorAll(".example")) {
   button.addEventListener("click", async () => {
-    const name = button.dataset.example;
+    const { example: name, covered } = button.dataset;
     try {
       await open(await (await fetch(`/examples/${name}.jpg`)).blob(), `example-${name}.jpg`);
+      if (covered !== undefined) return say("An example whose face is covered. Find what covers it, or paint over it.");
       painter.load(await decode(await (await fetch(`/examples/${name}.png`)).blob(), "mask"));
       say("An example with its hole. Complete it, or paint another.");
     } catch (error) {

@@ -74,3 +74,11 @@ def test_the_page_finds_the_hole(open_page, covered, faces, encode):
     page.click("#find")
     page.locator("#status", has_text="Nothing was found").wait_for()
     assert page.is_disabled("#complete")
+
+
+def test_the_covered_example_comes_without_a_hole(open_page):
+    page = open_page()
+    page.click("[data-example='4']")
+    page.wait_for_selector("#find:enabled")
+    page.locator("#status", has_text="Find what covers it").wait_for()
+    assert page.is_disabled("#complete")
