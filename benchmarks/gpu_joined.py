@@ -87,7 +87,7 @@ def _as_engine(
 ) -> list[dict[str, Any]]:
     """Build the joined graph as one engine of TensorRT-RTX and time it; the five stand in the section of engines."""
     need_gpu()
-    from showface.export.engines.process import WORKER, run_request
+    from showface.export.engines.process import run_request
     from showface.export.engines.request import BuildOptions, EngineRequest
     from showface.runtime.backends.tensorrt.chain import SLOTS, ChainOptions, DeviceChain
     from showface.runtime.backends.tensorrt.cuda import CudaRuntime
@@ -98,7 +98,7 @@ def _as_engine(
     trt, engine = load_library("tensorrt-rtx"), path.with_suffix(".engine")
     options, digest = BuildOptions("tensorrt-rtx", target, BATCHES), hashlib.sha256(path.read_bytes()).hexdigest()
     request = EngineRequest(WHOLE.name, str(path), digest, str(engine), precision, False, options)
-    outcome = run_request(request, lambda *step: None, WORKER)
+    outcome = run_request(request)
     if not outcome.good:
         raise RuntimeError(str(outcome))
     folder, cuda, rows = EngineFolder(bundle, "tensorrt-rtx", target), CudaRuntime(0), list[dict[str, Any]]()

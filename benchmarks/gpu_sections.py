@@ -248,9 +248,7 @@ def engines(arguments: argparse.Namespace) -> dict[str, Any]:
                 continue
             gpu = device.name if backend == "tensorrt" and device is not None else ""
             for precision, bundle in bundles.items():
-                built = build_engines(
-                    bundle, BuildOptions(backend, target), trt.__version__, gpu, lambda stage: lambda *step: None
-                )
+                built = build_engines(bundle, BuildOptions(backend, target), trt.__version__, gpu)
                 failed = [row.error for row in built if row.status == "failed"]
                 if failed:
                     notes[f"{backend} {precision}"] = "; ".join(failed)

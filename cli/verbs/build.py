@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from showface.runtime.bundle import Bundle, open_bundle
@@ -16,6 +15,7 @@ from showface.runtime.errors import ShowfaceError, UsageError, extra
 from ..app import threads_of
 from ..options import BundleFolder, EngineBackendOption, TargetOption
 from ..printing import MIB, errors, print_parity, tables
+from ..progress import build_bars
 
 if TYPE_CHECKING:
     from showface.export.engines.build import Built
@@ -113,30 +113,10 @@ def _build(bundle: Bundle, wanted: Sequence[BuildOptions], version: str, gpu: st
     from showface.export.engines.build import build_engines
 
     rows: list[Built] = []
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[phase]}", markup=False),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=errors, transient=True) as bars:
-        for options in wanted:
-            rows += build_engines(bundle, options, version, gpu, _progress(bars, options.target))
+    for options in wanted:
+        with build_bars(options.target) as bars:
+            rows += build_engines(bundle, options, version, gpu, bars)
     _report(bundle, rows)
-
-
-def _progress(bars: Progress, target: str) -> Callable[[str], Callable[[str, int, int], None]]:
-    """Return, for a stage, what moves its bar."""
-
-    def start(stage: str) -> Callable[[str, int, int], None]:
-        bar = bars.add_task(f"{target} {stage}", total=None, phase="")
-
-        def advance(phase: str, done: int, steps: int) -> None:
-            bars.update(bar, completed=done, total=steps, phase=phase)
-
-        return advance
-
-    return start
 
 
 def _report(bundle: Bundle, rows: Sequence[Built]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +43,7 @@ def build_engines(
     options: BuildOptions,
     version: str,
     gpu: str,
-    progress: Callable[[str], Progress],
+    progress: Progress | None = None,
     command: Sequence[str] = WORKER,
 ) -> list[Built]:
     """Build every stage for one target; the engines of stages that fail stay as they were.
@@ -53,7 +53,7 @@ def build_engines(
         options: of the build.
         version: of the library that builds.
         gpu: name of the GPU that it builds on; empty for none.
-        progress: returns, for a stage's name, what to tell of its progress.
+        progress: is told of the builder's phases, where somebody looks on.
         command: of the builder's process.
 
     Raises:
@@ -69,7 +69,7 @@ def build_engines(
         if current is not None and fits_model(current, gpu):
             rows.append(Built(stage.name, options.target, "current", current.engine_bytes, current.build_seconds))
         else:
-            rows.append(_build(folder, stage, options, version, gpu, progress(stage.name), command))
+            rows.append(_build(folder, stage, options, version, gpu, progress, command))
     return rows
 
 
@@ -91,7 +91,7 @@ def _build(
     options: BuildOptions,
     version: str,
     gpu: str,
-    progress: Progress,
+    progress: Progress | None,
     command: Sequence[str],
 ) -> Built:
     temporary = folder.path / f".{stage.name}.{os.getpid()}.tmp"

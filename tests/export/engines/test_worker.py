@@ -106,9 +106,9 @@ def test_tensorrt_builds_on_the_device_that_was_asked_for(
     tell = "import json, os; print(json.dumps({'result': {'seen': os.environ.get('CUDA_VISIBLE_DEVICES')}}))"
     bundle = bundle_copy()
     request = engine_request(bundle, STAGES[0], options(backend="tensorrt", device=device), tmp_path / "engine")
-    assert run_request(request, lambda *_: None, (sys.executable, "-c", tell)).facts == {"seen": found}
+    assert run_request(request, command=(sys.executable, "-c", tell)).facts == {"seen": found}
     request = engine_request(bundle, STAGES[0], options(), tmp_path / "engine")
-    other = run_request(request, lambda *_: None, (sys.executable, "-c", tell)).facts
+    other = run_request(request, command=(sys.executable, "-c", tell)).facts
     assert other == {"seen": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
 
@@ -121,7 +121,7 @@ def test_engines_of_another_system_are_built_again_where_they_are_not_portable(b
     path.write_text(path.read_text().replace('"user_allocation": true', '"user_allocation": false'))
     changed = read_sidecar(EngineFolder(bundle, "tensorrt-rtx", "sm_86"), "mrem")
     assert not is_current(changed, bundle, options(), version)
-    rows = build_engines(bundle, options(), version, "", lambda stage: lambda *step: None)
+    rows = build_engines(bundle, options(), version, "")
     assert [row.stage for row in rows if row.status == "built"] == ["mrem"]
 
 
