@@ -14,8 +14,8 @@ from showface.runtime.backends import Backend
 from showface.runtime.bundle import default_bundle, open_bundle
 from showface.runtime.errors import UsageError, extra
 
-from ..app import threads_of
-from ..options import (
+from ...app import threads_of
+from ...options import (
     BackendOption,
     CudaGraphOption,
     DeviceOption,
@@ -26,7 +26,7 @@ from ..options import (
     check_sides,
     write_text,
 )
-from ..printing import errors, print_parity
+from ...printing import errors, print_parity
 
 if TYPE_CHECKING:
     from showface.evaluation.parity.accumulate import Picture

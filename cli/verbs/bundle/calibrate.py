@@ -11,9 +11,9 @@ from rich.table import Table
 from showface.calibration.settings import Method, Target
 from showface.runtime.errors import extra
 
-from ..app import threads_of
-from ..options import OverwriteOption, check_sides
-from ..printing import console, errors, status_of, tables
+from ...app import threads_of
+from ...options import OverwriteOption, check_sides
+from ...printing import console, errors, status_of, tables
 
 if TYPE_CHECKING:
     from showface.calibration.calibrate import CalibrationResult

@@ -10,8 +10,8 @@ import typer
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import extra
 
-from ..options import BundleFolder, TargetOption
-from ..printing import MIB, errors
+from ...options import BundleFolder, TargetOption
+from ...printing import MIB, errors
 
 
 def pack(

@@ -13,8 +13,8 @@ from showface.runtime.backends import Backend
 from showface.runtime.bundle import default_bundle
 from showface.runtime.errors import UsageError, system_errors
 
-from ..app import threads_of
-from ..options import (
+from ...app import threads_of
+from ...options import (
     BackendOption,
     BundleOption,
     DetectorOption,
@@ -32,8 +32,8 @@ from ..options import (
     found_mask_source,
     write_text,
 )
-from ..printing import errors
-from ..signals import catch_signals
+from ...printing import errors
+from ...signals import catch_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from showface.runtime.batch.results_log import Result
     from showface.runtime.inpainter import Inpainter
 
-    from ..progress import Tally
+    from ...progress import Tally
 
 
 def masks(
@@ -75,7 +75,7 @@ def masks(
     from showface.runtime.batch.sheets.review import check_review, write_review
     from showface.runtime.inpainter import Inpainter
 
-    from ..progress import Tally
+    from ...progress import Tally
 
     if mask_from == "file":
         raise UsageError("--mask-from file: such masks are there already; use occlusion, class:NAME, alpha or color:#…")
@@ -112,7 +112,7 @@ def _find(
     """Find the masks, and show what becomes of each."""
     from showface.runtime.batch.sheets.review import find_masks
 
-    from ..progress import show_progress
+    from ...progress import show_progress
 
     errors.print(f"using {inpainter.chain.description}")
     results = []

@@ -9,8 +9,8 @@ import typer
 
 from showface.runtime.errors import extra
 
-from ..app import threads_of
-from ..options import DataOption, DevicesOption, TrainDeviceOption
+from ...app import threads_of
+from ...options import DataOption, DevicesOption, TrainDeviceOption
 
 
 def train(

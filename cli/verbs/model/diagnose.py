@@ -9,8 +9,8 @@ import typer
 
 from showface.runtime.errors import UsageError, extra
 
-from ..app import threads_of
-from ..options import (
+from ...app import threads_of
+from ...options import (
     CheckpointArgument,
     DeviceOption,
     FeaturesOption,
@@ -22,7 +22,7 @@ from ..options import (
     check_sides,
     write_text,
 )
-from ..printing import console
+from ...printing import console
 
 
 def diagnose(

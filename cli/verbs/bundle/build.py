@@ -12,10 +12,10 @@ from rich.table import Table
 from showface.runtime.bundle import Bundle, open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError, extra
 
-from ..app import threads_of
-from ..options import BundleFolder, EngineBackendOption, TargetOption
-from ..printing import MIB, errors, print_parity, tables
-from ..progress import build_bars
+from ...app import threads_of
+from ...options import BundleFolder, EngineBackendOption, TargetOption
+from ...printing import MIB, errors, print_parity, tables
+from ...progress import build_bars
 
 if TYPE_CHECKING:
     from showface.export.engines.build import Built

@@ -11,8 +11,8 @@ import typer
 from showface.runtime.bundle import default_bundle
 from showface.runtime.errors import UsageError, extra
 
-from ..app import threads_of
-from ..options import (
+from ...app import threads_of
+from ...options import (
     BundleOption,
     DeviceOption,
     FeaturesOption,
@@ -25,7 +25,7 @@ from ..options import (
     check_sides,
     write_text,
 )
-from ..printing import console, tables
+from ...printing import console, tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

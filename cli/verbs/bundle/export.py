@@ -12,9 +12,9 @@ import typer
 from showface.runtime.bundle import MANIFEST_FILE, Bundle, open_bundle
 from showface.runtime.errors import UsageError, extra
 
-from ..app import threads_of
-from ..options import ImagesOption, MasksOption
-from ..printing import MIB, console, errors, print_parity
+from ...app import threads_of
+from ...options import ImagesOption, MasksOption
+from ...printing import MIB, console, errors, print_parity
 
 ONE_FILE = ".onnx"
 CHECKPOINT = ".safetensors"

@@ -10,8 +10,8 @@ from showface.runtime.bundle import Bundle, open_bundle
 from showface.runtime.errors import UsageError
 from showface.runtime.version import __version__
 
-from ..options import BundleArgument
-from ..printing import console
+from ...options import BundleArgument
+from ...printing import console
 
 
 def info(bundle: BundleArgument = None) -> None:

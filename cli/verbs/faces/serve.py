@@ -9,9 +9,9 @@ import typer
 from showface.runtime.backends import Backend
 from showface.runtime.errors import extra
 
-from ..app import threads_of
-from ..options import BackendOption, BundleOption, CudaGraphOption, DeviceOption
-from ..printing import MIB, errors
+from ...app import threads_of
+from ...options import BackendOption, BundleOption, CudaGraphOption, DeviceOption
+from ...printing import MIB, errors
 
 
 def serve(

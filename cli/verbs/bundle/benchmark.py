@@ -13,8 +13,8 @@ from showface.runtime.bundle import default_bundle
 from showface.runtime.errors import UsageError, extra, system_errors
 from showface.runtime.files import check_replaceable, write_file
 
-from ..app import threads_of
-from ..options import (
+from ...app import threads_of
+from ...options import (
     BackendOption,
     BundleArgument,
     CudaGraphOption,
@@ -24,7 +24,7 @@ from ..options import (
     check_sides,
     write_text,
 )
-from ..printing import console
+from ...printing import console
 
 
 def benchmark(

@@ -9,8 +9,8 @@ import typer
 
 from showface.runtime.errors import extra
 
-from ..app import threads_of
-from ..options import (
+from ...app import threads_of
+from ...options import (
     ConfigOption,
     DataOption,
     DevicesOption,
@@ -20,7 +20,7 @@ from ..options import (
     TestMasksOption,
     TrainDeviceOption,
 )
-from ..printing import console
+from ...printing import console
 
 
 def ablate(

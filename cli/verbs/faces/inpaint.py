@@ -15,8 +15,8 @@ from showface.runtime.backends import Backend
 from showface.runtime.bundle import default_bundle
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 
-from ..app import threads_of
-from ..options import (
+from ...app import threads_of
+from ...options import (
     BackendOption,
     BundleOption,
     CudaGraphOption,
@@ -37,15 +37,15 @@ from ..options import (
     check_pictures,
     found_mask_source,
 )
-from ..printing import errors
-from ..signals import catch_signals, end_at_signals
+from ...printing import errors
+from ...signals import catch_signals, end_at_signals
 
 if TYPE_CHECKING:
     from showface.runtime.batch.results_log import Result
     from showface.runtime.batch.start import FolderRun
     from showface.runtime.faces.masks import MaskSource
 
-    from ..progress import Tally
+    from ...progress import Tally
 
 
 def inpaint(
@@ -86,8 +86,8 @@ def inpaint(
     from showface.runtime.batch.options import Options, processors, suffix_of_format, workers
     from showface.runtime.batch.start import Model, plan_run
 
-    from ..pipe import complete_pipe, is_pipe
-    from ..progress import Tally
+    from ...pipe import complete_pipe, is_pipe
+    from ...progress import Tally
 
     check_pictures({"--sheet": sheet}, overwrite, source, masks, bundle or default_bundle(), landmarks, face_detector)
     folder = _beside(source) if masks is None and mask_suffix and mask_from == "file" else masks
@@ -164,7 +164,7 @@ def _check_outputs(sheet: Path | None, run: FolderRun) -> None:
 
 def _run(run: FolderRun, results: Iterator[Result], tally: Tally, sheet: Path | None) -> bool:
     """Show what becomes of each input; return False where the contact sheet could not be written."""
-    from ..progress import show_progress
+    from ...progress import show_progress
 
     kept: list[Result] = []
     with show_progress(tally) as display:
@@ -178,7 +178,7 @@ def _run(run: FolderRun, results: Iterator[Result], tally: Tally, sheet: Path | 
 
 
 def _print_counts(tally: Tally, origin: MaskSource, where: str = "") -> None:
-    from ..progress import OFTEN
+    from ...progress import OFTEN
 
     errors.print(tally.counts() + where)
     for text, count in tally.warned.items():
@@ -190,7 +190,7 @@ def _print_counts(tally: Tally, origin: MaskSource, where: str = "") -> None:
 
 def _watch(results: Iterator[Result], tally: Tally, origin: MaskSource) -> None:
     """Print each result of a watch in a line as it comes."""
-    from ..progress import said
+    from ...progress import said
 
     for result in results:
         tally.total += 1
