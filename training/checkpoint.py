@@ -23,9 +23,9 @@ from showface.runtime.untrusted.read import parse_json, shown
 
 from .config import NetworkConfig, ReconstructionConfig
 from .config_reader import config_from_dict
+from .loss_networks.reconstruction import ReconstructionNetwork
 from .networks.coarse import CoarseNetwork
 from .networks.mdrnets import MDRNets
-from .networks.reconstruction import ReconstructionNetwork
 from .occluder.config import OccluderConfig
 from .occluder.network import Occluder
 from .run_files import write_whole

@@ -22,8 +22,8 @@ from showface.runtime.faces.tensors import prepare
 from showface.runtime.stages import CATEGORIES
 from showface.training.checkpoint import model_from_checkpoint
 from showface.training.data.sources import image_files
-from showface.training.health import Face, MemoryFigures, join_ratios, memory_figures
 from showface.training.networks.mdrnets import MDRNets
+from showface.training.tasks.health import Face, MemoryFigures, join_ratios, memory_figures
 
 from ..faces import BUCKETS, Pair, pair_files, read_batches
 from .evaluate import EvaluationSet, evaluate, evaluate_parser

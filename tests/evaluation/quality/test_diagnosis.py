@@ -17,7 +17,7 @@ from showface.runtime.faces.tensors import prepare
 from showface.training.checkpoint import model_from_checkpoint
 from showface.training.config import MemoryConfig
 from showface.training.data.labels import read_label_map
-from showface.training.health import Face, join_ratios, memory_figures
+from showface.training.tasks.health import Face, join_ratios, memory_figures
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from showface.runtime.errors import ShowfaceError
 
-from .run_files import STATE_FILE
+from ..run_files import STATE_FILE
 
 
 class LossLog:

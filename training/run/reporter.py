@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from showface.runtime.untrusted.terminal import Terminal
 
-from .config import TrainConfig
+from ..config import TrainConfig
 
 GRID_FACES = 4
 

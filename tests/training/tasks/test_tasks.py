@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from showface.runtime.errors import UsageError
 from showface.training.config import TrainConfig
-from showface.training.tasks import TASKS, MdrnetTask, ParserTask
+from showface.training.tasks.table import TASKS, MdrnetTask, ParserTask
 
 CROP = (64, 32, 128)
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.stages import CATEGORIES
 
-from .checkpoint import belongs
-from .networks.layers import Join
-from .networks.mdrnets import MDRNets
-from .networks.memory import region_pool, region_weights
+from ..checkpoint import belongs
+from ..networks.layers import Join
+from ..networks.mdrnets import MDRNets
+from ..networks.memory import region_pool, region_weights
 
 MOST_DROWNED = 10.0  # deviation of a stream over that of the skip that joins it
 LEAST_SPREAD = 0.1  # deviation of the style features over faces and places

@@ -11,9 +11,9 @@ from showface.runtime.errors import UsageError
 from showface.training.checkpoint import read_checkpoint
 from showface.training.config import AugmentConfig, PerceptualConfig, PhaseConfig, ValidationConfig
 from showface.training.data.augment import augment
-from showface.training.loop import Trainer
-from showface.training.networks.vgg import VggFeatures
+from showface.training.loss_networks.vgg import VggFeatures
 from showface.training.process import make_fabric
+from showface.training.run.loop import Trainer
 
 FABRIC = make_fabric("cpu", 1, "fp32")
 FRECHET = ValidationConfig(holdout_every=2, faces=2, every=1, measure="frechet")

@@ -6,8 +6,8 @@ import torch
 
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.stages import CATEGORIES
-from showface.training.health import Face, MemoryFigures, faults, health_report, join_ratios, memory_figures
 from showface.training.networks.memory import region_pool, region_weights
+from showface.training.tasks.health import Face, MemoryFigures, faults, health_report, join_ratios, memory_figures
 
 LEARNING = ("memory", "mrem", "refiner")
 

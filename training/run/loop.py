@@ -18,21 +18,21 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from showface.runtime.errors import UsageError
 from showface.runtime.untrusted.terminal import Terminal
 
+from ..checkpoint import save_checkpoint
+from ..config import OptimizerConfig, PhaseConfig, TrainConfig
+from ..data.augment import Sample, augment
+from ..data.dataset import Batch, Feed
+from ..data.sample_cache import CacheFeed, open_samples
+from ..losses import total_loss
+from ..process import Interrupted, caught_signals, make_adam
+from ..run_files import STATE_FILE, check_origin, load_state, save_state
+from ..tasks.base import Outcome
+from ..tasks.health import health_report
+from ..tasks.make_samples import make_samples
+from ..tasks.table import TASKS
 from .adversary import Adversary
-from .checkpoint import save_checkpoint
-from .config import OptimizerConfig, PhaseConfig, TrainConfig
-from .data.augment import Sample, augment
-from .data.dataset import Batch, Feed
-from .data.sample_cache import CacheFeed, open_samples
-from .health import health_report
 from .loss_log import LossLog
-from .losses import total_loss
-from .make_samples import make_samples
-from .process import Interrupted, caught_signals, make_adam
 from .reporter import Reporter
-from .run_files import STATE_FILE, check_origin, load_state, save_state
-from .task import Outcome
-from .tasks import TASKS
 from .validation import Validation
 
 PREPARE_BATCH = 16  # faces, on all processes together

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from showface.runtime.errors import UsageError
 
-from . import losses
-from .config import TrainConfig
-from .networks.backbone import load_backbone
-from .networks.reconstruction import ReconstructionNetwork
-from .occluder.task import OccluderTask
+from .. import losses
+from ..config import TrainConfig
+from ..loss_networks.reconstruction import ReconstructionNetwork
+from ..occluder.task import OccluderTask
+from ..pretrained import load_backbone
+from .base import Outcome, Task, with_layout
 from .refinement import MdrnetTask
 from .samples import SamplesTask
-from .task import Outcome, Task, with_layout
 
 
 class ParserTask(Task):

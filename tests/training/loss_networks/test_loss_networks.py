@@ -6,8 +6,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from showface.training.config import ReconstructionConfig
-from showface.training.networks.discriminator import PatchDiscriminator
-from showface.training.networks.reconstruction import ReconstructionNetwork
+from showface.training.loss_networks.discriminator import PatchDiscriminator
+from showface.training.loss_networks.reconstruction import ReconstructionNetwork
 
 
 def faces(batch, side, seed=0):

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from .config import TrainConfig
-from .data.augment import Sample
-from .task import Task, with_layout
+from ..config import TrainConfig
+from ..data.augment import Sample
+from .base import Task, with_layout
 
 
 class SamplesTask(Task):

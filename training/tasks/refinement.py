@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import CATEGORIES
 
-from . import losses
-from .checkpoint import read_checkpoint, reconstruction_from_checkpoint
-from .config import TrainConfig
-from .data.augment import Sample
+from .. import losses
+from ..checkpoint import read_checkpoint, reconstruction_from_checkpoint
+from ..config import TrainConfig
+from ..data.augment import Sample
+from ..loss_networks.reconstruction import ReconstructionNetwork
+from ..networks.memory import region_pool, region_weights
+from ..networks.refiner import STRIDE
+from .base import Outcome, Task, with_layout
 from .health import Face
-from .networks.memory import region_pool, region_weights
-from .networks.reconstruction import ReconstructionNetwork
-from .networks.refiner import STRIDE
-from .task import Outcome, Task, with_layout
 
 LEARNING = {
     "small": ("memory", "mrem", "refiner.body"),

@@ -9,10 +9,10 @@ from lightning.fabric import Fabric
 from showface.runtime.errors import UsageError
 from showface.runtime.untrusted.terminal import Terminal
 
-from .config import TrainConfig
-from .data.augment import augment
-from .data.dataset import open_feed
-from .data.sample_cache import RECORD_FILE, Record, create_arrays, read_record
+from ..config import TrainConfig
+from ..data.augment import augment
+from ..data.dataset import open_feed
+from ..data.sample_cache import RECORD_FILE, Record, create_arrays, read_record
 from .samples import SamplesTask
 
 

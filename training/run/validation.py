@@ -8,12 +8,12 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from .config import AugmentConfig, PhaseConfig, TrainConfig
-from .data.augment import augment
-from .data.dataset import Feed
-from .frechet import frechet_distance, statistics
-from .losses import total_loss
-from .task import Task
+from ..config import AugmentConfig, PhaseConfig, TrainConfig
+from ..data.augment import augment
+from ..data.dataset import Feed
+from ..frechet import frechet_distance, statistics
+from ..losses import total_loss
+from ..tasks.base import Task
 
 BATCH = 8
 FRECHET = "frechet"

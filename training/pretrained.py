@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from ..weight_files import matching_weights, read_safetensors
-from .parser import ContextPath
+from .networks.parser import ContextPath
+from .weight_files import matching_weights, read_safetensors
 
 
 def load_backbone(context: ContextPath, path: Path) -> None:

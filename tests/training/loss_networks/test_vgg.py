@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from showface.runtime.errors import UsageError
-from showface.training.networks.vgg import VggFeatures, vgg_from_file
+from showface.training.loss_networks.vgg import VggFeatures, vgg_from_file
 
 # torchvision's numbers of the convolutions, by block
 NUMBERS = {
     "vgg19": ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28, 30, 32, 34)),
     "vgg16-caffe": ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)),
 }
-DATA = Path(os.environ.get("SHOWFACE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("SHOWFACE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 SHARED = DATA / "weights" / "vgg16_imagenet_caffe_fp16.safetensors"
 EACH = pytest.mark.parametrize("network", NUMBERS)
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from showface.training.adversary import ADAPT_EVERY, Adversary
 from showface.training.config import AdversarialConfig
+from showface.training.loss_networks.feature_heads import FeatureHeads
+from showface.training.loss_networks.vgg import WIDTHS
 from showface.training.losses import patch_discriminator_loss, patch_generator_loss
-from showface.training.networks.feature_heads import FeatureHeads
-from showface.training.networks.vgg import WIDTHS
 from showface.training.process import make_fabric
-from showface.training.task import Outcome
+from showface.training.run.adversary import ADAPT_EVERY, Adversary
+from showface.training.tasks.base import Outcome
 
 FABRIC = make_fabric("cpu", 1, "fp32")
 HEADS = AdversarialConfig("vgg-heads", "hinge", 8, 1e-2, (0.0, 0.99), (1, 2), adaptive=0.7, start=4, ramp=4)

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from showface.runtime.errors import UsageError
 
-from . import losses
-from .checkpoint import belongs, load_weights, network_digest, read_checkpoint
-from .config import NetworkConfig, TrainConfig
-from .data.augment import Sample
-from .data.dataset import Feed, open_feed
-from .networks.mdrnets import MDRNets
-from .networks.vgg import VggFeatures, vgg_from_file
+from .. import losses
+from ..checkpoint import belongs, load_weights, network_digest, read_checkpoint
+from ..config import NetworkConfig, TrainConfig
+from ..data.augment import Sample
+from ..data.dataset import Feed, open_feed
+from ..loss_networks.vgg import VggFeatures, vgg_from_file
+from ..networks.mdrnets import MDRNets
 
 
 class Outcome(NamedTuple):

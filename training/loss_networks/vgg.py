@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from showface.runtime.errors import UsageError
 
+from ..networks.parser import IMAGENET_MEAN, IMAGENET_STD
 from ..weight_files import matching_weights, read_safetensors, unpickle_weights
-from .parser import IMAGENET_MEAN, IMAGENET_STD
 
 VggName = Literal["vgg19", "vgg16", "vgg16-caffe"]
 

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from . import losses
-from .config import AdversarialConfig
-from .networks.discriminator import PatchDiscriminator
-from .networks.feature_heads import FeatureHeads
-from .networks.vgg import WIDTHS
-from .process import make_adam
-from .task import Outcome
+from .. import losses
+from ..config import AdversarialConfig
+from ..loss_networks.discriminator import PatchDiscriminator
+from ..loss_networks.feature_heads import FeatureHeads
+from ..loss_networks.vgg import WIDTHS
+from ..process import make_adam
+from ..tasks.base import Outcome
 
 ADAPT_EVERY = 16  # steps; measuring gradients costs a backward pass
 ADAPT_MEMORY = 0.8  # of the moving average of the weight
