@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from showface.evaluation.faces import Faces
+from showface.evaluation.faces import FacePairs
 from showface.evaluation.parity.compare import compare_sources
 from showface.evaluation.parity.sources import golden_source, source_of_bundle
 from showface.evaluation.parity.tolerances import plan_tolerances
@@ -26,7 +26,7 @@ REMEDY = "nothing was kept; widen the islands in training/networks/islands.py"
 
 
 def export_float16(
-    source: Bundle, destination: Path, faces: Faces | None = None, threads: int | None = None
+    source: Bundle, destination: Path, faces: FacePairs | None = None, threads: int | None = None
 ) -> dict[str, Any]:
     """Write the float16 bundle of a float32 one and return its parity figures.
 

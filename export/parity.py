@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from showface.evaluation.faces import Faces
+from showface.evaluation.faces import FacePairs
 from showface.evaluation.parity.cases import Case, array_cases
 from showface.evaluation.parity.compare import compare_sources
 from showface.evaluation.parity.sources import Source, source_of_bundle
@@ -21,7 +21,7 @@ from showface.runtime.stages import CHAIN_INPUTS
 PARITY_BATCHES = (1, 2, 8)
 
 
-def bundle_parity(bundle: Bundle, reference: Source, faces: Faces, threads: int | None = None) -> dict[str, Any]:
+def bundle_parity(bundle: Bundle, reference: Source, faces: FacePairs, threads: int | None = None) -> dict[str, Any]:
     """Compare a bundle in ONNX Runtime on the CPU with ``reference``, by the tolerances of its precisions.
 
     The faces go in batches of 1, 2 and 8, repeated to fill a batch; further ones go alone.

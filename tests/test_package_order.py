@@ -69,3 +69,32 @@ def test_rooms_stay_small():
     sizes = {str(f.relative_to(ROOT)): len({*f.glob("*.py")} - {f / "__init__.py"}) for f in folders}
     assert not {name: size for name, size in sizes.items() if size > 12}
     assert len({*(ROOT / "runtime").glob("*.py")} - {ROOT / "runtime" / "__init__.py"}) <= 8
+
+
+def test_runtime_has_few_folders():
+    assert len([*(ROOT / "runtime").glob("*/__init__.py")]) <= 6
+
+
+def test_no_name_stands_for_two_things():
+    """A class, a type or a function has one meaning in all packages; a verb is called as what it calls."""
+    places = {}
+    for package in ORDER[:-1]:
+        for path in files_of(package):
+            for node in ast.parse(path.read_text("utf-8")).body:
+                for name in names_of(node):
+                    places.setdefault(name, {}).setdefault(package, []).append(str(path.relative_to(ROOT)))
+    assert not {name: where for name, where in places.items() if len(where) > 1 and name not in SHARED}
+
+
+# Said in several packages, of the same thing: a process that serves requests, a page that is written.
+SHARED = {"serve", "write_report"}
+
+
+def names_of(node):
+    """Return the public names of classes, functions and types that a statement of a module defines."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        names = [node.name]
+    else:
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        names = [target.id for target in targets if isinstance(target, ast.Name) and not target.id.isupper()]
+    return [name for name in names if not name.startswith("_") and name != "logger"]

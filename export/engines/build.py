@@ -21,7 +21,7 @@ from showface.runtime.bundle import Bundle
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from showface.runtime.stages import TENSORS, Stage
 
-from .process import WORKER, Outcome, Progress, run_request
+from .process import WORKER, BuildOutcome, Progress, run_request
 from .refusals import explain
 from .request import BuildOptions, engine_request, is_current
 
@@ -116,7 +116,7 @@ def _sidecar(
     options: BuildOptions,
     version: str,
     gpu: str,
-    outcome: Outcome,
+    outcome: BuildOutcome,
     engine: Path,
 ) -> Sidecar:
     """Return the sidecar of a new engine, whose inputs and outputs are compared with the stage table.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .memory_guard import memory_limit
-from .network import Refusal
+from .network import NodeRefusal
 from .request import BuildOptions, EngineRequest
 
 WORKER = (sys.executable, "-P", "-m", "showface.export.engines.worker")  # -P: no module of the working directory
@@ -29,11 +29,11 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BuildOutcome:
     """What became of a request: facts, or refusals, or one failure."""
 
     facts: dict[str, Any] = field(default_factory=dict)
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[NodeRefusal, ...] = ()
     failure: str = ""
 
     @property
@@ -42,7 +42,9 @@ class Outcome:
         return not self.refusals and not self.failure
 
 
-def run_request(request: EngineRequest, progress: Progress | None = None, command: Sequence[str] = WORKER) -> Outcome:
+def run_request(
+    request: EngineRequest, progress: Progress | None = None, command: Sequence[str] = WORKER
+) -> BuildOutcome:
     """Serve one request in a process of its own.
 
     Args:
@@ -73,7 +75,7 @@ def run_request(request: EngineRequest, progress: Progress | None = None, comman
         log.seek(0)
         text = log.read()
     if exceeded.is_set():
-        return Outcome(failure=f"the builder ran out of memory: more than --host-memory {limit} MiB; raise it")
+        return BuildOutcome(failure=f"the builder ran out of memory: more than --host-memory {limit} MiB; raise it")
     return _outcome(last, code, text)
 
 
@@ -113,18 +115,18 @@ def _hand_over(worker: subprocess.Popen[str], request: EngineRequest) -> None:
         pass
 
 
-def _outcome(last: dict[str, Any], code: int, log: str) -> Outcome:
+def _outcome(last: dict[str, Any], code: int, log: str) -> BuildOutcome:
     if code == 0 and "result" in last:
-        return Outcome(facts=last["result"])
+        return BuildOutcome(facts=last["result"])
     if code == 0 and "refused" in last:
-        refusals = tuple(Refusal(**refusal) for refusal in last["refused"])
-        return Outcome(facts=last["facts"], refusals=refusals)
+        refusals = tuple(NodeRefusal(**refusal) for refusal in last["refused"])
+        return BuildOutcome(facts=last["facts"], refusals=refusals)
     if code == 0 and "failed" in last:
-        return Outcome(failure=last["failed"])
+        return BuildOutcome(failure=last["failed"])
     said = " ".join(log.split())[-LOG_TAIL:]
     said = f"; its last words: {said}" if said else ""
     if code < 0:
         name = signal.Signals(-code).name
         why = "probably out of memory" if name == "SIGKILL" else "a crash of the library"
-        return Outcome(failure=f"the builder was ended by {name} ({why}){said}")
-    return Outcome(failure=f"the builder ended with exit code {code}{said}")
+        return BuildOutcome(failure=f"the builder was ended by {name} ({why}){said}")
+    return BuildOutcome(failure=f"the builder ended with exit code {code}{said}")

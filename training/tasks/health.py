@@ -29,7 +29,7 @@ MOST_SEEN = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Face:
+class HealthFaces:
     """What the figures are measured on; a batch.
 
     Attributes:
@@ -65,7 +65,7 @@ class MemoryFigures:
 
 
 @torch.no_grad()
-def memory_figures(model: MDRNets, batches: Iterable[Face]) -> dict[str, MemoryFigures]:
+def memory_figures(model: MDRNets, batches: Iterable[HealthFaces]) -> dict[str, MemoryFigures]:
     """Return the figures of each category; one entry, ``all``, where one block serves all of them.
 
     Args:
@@ -101,7 +101,7 @@ def _figures(nearest: Tensor, found: Tensor, true: Tensor, slots: int) -> Memory
 
 
 @torch.no_grad()
-def join_ratios(model: MDRNets, face: Face) -> dict[str, float]:
+def join_ratios(model: MDRNets, face: HealthFaces) -> dict[str, float]:
     """Return, for each join of the refiner, the deviation of the stream over that of the skip which it meets."""
     ratios: dict[str, float] = {}
     with _watched(model.refiner, ratios):
@@ -150,7 +150,7 @@ def faults(memory: Mapping[str, MemoryFigures], ratios: Mapping[str, float], spr
     return found
 
 
-def health_report(model: MDRNets, batches: list[Face], filled: bool, learning: tuple[str, ...]) -> str:
+def health_report(model: MDRNets, batches: list[HealthFaces], filled: bool, learning: tuple[str, ...]) -> str:
     """Return the figures as lines of text.
 
     Args:

@@ -21,7 +21,7 @@ from ..loss_networks.reconstruction import ReconstructionNetwork
 from ..networks.memory import region_pool, region_weights
 from ..networks.refiner import STRIDE
 from .base import Outcome, Task, with_layout
-from .health import Face
+from .health import HealthFaces
 
 LEARNING = {
     "small": ("memory", "mrem", "refiner.body"),
@@ -118,12 +118,12 @@ class MdrnetTask(Task):
         filled = self.fills_memory_at
         return tuple({HEALTH_AFTER, HEALTH_AFTER + (filled or 0)})
 
-    def health_face(self, sample: Sample) -> Face:
+    def health_face(self, sample: Sample) -> HealthFaces:
         """Return what :mod:`.health` looks at."""
         coarse_image, semantic_map = self.coarse_and_map(
             sample.image, sample.mask, sample.coarse_image, sample.semantic_map
         )
-        return Face(sample.image, sample.mask, coarse_image, semantic_map)
+        return HealthFaces(sample.image, sample.mask, coarse_image, semantic_map)
 
     def at_step(self, step: int) -> None:
         """Let the style encoder learn as long as the memory answers with the true codes, or all along."""

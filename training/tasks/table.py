@@ -136,5 +136,7 @@ def paint(labels: Tensor) -> Tensor:
     return torch.sin(phase)
 
 
-STAGES = (ParserTask, LayoutTask, CoarseTask, ReconstructionTask, SamplesTask, MdrnetTask, OccluderTask)
-TASKS: Mapping[str, type[Task]] = {task.name: task for task in STAGES}
+TASKS: Mapping[str, type[Task]] = {
+    task.name: task
+    for task in (ParserTask, LayoutTask, CoarseTask, ReconstructionTask, SamplesTask, MdrnetTask, OccluderTask)
+}

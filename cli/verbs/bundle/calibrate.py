@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from showface.calibration.settings import Method, Target
+from showface.calibration.settings import Calibrator, Target
 from showface.runtime.errors import extra
 
 from ...app import threads_of
@@ -25,7 +25,7 @@ def calibrate(
     out: Annotated[Path, typer.Argument(help="Folder to create.")],
     images: Annotated[Path, typer.Option(help="Folder of aligned faces, without occlusions.")],
     masks: Annotated[Path, typer.Option(help="Folder of ratio bins (00-10 …), or of masks by stem; white = hole.")],
-    method: Annotated[Method, typer.Option(help="Calibrator.")] = Method.PERCENTILE,
+    method: Annotated[Calibrator, typer.Option(help="Calibrator.")] = Calibrator.PERCENTILE,
     target: Annotated[Target, typer.Option(help="Who will run it.")] = Target.CPU,
     faces: Annotated[int, typer.Option(min=6, help="Faces that set the ranges.")] = 256,
     check_faces: Annotated[int, typer.Option(min=3, help="Other faces, that judge the result.")] = 48,

@@ -29,8 +29,8 @@ from ...options import (
 from ...printing import errors, print_parity
 
 if TYPE_CHECKING:
-    from showface.evaluation.parity.accumulate import Picture
-    from showface.evaluation.parity.validate import Validation
+    from showface.evaluation.parity.accumulate import ComparedPicture
+    from showface.evaluation.parity.validate import ValidatedPair
 
 CandidateArgument = Annotated[
     Path | None,
@@ -109,7 +109,7 @@ def _check_bounds(changes: Mapping[str, float | None]) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {bound}: give a finite number")
 
 
-def _attribute(found: Validation, candidate: Path | None) -> None:
+def _attribute(found: ValidatedPair, candidate: Path | None) -> None:
     """Name the module where the error of a failed stage jumps."""
     if all(figures["passed"] for figures in found.outcome.result["stages"].values()):
         return
@@ -130,7 +130,11 @@ def _check_report(folder: Path | None, given: Sequence[Path | None]) -> None:
 
 
 def _finish(
-    result: Mapping[str, Any], pictures: Sequence[Picture], json_file: Path | None, report: Path | None, overwrite: bool
+    result: Mapping[str, Any],
+    pictures: Sequence[ComparedPicture],
+    json_file: Path | None,
+    report: Path | None,
+    overwrite: bool,
 ) -> None:
     """Write and print the result, and exit with 1 where it failed."""
     write_text(json_file, json.dumps(result, indent=2, allow_nan=False) + "\n", overwrite)

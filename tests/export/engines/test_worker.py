@@ -10,7 +10,7 @@ import pytest
 from showface.export.engines.build import build_engines
 from showface.export.engines.process import run_request
 from showface.export.engines.request import BuildOptions, engine_request, is_current
-from showface.export.engines.worker import _refused_by_builder
+from showface.export.engines.worker import refusal_of_builder
 from showface.runtime.backends.tensorrt.library import load_library
 from showface.runtime.backends.tensorrt.sidecar import EngineFolder, platform_here, read_sidecar
 from showface.runtime.stages import STAGES
@@ -26,14 +26,14 @@ if enterprise:
     tensorrt_rtx.__version__ = "11.0.0"
 from showface.export.engines import worker
 from showface.export.engines.request import EngineRequest
-made, create = [], worker._create_config
+made, create = [], worker.create_config
 def spy(*arguments):
     loader = create(*arguments)
     def load(builder, network):
         made.append(loader(builder, network))
         return made[0]
     return load
-worker._create_config = spy
+worker.create_config = spy
 request = EngineRequest.from_json(sys.stdin.readline())
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
@@ -89,7 +89,7 @@ def test_the_branch_of_tensorrt_runs(bundle_copy, options, tmp_path):
     ],
 )
 def test_each_reason_has_its_remedy(said, remedy):
-    refusal = _refused_by_builder(said)
+    refusal = refusal_of_builder(said)
     assert remedy in refusal.remedy
     assert refusal.reason == (said or "the builder gave no reason")
 

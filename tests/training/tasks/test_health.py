@@ -7,7 +7,14 @@ import torch
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.stages import CATEGORIES
 from showface.training.networks.memory import region_pool, region_weights
-from showface.training.tasks.health import Face, MemoryFigures, faults, health_report, join_ratios, memory_figures
+from showface.training.tasks.health import (
+    HealthFaces,
+    MemoryFigures,
+    faults,
+    health_report,
+    join_ratios,
+    memory_figures,
+)
 
 LEARNING = ("memory", "mrem", "refiner")
 
@@ -23,7 +30,7 @@ def faces():
         labels = labels.repeat_interleave(32, dim=1).repeat_interleave(32, dim=2)
         mask = torch.zeros(3, 1, 256, 256)
         mask[..., 64:192, 32:200] = 1
-        batches.append(Face(image, mask, image * (1 - mask), labels))
+        batches.append(HealthFaces(image, mask, image * (1 - mask), labels))
     return batches
 
 
