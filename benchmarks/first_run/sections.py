@@ -65,7 +65,7 @@ def need_gpu() -> None:
 def cuda_of(arguments: argparse.Namespace) -> Any:
     """Return the device, or the fake of the tests."""
     if arguments.fake:
-        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+        sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
         from fakes.cuda import FakeCuda
 
         return FakeCuda()
@@ -270,6 +270,22 @@ def engines(arguments: argparse.Namespace) -> dict[str, Any]:
     return {**notes, "start": starts, "latency": rows}
 
 
+def weights_of(arguments: argparse.Namespace) -> Any:
+    """Return the model of the checkpoint, or of the bundle where none was given."""
+    from showface.training.checkpoint import model_from_checkpoint
+
+    if arguments.checkpoint is not None:
+        return model_from_checkpoint(arguments.checkpoint)[0]
+    if importlib.util.find_spec("onnx") is None:
+        raise CannotRunError("needs --checkpoint, or onnx to take the weights from the bundle")
+    from showface.export.checkpoint import checkpoint_from_bundle
+
+    with tempfile.TemporaryDirectory(prefix="showface-gpu-") as folder:
+        path = Path(folder) / "model.safetensors"
+        checkpoint_from_bundle(open_bundle(arguments.bundle), path)
+        return model_from_checkpoint(path)[0]
+
+
 def torch(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time PyTorch on the same GPU."""
     if importlib.util.find_spec("torch") is None:
@@ -278,12 +294,7 @@ def torch(arguments: argparse.Namespace) -> dict[str, Any]:
 
     if not pytorch.cuda.is_available():
         raise CannotRunError(f"this PyTorch ({pytorch.__version__}) sees no CUDA device")
-    if arguments.checkpoint is None:
-        raise CannotRunError("needs --checkpoint, the weights of the bundle")
-    from showface.training.checkpoint import model_from_checkpoint
-
-    model, _ = model_from_checkpoint(arguments.checkpoint)
-    model = model.cuda().eval()
+    model = weights_of(arguments).cuda().eval()
     compiled: Any = pytorch.compile(model, dynamic=False)
     kinds = (
         ("eager", model, None),
@@ -311,11 +322,18 @@ def torch(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"peak memory, MiB": memory, "latency": rows}
 
 
-def joined(arguments: argparse.Namespace) -> dict[str, Any]:
+def one_graph(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time the stages joined in one graph."""
-    import gpu_joined
+    import joined
 
-    return gpu_joined.joined(arguments)
+    return joined.joined(arguments)
+
+
+def decisions(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time what only a device can decide."""
+    import choices
+
+    return choices.choices(arguments)
 
 
 RUN: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
@@ -325,5 +343,6 @@ RUN: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "onnxruntime": onnxruntime,
     "engines": engines,
     "torch": torch,
-    "joined": joined,
+    "joined": one_graph,
+    "choices": decisions,
 }

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from cupy_engines import expected, open_chain_of
-from gpu_sections import bundles_of, cuda_of, faces, latencies, need_gpu, timed
+from sections import bundles_of, cuda_of, faces, latencies, need_gpu, timed
 
 from showface.export.one_file import WHOLE, export_one_file
 from showface.runtime.backends.batches import Shapes, common_sizes
