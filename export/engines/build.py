@@ -19,6 +19,7 @@ from showface.runtime.backends.tensorrt.sidecar import (
 )
 from showface.runtime.bundle import Bundle
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
+from showface.runtime.files import write_file
 from showface.runtime.stages import TENSORS, Stage
 
 from .process import WORKER, BuildOutcome, Progress, run_request
@@ -104,7 +105,7 @@ def _build(
         with system_errors(ShowfaceError, temporary, "the engine cannot be written"):
             sidecar = _sidecar(folder, stage, options, version, gpu, outcome, temporary)
             _replace(temporary, folder.engine(stage.name))
-            _write_text(folder.sidecar(stage.name), sidecar.to_json())
+            write_file(folder.sidecar(stage.name), sidecar.to_json().encode())
     finally:
         temporary.unlink(missing_ok=True)
     return Built(stage.name, options.target, "built", sidecar.engine_bytes, sidecar.build_seconds)
@@ -161,10 +162,4 @@ def _sidecar(
 def _replace(temporary: Path, path: Path) -> None:
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
