@@ -26,6 +26,7 @@ SECTIONS = {
     "engines": "Engines: build, parity, cold and warm start, eager launches against CUDA graphs, float32 and float16",
     "torch": "PyTorch on the same GPU: eager, bfloat16, compiled",
     "joined": "The five stages against one joined graph",
+    "choices": "What only a device can decide: search of convolutions, tuning of engines",
 }
 LIMIT = 3600  # seconds a section
 
@@ -35,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--bundle", type=Path, help="float32 bundle; default: the one shipped")
-    parser.add_argument("--checkpoint", type=Path, help="its weights, for the PyTorch baselines")
+    parser.add_argument("--checkpoint", type=Path, help="its weights, for the PyTorch baselines; default: the bundle's")
     parser.add_argument("--quick", action="store_true", help="few rounds and batches")
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--fake", action="store_true", help="the device chain over the tests' fake")
@@ -54,11 +55,12 @@ def main() -> int:
 
 def _serve(arguments: argparse.Namespace) -> int:
     """Run one section in this process; its figures are the last line of standard output."""
-    import gpu_sections
+    sys.path.insert(0, str(Path(__file__).with_name("first_run")))
+    import sections
 
     try:
-        figures = gpu_sections.RUN[arguments.section](arguments)
-    except gpu_sections.CannotRunError as error:
+        figures = sections.RUN[arguments.section](arguments)
+    except sections.CannotRunError as error:
         figures = {"status": "skipped", "why": str(error)}
     print("\n" + json.dumps(figures))
     return 0

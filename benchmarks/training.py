@@ -29,10 +29,10 @@ from rich.progress import track
 
 from showface.training.checkpoint import save_checkpoint
 from showface.training.config import FeedConfig, MaskConfig, NetworkConfig, PhaseConfig, SourceConfig, TrainConfig
-from showface.training.loop import Trainer
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.process import make_fabric
-from showface.training.tasks import TASKS
+from showface.training.run.loop import Trainer
+from showface.training.tasks.table import TASKS
 
 FACES = 32
 WARM_UP = 2

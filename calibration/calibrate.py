@@ -27,7 +27,7 @@ from .planning.verdicts import QualityVerdict, drop_slow_stages, gate_quality, j
 from .recording import Recorded, Recording, check_recording, record
 from .rewrites.float_graph import float_graph
 from .samples import Samples, choose_samples, flat_images
-from .settings import Method, Target
+from .settings import Calibrator, Target
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Settings:
     images: Path
     masks: Path
     work: Path
-    method: Method = Method.PERCENTILE
+    method: Calibrator = Calibrator.PERCENTILE
     target: Target = Target.CPU
     faces: int = 256
     check_faces: int = 48

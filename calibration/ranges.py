@@ -31,17 +31,17 @@ from showface.runtime.images.codec import write_file
 from showface.runtime.untrusted.read import MAX_TEXT, parse_json, read_file
 
 from .quantize import Range
-from .settings import Method
+from .settings import Calibrator
 
 logger = logging.getLogger(__name__)
 
-Inputs = Mapping[str, NDArray[Any]]
+StageInputs = Mapping[str, NDArray[Any]]
 RangeOptions = dict[str, dict[str, Range]]  # setting of a method → tensor → range
 
 
 # ONNX Runtime's default of 128 bins for entropy is as many as it quantises to: nothing would be left to
 # choose. Its search loops in Python over all wider cuts, quadratic in the bins.
-_BINS = {Method.ENTROPY: 256, Method.PERCENTILE: 2048}
+_BINS = {Calibrator.ENTROPY: 256, Calibrator.PERCENTILE: 2048}
 LEVELS = 128  # that entropy compares against
 SAMPLE = 2**16  # values of a tensor and a face; of 256 faces still 1,100 lie beyond the highest percentile
 # One face in 24 that explodes must not set the range of all, and not every stage has such faces: which of these
@@ -49,16 +49,16 @@ SAMPLE = 2**16  # values of a tensor and a face; of 256 faces still 1,100 lie be
 PERCENTILES = (99.99, 99.95, 99.9)
 
 
-def settings_of(method: Method) -> tuple[str, ...]:
+def settings_of(method: Calibrator) -> tuple[str, ...]:
     """Return the settings that a method tries: percentiles, or itself alone."""
-    return tuple(map(str, PERCENTILES)) if method is Method.PERCENTILE else (str(method),)
+    return tuple(map(str, PERCENTILES)) if method is Calibrator.PERCENTILE else (str(method),)
 
 
 def find_ranges(
     model: ModelProto,
     tensors: Sequence[str],
-    faces: Iterable[Inputs],
-    method: Method,
+    faces: Iterable[StageInputs],
+    method: Calibrator,
     symmetric: bool,
     threads: int | None = None,
 ) -> RangeOptions:
@@ -75,7 +75,7 @@ def find_ranges(
     Returns:
         Each of :func:`settings_of` the method → tensor → range.
     """
-    if method is Method.MINMAX:
+    if method is Calibrator.MINMAX:
         return {str(method): _extremes(model, tensors, faces, symmetric, threads)}
     collector = HistogramCollector(
         method=str(method),
@@ -92,7 +92,7 @@ def find_ranges(
             collector.collect(dict(zip(tensors, values, strict=True)))
         options = {}
         for setting in settings_of(method):
-            if method is Method.PERCENTILE:
+            if method is Calibrator.PERCENTILE:
                 collector.percentile = float(setting)
             found = collector.compute_collection_result()
             options[setting] = {name: _range(found[name][:2]) for name in tensors}
@@ -134,16 +134,16 @@ def _open(model: bytes | Path, threads: int | None) -> ort.InferenceSession:
 class _OneFace(CalibrationDataReader):  # type: ignore[misc]
     """The inputs of a stage for one face: the calibrator keeps all that one reader gives in memory."""
 
-    def __init__(self, inputs: Inputs) -> None:
-        self.inputs: Inputs | None = inputs
+    def __init__(self, inputs: StageInputs) -> None:
+        self.inputs: StageInputs | None = inputs
 
-    def get_next(self) -> Inputs | None:
+    def get_next(self) -> StageInputs | None:
         inputs, self.inputs = self.inputs, None
         return inputs
 
 
 def _extremes(
-    model: ModelProto, tensors: Sequence[str], faces: Iterable[Inputs], symmetric: bool, threads: int | None
+    model: ModelProto, tensors: Sequence[str], faces: Iterable[StageInputs], symmetric: bool, threads: int | None
 ) -> dict[str, Range]:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         plain, augmented = Path(folder) / "stage.onnx", Path(folder) / "augmented.onnx"

@@ -21,7 +21,7 @@ from showface.runtime.images.codec import encode_photo, write_file
 from showface.runtime.stages import CHAIN_OUTPUT
 
 from .calibrate import CalibrationResult
-from .planning.quality import FaceScores, compose, run_from
+from .planning.quality import FaceScores, compose_face, run_from
 from .planning.sensitivity import Sensitivity
 from .quantize import Range
 from .recording import Recorded
@@ -101,8 +101,8 @@ def face_rows(
     chosen = dict(zip(("worst", "median", "best"), (order[0], order[len(order) // 2], order[-1]), strict=True))
     rows = []
     for title, k in chosen.items():
-        face, reference = faces[k].face, compose(faces[k], faces[k].tensors[CHAIN_OUTPUT])
-        result = compose(faces[k], run_from(sessions, faces[k])[CHAIN_OUTPUT])
+        face, reference = faces[k].face, compose_face(faces[k], faces[k].tensors[CHAIN_OUTPUT])
+        result = compose_face(faces[k], run_from(sessions, faces[k])[CHAIN_OUTPUT])
         masked = face.rgb.copy()
         masked[face.hole] = GREY_LEVEL
         pictures = (masked, reference, result, amplified_difference(result, reference))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Method(StrEnum):
+class Calibrator(StrEnum):
     """How a range is found."""
 
     MINMAX = "minmax"

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from showface.runtime.batch.results_log import Result, Status
 
@@ -173,3 +181,29 @@ def _lines(tally: Tally) -> Display:
             errors.print(tally.line())
 
     return display
+
+
+class BuildBars:
+    """A bar for each engine of a target: :class:`showface.export.engines.process.Progress`."""
+
+    def __init__(self, bars: Progress, target: str) -> None:
+        self._bars, self._target, self._bar_of = bars, target, dict[str, TaskID]()
+
+    def advance(self, stage: str, phase: str, done: int, steps: int) -> None:
+        """Move the bar of a stage."""
+        if stage not in self._bar_of:
+            self._bar_of[stage] = self._bars.add_task(f"{self._target} {stage}", total=None, phase="")
+        self._bars.update(self._bar_of[stage], completed=done, total=steps, phase=phase)
+
+
+@contextmanager
+def build_bars(target: str) -> Iterator[BuildBars]:
+    """Show how far the engines of a target are, until the block ends."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[phase]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as bars:
+        yield BuildBars(bars, target)

@@ -20,7 +20,7 @@ from showface.runtime.bundle import MANIFEST_FILE, default_bundle, open_bundle
 from showface.runtime.errors import InputError, UsageError
 from showface.runtime.faces.mask_picture import THRESHOLD, Hole
 from showface.runtime.faces.masks import hole_of, mask_source
-from showface.runtime.faces.tensors import Array, prepare
+from showface.runtime.faces.tensors import FloatArray, prepare
 from showface.runtime.images.codec import read_photo
 from showface.training.data.masks import check_ratio
 from showface.training.data.sources import image_files, read_face
@@ -32,7 +32,7 @@ BINS = tuple(name for names in BUCKETS.values() for name in names)
 SIZE = 256
 BATCH = 8
 BIN = re.compile(r"\d+-\d+")  # a folder of masks of one range of hole ratios, in percent
-Faces = tuple[NDArray[np.float32], NDArray[np.float32]]  # image [N, 3, H, W] in [-1, 1] and mask [N, 1, H, W]
+FacePairs = tuple[NDArray[np.float32], NDArray[np.float32]]  # image [N, 3, H, W] in [-1, 1] and mask [N, 1, H, W]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _read_hole(path: Path) -> NDArray[np.bool_]:
 
 def face_inputs(
     images: Path, masks: Path, image_size: int, limit: int | None = None
-) -> Iterator[tuple[str, Array, Array]]:
+) -> Iterator[tuple[str, FloatArray, FloatArray]]:
     """Read aligned faces one by one as the networks take them.
 
     Args:
@@ -178,7 +178,7 @@ def mask_bins(masks: Path) -> list[list[Path]]:
     return found
 
 
-def real_faces(images: Path | None, masks: Path | None, image_size: int) -> Faces:
+def real_faces(images: Path | None, masks: Path | None, image_size: int) -> FacePairs:
     """Return inputs of the networks made of real faces: all of a folder, else the default bundle's golden inputs.
 
     Raises:

@@ -23,7 +23,7 @@ from torch import nn
 from showface.evaluation.parity.cases import Case
 from showface.evaluation.parity.sources import ChainSource
 from showface.evaluation.parity.torch_source import TorchSource
-from showface.evaluation.parity.validate import Validation
+from showface.evaluation.parity.validate import ValidatedPair
 from showface.runtime.backends.chain import Tensors
 from showface.runtime.backends.tensorrt.chain import DeviceChain
 from showface.runtime.bundle import Bundle
@@ -79,7 +79,7 @@ class _Seen:
     outputs: tuple[torch.Tensor, ...]
 
 
-def attribute_failures(found: Validation, bundle: Bundle) -> None:
+def attribute_failures(found: ValidatedPair, bundle: Bundle) -> None:
     """Add to a validation's result, under ``attribution``, the module where the error of each failed stage jumps.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from showface.evaluation.faces import Faces
+from showface.evaluation.faces import FacePairs
 from showface.evaluation.parity.torch_source import source_of_model
 from showface.runtime.bundle import GOLDEN_FILE, SCHEMA_VERSION, Bundle, Manifest, check_new, write_bundle
 from showface.runtime.errors import UsageError
@@ -29,13 +29,13 @@ from .onnx_stages import OPSET, export_stage
 from .parity import bundle_parity, refuse_difference
 
 GOLDEN_FACES = 3
-PRECISIONS = ("fp32", "fp16")
+EXPORT_PRECISIONS = ("fp32", "fp16")
 
 
 def export_bundle(
     checkpoint_path: Path,
     destination: Path,
-    faces: Faces,
+    faces: FacePairs,
     threads: int | None = None,
     precision: str = "fp32",
     occluder: Path | None = None,
@@ -59,8 +59,8 @@ def export_bundle(
         UsageError: the checkpoint is broken or the destination exists, or there is no such precision.
         ShowfaceError: the exported chain differs from PyTorch; nothing is left behind.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"{precision} is not made; use one of {', '.join(PRECISIONS)}", "precision")
+    if precision not in EXPORT_PRECISIONS:
+        raise UsageError(f"{precision} is not made; use one of {', '.join(EXPORT_PRECISIONS)}", "precision")
     check_new(destination)
     model, checkpoint = model_from_checkpoint(checkpoint_path)
     finder = None if occluder is None else open_occluder(occluder)
@@ -79,7 +79,9 @@ def export_bundle(
     return report
 
 
-def _write(folder: Path, model: MDRNets, checkpoint: Checkpoint, faces: Faces, finder: TracedOccluder | None) -> Bundle:
+def _write(
+    folder: Path, model: MDRNets, checkpoint: Checkpoint, faces: FacePairs, finder: TracedOccluder | None
+) -> Bundle:
     """Trace the stages of a model and write its float32 bundle."""
     variant, modules = variant_of(model.config), stage_modules(model)
     half = checkpoint.half

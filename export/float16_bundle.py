@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from showface.evaluation.faces import Faces
+from showface.evaluation.faces import FacePairs
 from showface.evaluation.parity.compare import compare_sources
 from showface.evaluation.parity.sources import golden_source, source_of_bundle
 from showface.evaluation.parity.tolerances import plan_tolerances
@@ -20,13 +20,13 @@ from showface.runtime.files import atomic_folder
 from showface.training.networks.islands import ISLANDS
 
 from .float16 import assert_float16, convert_to_float16, half_shares
-from .parity import bundle_parity, refuse_difference
+from .parity import bundle_parity, refuse_difference, scored_source
 
 REMEDY = "nothing was kept; widen the islands in training/networks/islands.py"
 
 
 def export_float16(
-    source: Bundle, destination: Path, faces: Faces | None = None, threads: int | None = None
+    source: Bundle, destination: Path, faces: FacePairs | None = None, threads: int | None = None
 ) -> dict[str, Any]:
     """Write the float16 bundle of a float32 one and return its parity figures.
 
@@ -59,8 +59,7 @@ def export_float16(
             tolerances = plan_tolerances(candidate.identity.precision, None, {})
             report = compare_sources(reference, candidate, [case], tolerances).result
         else:
-            whole = source_of_bundle(source, open_chain(source, "cpu", threads))
-            report = bundle_parity(bundle, whole, faces, threads)
+            report = bundle_parity(bundle, scored_source(source, threads), faces, threads)
         refuse_difference(report, f"{source.folder}: the float16 graph differs from the float32 one, {REMEDY}")
     return {**report, "shares": shares}
 

@@ -53,11 +53,11 @@ def open_occluder(path: Path) -> TracedOccluder:
         UsageError: it is broken, or another stage's.
     """
     network, checkpoint = occluder_from_checkpoint(path)
-    return TracedOccluder(OccluderStage(folded(network)).eval(), checkpoint.sha256)
+    return TracedOccluder(OccluderStage(fold_and_round(network)).eval(), checkpoint.sha256)
 
 
 @torch.no_grad()
-def folded(network: Occluder) -> Occluder:
+def fold_and_round(network: Occluder) -> Occluder:
     """Fold each batch normalisation into the convolution before it, and round the weights to float16, in place.
 
     The exporter would fold them as well, into weights that need float32: the file would be twice as large. What is

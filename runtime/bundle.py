@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .errors import UsageError
-from .stages import CATEGORIES, MARGIN, OCCLUDER, TENSORS, VARIANTS, Stage, graphs_of, mismatch
+from .stages import CATEGORIES, OCCLUDER, SEMANTIC_MARGIN, TENSORS, VARIANTS, Stage, graphs_of, mismatch
 from .untrusted.onnx_file import refers_to_files
 from .untrusted.read import MAX_FILE, MAX_TEXT, Headers, parse_arrays, parse_json, read_file, shown
 
@@ -155,17 +155,17 @@ def tensor_fault(headers: Headers, sizes: Mapping[str, int]) -> str | None:
         sizes: of the table's symbols that are known.
     """
     for name, (_, shape) in headers.items():
-        if name not in TENSORS and name != MARGIN:
+        if name not in TENSORS and name != SEMANTIC_MARGIN:
             return f"{shown(name)} is no tensor of any stage"
         if not shape or shape[0] < 1:
             return f"{name} holds no face"
     batch = next(shape[0] for _, shape in headers.values()) if headers else 0
     known = {**sizes, "B": batch}
-    if MARGIN in headers:
-        known["H"] = sizes.get("H", headers[MARGIN][1][-1])
-        if headers[MARGIN] != ("float32", (batch, known["H"], known["H"])):
-            return f"{MARGIN} is {headers[MARGIN][0]} {headers[MARGIN][1]}"
-    return mismatch({name: header for name, header in headers.items() if name != MARGIN}, known)
+    if SEMANTIC_MARGIN in headers:
+        known["H"] = sizes.get("H", headers[SEMANTIC_MARGIN][1][-1])
+        if headers[SEMANTIC_MARGIN] != ("float32", (batch, known["H"], known["H"])):
+            return f"{SEMANTIC_MARGIN} is {headers[SEMANTIC_MARGIN][0]} {headers[SEMANTIC_MARGIN][1]}"
+    return mismatch({name: header for name, header in headers.items() if name != SEMANTIC_MARGIN}, known)
 
 
 def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:

@@ -19,7 +19,7 @@ from .backends.int8 import faster_int8
 from .bundle import open_bundle
 from .errors import DeviceLostError, InputError, ShowfaceError, UsageError
 from .faces.mask_picture import Hole
-from .faces.tensors import Array, composite, prepare
+from .faces.tensors import FloatArray, composite, prepare
 from .images.codec import Pixels
 from .stages import CATEGORIES, COARSE_IMAGE, LABELS, OCCLUDER
 
@@ -31,7 +31,7 @@ _OUT_OF_MEMORY = re.compile(
 )
 NOT_FINITE = "the networks returned values that are not finite"
 Completed = NDArray[Any] | InputError
-Face = tuple[Array, Array]  # image [3, size, size] and mask [1, size, size]
+Prepared = tuple[FloatArray, FloatArray]  # image [3, size, size] and mask [1, size, size]
 
 
 class Inpainter:
@@ -128,7 +128,7 @@ class Inpainter:
         completed = self.run(*(np.stack(tensors) for tensors in zip(*prepared, strict=True)))
         return [self.compose(*face, result, opaque) for face, result in zip(faces, completed, strict=True)]
 
-    def prepare(self, pixels: Pixels, hole: Hole, name: str = "face") -> tuple[Array, Array]:
+    def prepare(self, pixels: Pixels, hole: Hole, name: str = "face") -> tuple[FloatArray, FloatArray]:
         """Return ``image`` [3, size, size] and ``mask`` [1, size, size] of an aligned face; ``name`` is for errors.
 
         Raises:
@@ -136,7 +136,7 @@ class Inpainter:
         """
         return prepare(pixels, hole, self.image_size, name)
 
-    def run(self, image: Array, mask: Array) -> NDArray[Any]:
+    def run(self, image: FloatArray, mask: FloatArray) -> NDArray[Any]:
         """Return ``completed_image`` [B, 3, size, size] of prepared faces.
 
         Args:
@@ -156,7 +156,7 @@ class Inpainter:
             return self.chain.run(tensors)
 
     @staticmethod
-    def compose(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False) -> Pixels:
+    def compose(pixels: Pixels, hole: Hole, completed: FloatArray, opaque: bool = False) -> Pixels:
         """Return the face with ``completed`` [3, size, size] in its hole, all else copied bit by bit.
 
         Raises:
@@ -166,7 +166,7 @@ class Inpainter:
             raise InputError(NOT_FINITE)
         return composite(pixels, hole, completed, opaque)
 
-    def submit(self, images: Sequence[Array], masks: Sequence[Array]) -> Ticket:
+    def submit(self, images: Sequence[FloatArray], masks: Sequence[FloatArray]) -> Ticket:
         """Give prepared faces to the networks, whose result :meth:`collect` waits for.
 
         Args:
@@ -181,7 +181,7 @@ class Inpainter:
         with self._networks():
             return ticket.result()
 
-    def parse(self, image: Array) -> NDArray[Any]:
+    def parse(self, image: FloatArray) -> NDArray[Any]:
         """Return the parser's ``semantic_map`` [B, size, size] of prepared faces without holes.
 
         Raises:
@@ -197,7 +197,7 @@ class Inpainter:
             raise InputError("the parser returned labels of no category")
         return labels
 
-    def find_occlusion(self, image: Array) -> NDArray[Any]:
+    def find_occlusion(self, image: FloatArray) -> NDArray[Any]:
         """Return the occluder's probabilities [B, size, size] for prepared faces without holes.
 
         Raises:
@@ -231,9 +231,9 @@ def is_out_of_memory(error: Exception) -> bool:
 class Pending:
     """Faces that were given to the networks, in batches: each a ticket, or the error that it was refused with."""
 
-    def __init__(self, faces: Sequence[Face]) -> None:
+    def __init__(self, faces: Sequence[Prepared]) -> None:
         self.faces = faces
-        self.batches: list[tuple[Sequence[Face], Ticket | Exception]] = []
+        self.batches: list[tuple[Sequence[Prepared], Ticket | Exception]] = []
 
 
 class BatchRunner:
@@ -247,7 +247,7 @@ class BatchRunner:
         """Whether the device works after :meth:`start` has returned, so that more faces can be prepared meanwhile."""
         return self.inpainter.chain.overlaps
 
-    def complete(self, faces: Sequence[Face]) -> list[Completed]:
+    def complete(self, faces: Sequence[Prepared]) -> list[Completed]:
         """Return each completed face [3, size, size], or the error of one that fails even alone.
 
         Args:
@@ -258,7 +258,7 @@ class BatchRunner:
         """
         return self.finish(self.start(faces))
 
-    def start(self, faces: Sequence[Face]) -> Pending:
+    def start(self, faces: Sequence[Prepared]) -> Pending:
         """Give faces to the networks; :meth:`finish` returns what :meth:`complete` does.
 
         Raises:
@@ -290,7 +290,7 @@ class BatchRunner:
                 done.extend(self._again(batch, error))
         return done
 
-    def _again(self, batch: Sequence[Face], error: Exception) -> list[Completed]:
+    def _again(self, batch: Sequence[Prepared], error: Exception) -> list[Completed]:
         """Complete a batch that failed as a whole."""
         if len(batch) == 1:
             return [InputError(f"the networks failed: {error}")]
@@ -303,7 +303,7 @@ class BatchRunner:
         logger.info("a batch of %d faces failed, trying them one by one: %s", len(batch), error)
         return [result for face in batch for result in self.complete([face])]
 
-    def _submit(self, batch: Sequence[Face]) -> Ticket:
+    def _submit(self, batch: Sequence[Prepared]) -> Ticket:
         return self.inpainter.submit([image for image, _ in batch], [mask for _, mask in batch])
 
 

@@ -12,7 +12,7 @@ from .batch.options import FORMAT_SUFFIXES
 from .faces.found_masks import MaskNote, find_hole
 from .faces.mask_picture import Hole
 from .faces.masks import MaskSource, hole_from_mask, hole_of, warning_of
-from .faces.tensors import Array, check_square
+from .faces.tensors import FloatArray, check_square
 from .images.codec import QUALITY, Photo, encode_like
 from .inpainter import Inpainter
 
@@ -37,8 +37,8 @@ class Picture:
     photo: Photo
     hole: Hole
     opaque: bool
-    image: Array
-    mask: Array
+    image: FloatArray
+    mask: FloatArray
     note: MaskNote | None = None
     warnings: tuple[str, ...] = ()
 

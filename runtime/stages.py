@@ -90,7 +90,7 @@ CHAIN_OUTPUT = "completed_image"
 COARSE_IMAGE = "coarse_image"
 CODES = ("memory_codes", "known_codes", "guidance")  # what stands behind the normalisations of the memory
 LABELS = "semantic_map"
-MARGIN = "semantic_margin"  # [B, H, W], the parser's lead of the best label over the second best; of no stage
+SEMANTIC_MARGIN = "semantic_margin"  # [B, H, W], the parser's lead of the best label over the second best; of no stage
 
 
 def graphs_of(variant: str, names: Iterable[str]) -> tuple[Stage, ...]:

@@ -93,3 +93,7 @@ def test_the_first_failure_ends_the_run(checkout, tmp_path, step):
 def test_the_script_holds_the_commands_that_the_readme_shows():
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     assert "\n".join(quickstart()) in script
+
+
+def test_the_readme_stays_short():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120

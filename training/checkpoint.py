@@ -23,16 +23,16 @@ from showface.runtime.untrusted.read import parse_json, shown
 
 from .config import NetworkConfig, ReconstructionConfig
 from .config_reader import config_from_dict
+from .loss_networks.reconstruction import ReconstructionNetwork
 from .networks.coarse import CoarseNetwork
 from .networks.mdrnets import MDRNets
-from .networks.reconstruction import ReconstructionNetwork
 from .occluder.config import OccluderConfig
 from .occluder.network import Occluder
 from .run_files import write_whole
 from .weight_files import read_safetensors
 
 Network = TypeVar("Network", bound=nn.Module)
-Settings = TypeVar("Settings")
+SettingsKind = TypeVar("SettingsKind")
 
 SCHEMA_VERSION = 1
 METADATA_KEY = "showface"
@@ -230,7 +230,7 @@ def _rebuild(make: Callable[[], Network], stages: str | None, checkpoint: Checkp
     return network.eval()
 
 
-def _settings_of(kind: type[Settings], stage: str, checkpoint: Checkpoint, path: Path) -> Settings:
+def _settings_of(kind: type[SettingsKind], stage: str, checkpoint: Checkpoint, path: Path) -> SettingsKind:
     """Return the config of the one network that a run of ``stage`` left.
 
     Raises:

@@ -13,12 +13,12 @@ from .checkpoint import read_checkpoint
 from .config import NetworkConfig, TrainConfig
 from .config_reader import config_from_toml
 from .data.sample_cache import RECORD_FILE, read_record
-from .loop import train
 from .process import make_fabric
+from .run.loop import train
 from .run_files import STATE_FILE, check_origin, load_state
-from .samples import SamplesTask
-from .task import with_layout
-from .tasks import TASKS
+from .tasks.base import with_layout
+from .tasks.samples import SamplesTask
+from .tasks.table import TASKS
 
 
 @dataclass(frozen=True, slots=True)

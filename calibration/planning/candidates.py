@@ -25,7 +25,7 @@ from ..placement import RULES, placed_tensors, quantizable
 from ..quantize import quantize
 from ..ranges import PERCENTILES, SAMPLE, RangeOptions, cached_ranges, collapsed, find_ranges
 from ..recording import Recording
-from ..settings import Method, Target
+from ..settings import Calibrator, Target
 from .plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Workshop:
         """Return the setting of the method that each stage's ranges were found with."""
         return {stage: next(iter(options)) for stage, options in self.ranges.items()}
 
-    def chosen(self, method: Method) -> dict[str, str]:
+    def chosen(self, method: Calibrator) -> dict[str, str]:
         """Return the settings of those stages for which ``method`` has more than one."""
         return {stage: setting for stage, setting in self.settings().items() if setting != method}
 
@@ -98,7 +98,7 @@ def open_workshop(
     recording: Recording,
     digest: str,
     target: Target,
-    method: Method,
+    method: Calibrator,
     work: Path,
     threads: int | None,
 ) -> Workshop:
@@ -137,7 +137,7 @@ def open_workshop(
 
 
 def stage_ranges(
-    graph: ModelProto, stage: Stage, recording: Recording, target: Target, method: Method, threads: int | None
+    graph: ModelProto, stage: Stage, recording: Recording, target: Target, method: Calibrator, threads: int | None
 ) -> RangeOptions:
     """Return the ranges of all tensors of ``stage`` that could get Q and DQ, over the recorded inputs."""
     inputs = ({name: recorded.tensors[name] for name in stage.inputs} for recorded in recording)

@@ -12,7 +12,7 @@ from showface.runtime.errors import UsageError
 from showface.runtime.untrusted.read import read_text
 
 from ..ranges import settings_of
-from ..settings import Method, Target
+from ..settings import Calibrator, Target
 
 HEADER = """\
 # Which layers of each stage run in 8 bits ("int8") or stay in float; a text tells why.
@@ -34,7 +34,7 @@ class Plan:
     """
 
     target: Target
-    method: Method
+    method: Calibrator
     stages: Mapping[str, Mapping[str, str]]
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -74,7 +74,7 @@ def read_plan(path: Path, groups_for: Callable[[Target], Mapping[str, Sequence[s
     text = read_text(path)
     try:
         data = tomllib.loads(text)
-        target, method = Target(data.pop("target")), Method(data.pop("method"))
+        target, method = Target(data.pop("target")), Calibrator(data.pop("method"))
     except KeyError as error:
         raise UsageError(f"{path}: the key {error} is missing") from error
     except (ValueError, RecursionError) as error:  # of TOML's syntax too

@@ -68,17 +68,17 @@ def run_from(sessions: Mapping[str, Session], recorded: Recorded, start: str | N
     return tensors
 
 
-def compose(recorded: Recorded, completed: NDArray[Any]) -> Rgb:
+def compose_face(recorded: Recorded, completed: NDArray[Any]) -> Rgb:
     """Write ``completed`` [1, 3, H, W] into the face's hole."""
     return np.asarray(composite(recorded.face.rgb, recorded.face.hole, completed[0]), np.uint8)
 
 
-def score_face(recorded: Recorded, tensors: Mapping[str, NDArray[Any]]) -> FaceScores:
+def score_recorded(recorded: Recorded, tensors: Mapping[str, NDArray[Any]]) -> FaceScores:
     """Compare a candidate's tensors of one face with the ground truth and with the recorded float chain."""
     face, reference = recorded.face, recorded.tensors
     hole = np.broadcast_to(reference["mask"] > 0, reference[CHAIN_OUTPUT].shape)
     difference = (tensors[CHAIN_OUTPUT].astype(np.float64) - reference[CHAIN_OUTPUT])[hole]
-    results = (compose(recorded, values[CHAIN_OUTPUT]) for values in (tensors, reference))
+    results = (compose_face(recorded, values[CHAIN_OUTPUT]) for values in (tensors, reference))
     truth, float_truth = ((l1_percent(r, face.rgb), psnr(r, face.rgb), ssim(r, face.rgb)) for r in results)
     labels = float((tensors[LABELS] == reference[LABELS]).mean()) if LABELS in reference else 1.0
     return FaceScores(
@@ -115,7 +115,7 @@ class Quality:
         return max(bucket["float_psnr"] - bucket["psnr"] for bucket in self.buckets.values())
 
 
-def summarise(scores: Sequence[FaceScores]) -> Quality:
+def quality_of(scores: Sequence[FaceScores]) -> Quality:
     """Average the faces, at least one; faces that equal the ground truth (empty holes) are left out of PSNR."""
     buckets = {}
     for name in BUCKETS:
@@ -143,4 +143,4 @@ def _mean(values: Iterable[float]) -> float:
 
 def measure(sessions: Mapping[str, Session], faces: Iterable[Recorded], start: str | None = None) -> Quality:
     """Run ``sessions`` from the stage ``start`` on over ``faces`` and summarise."""
-    return summarise([score_face(face, run_from(sessions, face, start)) for face in faces])
+    return quality_of([score_recorded(face, run_from(sessions, face, start)) for face in faces])

@@ -14,7 +14,7 @@ from showface.runtime.errors import ShowfaceError
 from ..pace import pace
 from ..placement import default_float
 from ..recording import Recorded, Recording
-from ..settings import Method
+from ..settings import Calibrator
 from .candidates import Workshop
 from .plan import INT8, Plan
 from .quality import Quality, from_psnr, measure, to_psnr
@@ -167,7 +167,7 @@ def cost_of(item: Sensitivity, gain: float, budget: Budget) -> float:
     return budget.used(item.psnr_drop, item.hole_error, item.label_loss) / gain
 
 
-def full_plan(shop: Workshop, method: Method) -> Plan:
+def full_plan(shop: Workshop, method: Calibrator) -> Plan:
     """Return the plan that quantises all that the rules allow."""
     stages = {}
     for stage, groups in shop.groups().items():
@@ -202,7 +202,7 @@ def choose_settings(shop: Workshop, plan: Plan, faces: Sequence[Recorded], budge
 
 def new_plan(
     shop: Workshop,
-    method: Method,
+    method: Calibrator,
     faces: Sequence[Recorded],
     checked: Sequence[Recorded],
     budget: Budget,

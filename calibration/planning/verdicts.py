@@ -12,7 +12,7 @@ from showface.runtime.backends.chain import Session
 from ..recording import Recorded
 from .candidates import Workshop
 from .plan import Plan
-from .quality import FaceScores, Quality, run_from, score_face, summarise
+from .quality import FaceScores, Quality, quality_of, run_from, score_recorded
 from .search import Budget
 from .speed import BATCHES, Timing, compare_stages
 
@@ -46,8 +46,8 @@ class QualityVerdict:
 
 def judge_quality(sessions: Mapping[str, Session], faces: Sequence[Recorded], budget: Budget) -> QualityVerdict:
     """Run a candidate over ``faces`` and hold it against ``budget``."""
-    scores = tuple(score_face(face, run_from(sessions, face)) for face in faces)
-    quality = summarise(scores)
+    scores = tuple(score_recorded(face, run_from(sessions, face)) for face in faces)
+    quality = quality_of(scores)
     violated = tuple(budget.violated(quality))
     return QualityVerdict(not violated, violated, quality, scores)
 

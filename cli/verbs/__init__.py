@@ -1,23 +1,23 @@
-"""The verbs, one a file: each parses, calls the library, and prints."""
+"""The verbs, one a file, in three rooms: for faces, for a model, for a bundle; each parses, calls, and prints."""
 
 from __future__ import annotations
 
 import typer
 
-from .ablate import ablate
-from .benchmark import benchmark
-from .build import build
-from .calibrate import calibrate
-from .diagnose import diagnose
-from .evaluate import evaluate, evaluate_occluder
-from .export import export
-from .info import info
-from .inpaint import inpaint
-from .masks import masks
-from .pack import pack
-from .serve import serve
-from .train import train
-from .validate import validate
+from .bundle.benchmark import benchmark
+from .bundle.build import build
+from .bundle.calibrate import calibrate
+from .bundle.export import export
+from .bundle.info import info
+from .bundle.pack import pack
+from .bundle.validate import validate
+from .faces.inpaint import inpaint
+from .faces.masks import masks
+from .faces.serve import serve
+from .model.ablate import ablate
+from .model.diagnose import diagnose
+from .model.evaluate import evaluate, evaluate_occluder
+from .model.train import train
 
 # In the order of ``showface --help``.
 VERBS = (benchmark, calibrate, build, pack, export, info, inpaint, masks, serve, train, diagnose, ablate, validate)

@@ -118,7 +118,7 @@ class TensorTally:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ComparedPicture:
     """What a report shows of one image, all [C, H, W]."""
 
     name: str
@@ -132,17 +132,17 @@ class Picture:
 class Gallery:
     """The pictures of the worst images."""
 
-    heap: list[tuple[float, int, Picture]] = field(default_factory=list)
+    heap: list[tuple[float, int, ComparedPicture]] = field(default_factory=list)
     seen: int = 0
 
-    def offer(self, badness: float, picture: Picture) -> None:
+    def offer(self, badness: float, picture: ComparedPicture) -> None:
         """Keep ``picture`` if it is among the worst so far."""
         self.seen += 1
         heapq.heappush(self.heap, (badness, -self.seen, picture))
         if len(self.heap) > WORST_KEPT:
             heapq.heappop(self.heap)
 
-    def worst_first(self) -> list[Picture]:
+    def worst_first(self) -> list[ComparedPicture]:
         """Return the pictures kept."""
         return [picture for _, _, picture in sorted(self.heap, key=lambda entry: entry[:2], reverse=True)]
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from showface.runtime.backends.chain import Tensors
 from showface.runtime.errors import UsageError
-from showface.runtime.stages import CHAIN_OUTPUT, LABELS, MARGIN, VARIANTS, Stage, graphs_of
+from showface.runtime.stages import CHAIN_OUTPUT, LABELS, SEMANTIC_MARGIN, VARIANTS, Stage, graphs_of
 from showface.runtime.untrusted.read import read_json, shown
 
-from .accumulate import PERFECT, Gallery, Picture, TensorTally, finite
+from .accumulate import PERFECT, ComparedPicture, Gallery, TensorTally, finite
 from .cases import Case
 from .sources import Identity, Source, check_pair
 from .stats import float_figures, hole_figures
@@ -34,7 +34,7 @@ class ComparisonResult:
     """
 
     result: dict[str, Any]
-    pictures: list[Picture]
+    pictures: list[ComparedPicture]
     suspects: Mapping[str, list[Case]]
 
 
@@ -79,7 +79,7 @@ class Comparison:
             for name in stage.outputs if pair else ():
                 if name not in case.given:
                     assert pair is not None
-                    margin = pair[0].get(MARGIN) if name == LABELS else None
+                    margin = pair[0].get(SEMANTIC_MARGIN) if name == LABELS else None
                     led = _tally(self.alone[stage.name][name], case, pair[0][name], pair[1][name], margin)
                     self.suspects[stage.name].update({f"{name} {figure}": case for figure in led})
         return reference, candidate
@@ -103,7 +103,7 @@ class Comparison:
         """
         for name, tally in self.own.items():
             if name not in case.given:
-                _tally(tally, case, reference[name], candidate[name], reference.get(MARGIN))
+                _tally(tally, case, reference[name], candidate[name], reference.get(SEMANTIC_MARGIN))
         pair = reference, candidate
         if LABELS in self.own and not np.array_equal(reference[LABELS], candidate[LABELS]):
             if self.candidate.runs:
@@ -128,7 +128,7 @@ class Comparison:
             badness = np.inf if figures.nan + figures.inf else figures.max_abs
             # Copies: a view would keep its whole batch alive.
             arrays = (np.array(array) for array in (image, mask, ours, theirs))
-            self.gallery.offer(badness, Picture(case.image_name(index), *arrays))
+            self.gallery.offer(badness, ComparedPicture(case.image_name(index), *arrays))
 
     def outcome(self, tolerances: Mapping[str, Tolerance]) -> ComparisonResult:
         """Return what was found so far, judged by ``tolerances``."""

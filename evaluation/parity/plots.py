@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from showface.runtime.images.codec import Pixels, encode_photo
 
-from .accumulate import Picture
+from .accumulate import ComparedPicture
 from .stats import ERROR_EDGES
 
 INK, SERIES = "#334155", ("#c2410c", "#0369a1", "#64748b")
@@ -57,7 +57,7 @@ def histogram_plot(result: Mapping[str, Any]) -> bytes:
     return _png(figure)
 
 
-def picture_parts(picture: Picture) -> tuple[dict[str, bytes], float]:
+def picture_parts(picture: ComparedPicture) -> tuple[dict[str, bytes], float]:
     """Return input, reference, candidate and difference as PNG, and by how much the difference is amplified.
 
     The hole is grey in the input; the largest difference of any channel is white, and so is what is not finite.

@@ -15,14 +15,14 @@ from jinja2 import Environment, StrictUndefined
 from showface.runtime.errors import ShowfaceError, system_errors
 from showface.runtime.files import atomic_folder
 
-from .accumulate import Picture
+from .accumulate import ComparedPicture
 from .plots import growth_plot, histogram_plot, picture_parts
 
 TEMPLATE = "report.html.j2"
 RESULTS_FILE, PAGE_FILE, JUNIT_FILE = "results.json", "index.html", "junit.xml"
 
 
-def write_report(folder: Path, result: Mapping[str, Any], pictures: Sequence[Picture]) -> None:
+def write_report(folder: Path, result: Mapping[str, Any], pictures: Sequence[ComparedPicture]) -> None:
     """Write ``index.html``, ``results.json`` and ``junit.xml``, all or nothing.
 
     Args:
@@ -42,7 +42,7 @@ def write_report(folder: Path, result: Mapping[str, Any], pictures: Sequence[Pic
         (temporary / JUNIT_FILE).write_bytes(junit)
 
 
-def render_page(result: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+def render_page(result: Mapping[str, Any], pictures: Sequence[ComparedPicture]) -> str:
     """Return the HTML page."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=_number, png=_png_address)

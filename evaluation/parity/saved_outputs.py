@@ -21,7 +21,7 @@ from showface.runtime.backends.chain import Tensors
 from showface.runtime.bundle import check_new, tensor_fault
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from showface.runtime.files import atomic_folder
-from showface.runtime.stages import CHAIN_INPUTS, LABELS, MARGIN, Stage, graphs_of
+from showface.runtime.stages import CHAIN_INPUTS, LABELS, SEMANTIC_MARGIN, Stage, graphs_of
 from showface.runtime.untrusted.read import MAX_FILE, parse_arrays, read_file, read_json, shown
 
 from .cases import Case
@@ -54,7 +54,7 @@ class OutputsWriter:
     def add(self, case: Case, tensors: Tensors) -> None:
         """Keep the tensors of one case."""
         stages = graphs_of(self.identity.variant, self.identity.precision)
-        wanted = {*CHAIN_INPUTS, MARGIN, *(name for stage in stages for name in stage.outputs)}
+        wanted = {*CHAIN_INPUTS, SEMANTIC_MARGIN, *(name for stage in stages for name in stage.outputs)}
         buffer = io.BytesIO()
         kept: dict[str, Any] = {name: value for name, value in tensors.items() if name in wanted}
         np.savez_compressed(buffer, **kept)

@@ -11,7 +11,7 @@ from showface.runtime.backends.chain import Chain, Tensors
 from showface.runtime.backends.int8 import cpu_name
 from showface.runtime.bundle import Bundle
 from showface.runtime.errors import UsageError
-from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, MARGIN, OCCLUDER, TENSORS, Stage
+from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, OCCLUDER, SEMANTIC_MARGIN, TENSORS, Stage
 from showface.runtime.version import __version__
 
 from .cases import Case
@@ -158,8 +158,8 @@ def golden_source(bundle: Bundle) -> tuple[KeptSource, Case]:
 def golden_reference(bundle: Bundle) -> Tensors:
     """Return the bundle's golden tensors by name."""
     golden = bundle.golden()
-    expected = {MARGIN, *CHAIN_INPUTS, *(o for s in bundle.manifest.graphs for o in s.outputs)}
-    return {name: golden[name] for name in sorted(expected & set(TENSORS) | {MARGIN})}
+    expected = {SEMANTIC_MARGIN, *CHAIN_INPUTS, *(o for s in bundle.manifest.graphs for o in s.outputs)}
+    return {name: golden[name] for name in sorted(expected & set(TENSORS) | {SEMANTIC_MARGIN})}
 
 
 def check_pair(reference: Identity, candidate: Identity) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from showface.runtime.backends.chain import Tensors
-from showface.runtime.stages import CHAIN_INPUTS, LABELS, MARGIN, OCCLUDER, Stage, graphs_of
+from showface.runtime.stages import CHAIN_INPUTS, LABELS, OCCLUDER, SEMANTIC_MARGIN, Stage, graphs_of
 from showface.training.checkpoint import model_from_checkpoint
 from showface.training.networks.folding import round_folded
 from showface.training.networks.mdrnets import MDRNets
@@ -51,7 +51,7 @@ class TorchSource:
         tensors = {name: torch.from_numpy(inputs[name]) for name in stage.inputs}
         outputs = run_stage(self.modules()[stage.name], stage, tensors)
         if LABELS in outputs:
-            outputs[MARGIN] = parser_margin(self.model, *tensors.values())
+            outputs[SEMANTIC_MARGIN] = parser_margin(self.model, *tensors.values())
         return numpy_reference(outputs)
 
     def modules(self) -> dict[str, nn.Module]:

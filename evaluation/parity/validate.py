@@ -109,7 +109,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Validation:
+class ValidatedPair:
     """Two open sides and what their comparison found."""
 
     reference: Source
@@ -124,7 +124,7 @@ def validate(
     bounds: Bounds | None = None,
     threads: int | None = None,
     keep: tuple[Path | None, Path | None] = (None, None),
-) -> Validation:
+) -> ValidatedPair:
     """Compare a candidate with a reference: each stage alone, then the chain.
 
     Args:
@@ -161,7 +161,7 @@ def validate(
     tolerances = plan_tolerances(source.identity.precision, bounds.precision, bounds.changes or {})
     with ExitStack() as stack:
         seen = _keeper(stack, ((keep[0], origin), (keep[1], source)))
-        return Validation(origin, source, compare_sources(origin, source, cases, tolerances, seen))
+        return ValidatedPair(origin, source, compare_sources(origin, source, cases, tolerances, seen))
 
 
 def _cases(source: Source, origin: Source, inputs: Inputs) -> Iterator[Case]:

@@ -14,7 +14,7 @@ from lightning.fabric import Fabric
 from showface.runtime.errors import UsageError
 from showface.runtime.untrusted.read import read_json
 from showface.training.config import MemoryConfig, MremConfig, TrainConfig
-from showface.training.loop import train
+from showface.training.run.loop import train
 from showface.training.run_files import STATE_FILE, steps_done, write_whole
 
 from ..faces import BUCKETS

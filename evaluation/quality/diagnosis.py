@@ -22,8 +22,8 @@ from showface.runtime.faces.tensors import prepare
 from showface.runtime.stages import CATEGORIES
 from showface.training.checkpoint import model_from_checkpoint
 from showface.training.data.sources import image_files
-from showface.training.health import Face, MemoryFigures, join_ratios, memory_figures
 from showface.training.networks.mdrnets import MDRNets
+from showface.training.tasks.health import HealthFaces, MemoryFigures, join_ratios, memory_figures
 
 from ..faces import BUCKETS, Pair, pair_files, read_batches
 from .evaluate import EvaluationSet, evaluate, evaluate_parser
@@ -150,7 +150,7 @@ def _misguided(model: MDRNets, image: Tensor, mask: Tensor) -> Tensor:
 @torch.inference_mode()
 def _prepared(
     model: MDRNets, device: torch.device, images: Path, masks: Path, bucket: str, limit: int | None
-) -> Iterator[Face]:
+) -> Iterator[HealthFaces]:
     """Give the faces of a bucket, batch by batch, with their coarse faces and category maps."""
     for faces in read_batches(pair_files(images, masks, bucket, limit)):
         size = model.config.image_size
@@ -158,11 +158,11 @@ def _prepared(
         whole = torch.from_numpy(np.stack([prepare(f.rgb, blank, size, f.name)[0] for f in faces])).to(device)
         mask = torch.from_numpy(np.stack([prepare(f.rgb, f.hole, size, f.name)[1] for f in faces])).to(device)
         coarse_image = model.coarse(whole * (1 - mask), mask)
-        yield Face(whole, mask, coarse_image, model.parser(coarse_image).argmax(dim=1))
+        yield HealthFaces(whole, mask, coarse_image, model.parser(coarse_image).argmax(dim=1))
 
 
 @torch.inference_mode()
-def residual_correlation(model: MDRNets, batches: Iterable[Face]) -> float:
+def residual_correlation(model: MDRNets, batches: Iterable[HealthFaces]) -> float:
     """Return Pearson's correlation of what the refiner adds to P with what P lacks of the truth, in the hole.
 
     1 is a refiner that removes the error, 0 one that knows nothing of it.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from showface.runtime.errors import UsageError
 from showface.runtime.untrusted.read import open_file
-from showface.training.networks.vgg import vgg_from_file
+from showface.training.loss_networks.vgg import vgg_from_file
 from showface.training.weight_files import read_safetensors
 
 from ..metrics import Rgb

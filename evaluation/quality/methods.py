@@ -14,7 +14,7 @@ from torch import Tensor
 
 from showface.runtime.backends.cuda_devices import parse_device
 from showface.runtime.errors import UsageError
-from showface.runtime.faces.tensors import Array, composite, prepare
+from showface.runtime.faces.tensors import FloatArray, composite, prepare
 from showface.runtime.inpainter import Inpainter
 from showface.runtime.stages import CHAIN_INPUTS, COARSE_IMAGE
 from showface.training.checkpoint import coarse_from_checkpoint, model_from_checkpoint, read_checkpoint
@@ -133,7 +133,7 @@ def coarse_method(inpainter: Inpainter) -> Method:
     return complete
 
 
-def _prepared(faces: Sequence[Face], size: int) -> tuple[Array, Array]:
+def _prepared(faces: Sequence[Face], size: int) -> tuple[FloatArray, FloatArray]:
     images, masks = zip(*(prepare(face.rgb, face.hole, size, face.name) for face in faces), strict=True)
     return np.stack(images), np.stack(masks)
 

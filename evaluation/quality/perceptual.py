@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from showface.runtime.errors import UsageError
-from showface.training.networks.vgg import WIDTHS, vgg_from_file
+from showface.training.loss_networks.vgg import WIDTHS, vgg_from_file
 from showface.training.weight_files import matching_weights, unpickle_weights
 
 from ..metrics import Rgb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +19,10 @@ from showface.runtime.backends.tensorrt.sidecar import (
 )
 from showface.runtime.bundle import Bundle
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
+from showface.runtime.files import write_file
 from showface.runtime.stages import TENSORS, Stage
 
-from .process import WORKER, Outcome, Progress, run_request
+from .process import WORKER, BuildOutcome, Progress, run_request
 from .refusals import explain
 from .request import BuildOptions, engine_request, is_current
 
@@ -43,7 +44,7 @@ def build_engines(
     options: BuildOptions,
     version: str,
     gpu: str,
-    progress: Callable[[str], Progress],
+    progress: Progress | None = None,
     command: Sequence[str] = WORKER,
 ) -> list[Built]:
     """Build every stage for one target; the engines of stages that fail stay as they were.
@@ -53,7 +54,7 @@ def build_engines(
         options: of the build.
         version: of the library that builds.
         gpu: name of the GPU that it builds on; empty for none.
-        progress: returns, for a stage's name, what to tell of its progress.
+        progress: is told of the builder's phases, where somebody looks on.
         command: of the builder's process.
 
     Raises:
@@ -69,7 +70,7 @@ def build_engines(
         if current is not None and fits_model(current, gpu):
             rows.append(Built(stage.name, options.target, "current", current.engine_bytes, current.build_seconds))
         else:
-            rows.append(_build(folder, stage, options, version, gpu, progress(stage.name), command))
+            rows.append(_build(folder, stage, options, version, gpu, progress, command))
     return rows
 
 
@@ -91,7 +92,7 @@ def _build(
     options: BuildOptions,
     version: str,
     gpu: str,
-    progress: Progress,
+    progress: Progress | None,
     command: Sequence[str],
 ) -> Built:
     temporary = folder.path / f".{stage.name}.{os.getpid()}.tmp"
@@ -104,7 +105,7 @@ def _build(
         with system_errors(ShowfaceError, temporary, "the engine cannot be written"):
             sidecar = _sidecar(folder, stage, options, version, gpu, outcome, temporary)
             _replace(temporary, folder.engine(stage.name))
-            _write_text(folder.sidecar(stage.name), sidecar.to_json())
+            write_file(folder.sidecar(stage.name), sidecar.to_json().encode())
     finally:
         temporary.unlink(missing_ok=True)
     return Built(stage.name, options.target, "built", sidecar.engine_bytes, sidecar.build_seconds)
@@ -116,7 +117,7 @@ def _sidecar(
     options: BuildOptions,
     version: str,
     gpu: str,
-    outcome: Outcome,
+    outcome: BuildOutcome,
     engine: Path,
 ) -> Sidecar:
     """Return the sidecar of a new engine, whose inputs and outputs are compared with the stage table.
@@ -161,10 +162,4 @@ def _sidecar(
 def _replace(temporary: Path, path: Path) -> None:
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

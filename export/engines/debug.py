@@ -80,7 +80,7 @@ def build_debug_engine(graph: bytes, sidecar: Sidecar, command: Sequence[str] = 
         source.write_bytes(graph)
         digest = hashlib.sha256(graph).hexdigest()
         request = EngineRequest(sidecar.stage, str(source), digest, str(engine), sidecar.precision, False, options)
-        outcome = run_request(request, lambda *_: None, command)
+        outcome = run_request(request, command=command)
         if not outcome.good:
             raise ShowfaceError(f"the debug engine was not built: {explain(sidecar.stage, graph, outcome)}")
         return engine.read_bytes()

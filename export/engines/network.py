@@ -14,7 +14,7 @@ PRODUCT_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class NodeRefusal:
     """One node, or the whole graph (empty node), that cannot be built, and what to do about it."""
 
     node: str
@@ -23,7 +23,7 @@ class Refusal:
     remedy: str
 
 
-def parse(trt: Any, network: Any, logger: Any, data: bytes) -> list[Refusal]:
+def parse(trt: Any, network: Any, logger: Any, data: bytes) -> list[NodeRefusal]:
     """Parse ``data`` into ``network`` and return what the parser refused.
 
     Polygraphy's own loader writes the parser's errors to its log and raises a sentence without the node, so
@@ -34,19 +34,19 @@ def parse(trt: Any, network: Any, logger: Any, data: bytes) -> list[Refusal]:
         return []
     refused = [parser.get_error(i) for i in range(parser.num_errors)]
     return [_refusal(error) for error in refused] or [
-        Refusal("", "", "the parser gave no reason", "export the bundle again")
+        NodeRefusal("", "", "the parser gave no reason", "export the bundle again")
     ]
 
 
-def _refusal(error: Any) -> Refusal:
+def _refusal(error: Any) -> NodeRefusal:
     node, operator = error.node_name(), error.node_operator()
     code = error.code()
     kind = getattr(code, "name", str(code)).lower().replace("_", " ")
     if not node:
-        return Refusal("", "", f"{kind}: {error.desc()}", "export the bundle again with this version of showface")
+        return NodeRefusal("", "", f"{kind}: {error.desc()}", "export the bundle again with this version of showface")
     said = error.desc() if error.desc() not in ("", "false") else f"by {error.func()}"
     remedy = "write the module without this operator (CONTRIBUTING.md lists what engines parse), and export again"
-    return Refusal(node, operator, f"{kind} {said}", remedy)
+    return NodeRefusal(node, operator, f"{kind} {said}", remedy)
 
 
 def io_dtypes(network: Any) -> dict[str, str]:
@@ -70,17 +70,17 @@ def product_dtypes(network: Any) -> dict[str, int]:
     return dict(Counter(dtype for _, dtype in _products(network)))
 
 
-def wrong_products(network: Any, request: EngineRequest) -> list[Refusal]:
+def wrong_products(network: Any, request: EngineRequest) -> list[NodeRefusal]:
     """Return the products that do not compute in the precision that the manifest promises, or not on the target."""
     refused = []
     for layer, dtype in _products(network):
         operator = layer.type.name.lower()
         if request.precision == "float16" and dtype == "float32":
             reason = "the manifest says float16, but it computes in float32"
-            refused.append(Refusal(layer.name, operator, reason, "export the bundle again with --precision fp16"))
+            refused.append(NodeRefusal(layer.name, operator, reason, "export the bundle again with --precision fp16"))
         turing = (request.options.backend, request.options.target) == ("tensorrt-rtx", "sm_75")
         if turing and dtype == "float32" and layer.type.name == "MATRIX_MULTIPLY":
             reason = "TensorRT-RTX compiles no float32 matrix product for sm_75 (Turing)"
             remedy = "build in float16: add --precision fp16"
-            refused.append(Refusal(layer.name, operator, reason, remedy))
+            refused.append(NodeRefusal(layer.name, operator, reason, remedy))
     return refused

@@ -39,7 +39,7 @@ def check_stages(bundle: Bundle, options: BuildOptions, command: Sequence[str] =
     rows = []
     for stage in bundle.manifest.graphs:
         request = engine_request(bundle, stage, options, bundle.folder / "unused", check_only=True)
-        outcome = run_request(request, lambda *_: None, command)
+        outcome = run_request(request, command=command)
         products = outcome.facts.get("products", {})
         dtypes = ", ".join(f"{count} × {dtype}" for dtype, count in sorted(products.items()))
         if outcome.good:

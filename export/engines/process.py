@@ -8,26 +8,32 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from .memory_guard import memory_limit
-from .network import Refusal
+from .network import NodeRefusal
 from .request import BuildOptions, EngineRequest
 
 WORKER = (sys.executable, "-P", "-m", "showface.export.engines.worker")  # -P: no module of the working directory
-Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
 MIB = 2**20
 LOG_TAIL = 400  # characters of the library's log that an error repeats
 
 
+class Progress(Protocol):
+    """Is told how far a builder is."""
+
+    def advance(self, stage: str, phase: str, done: int, steps: int) -> None:
+        """Take note that so many of the steps of an outermost phase are done."""
+
+
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BuildOutcome:
     """What became of a request: facts, or refusals, or one failure."""
 
     facts: dict[str, Any] = field(default_factory=dict)
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[NodeRefusal, ...] = ()
     failure: str = ""
 
     @property
@@ -36,12 +42,14 @@ class Outcome:
         return not self.refusals and not self.failure
 
 
-def run_request(request: EngineRequest, progress: Progress, command: Sequence[str] = WORKER) -> Outcome:
+def run_request(
+    request: EngineRequest, progress: Progress | None = None, command: Sequence[str] = WORKER
+) -> BuildOutcome:
     """Serve one request in a process of its own.
 
     Args:
         request: what to build.
-        progress: is told the builder's outermost phases.
+        progress: is told of the builder's phases, where somebody looks on.
         command: of the process.
     """
     limit = request.options.host_memory_mib
@@ -59,7 +67,7 @@ def run_request(request: EngineRequest, progress: Progress, command: Sequence[st
             try:
                 with memory_limit(worker, None if limit is None else limit * MIB) as exceeded:
                     _hand_over(worker, request)
-                    last = _follow(worker, progress)
+                    last = _follow(worker, request.stage, progress)
                     code = worker.wait()
             except BaseException:
                 worker.kill()  # this process was interrupted: no builder is left behind
@@ -67,7 +75,7 @@ def run_request(request: EngineRequest, progress: Progress, command: Sequence[st
         log.seek(0)
         text = log.read()
     if exceeded.is_set():
-        return Outcome(failure=f"the builder ran out of memory: more than --host-memory {limit} MiB; raise it")
+        return BuildOutcome(failure=f"the builder ran out of memory: more than --host-memory {limit} MiB; raise it")
     return _outcome(last, code, text)
 
 
@@ -81,7 +89,7 @@ def _environment(options: BuildOptions) -> dict[str, str] | None:
     return {**os.environ, "CUDA_VISIBLE_DEVICES": index}
 
 
-def _follow(worker: subprocess.Popen[str], progress: Progress) -> dict[str, Any]:
+def _follow(worker: subprocess.Popen[str], stage: str, progress: Progress | None) -> dict[str, Any]:
     """Pass on the worker's progress and return its last event."""
     last: dict[str, Any] = {}
     steps: dict[str, int] = {}
@@ -93,7 +101,8 @@ def _follow(worker: subprocess.Popen[str], progress: Progress) -> dict[str, Any]
             break  # it died in the middle of a line
         if "phase" in last:
             steps.setdefault(last["phase"], last.get("steps", 0))
-            progress(last["phase"], last.get("step", 0), steps[last["phase"]])
+            if progress is not None:
+                progress.advance(stage, last["phase"], last.get("step", 0), steps[last["phase"]])
     return last
 
 
@@ -106,18 +115,18 @@ def _hand_over(worker: subprocess.Popen[str], request: EngineRequest) -> None:
         pass
 
 
-def _outcome(last: dict[str, Any], code: int, log: str) -> Outcome:
+def _outcome(last: dict[str, Any], code: int, log: str) -> BuildOutcome:
     if code == 0 and "result" in last:
-        return Outcome(facts=last["result"])
+        return BuildOutcome(facts=last["result"])
     if code == 0 and "refused" in last:
-        refusals = tuple(Refusal(**refusal) for refusal in last["refused"])
-        return Outcome(facts=last["facts"], refusals=refusals)
+        refusals = tuple(NodeRefusal(**refusal) for refusal in last["refused"])
+        return BuildOutcome(facts=last["facts"], refusals=refusals)
     if code == 0 and "failed" in last:
-        return Outcome(failure=last["failed"])
+        return BuildOutcome(failure=last["failed"])
     said = " ".join(log.split())[-LOG_TAIL:]
     said = f"; its last words: {said}" if said else ""
     if code < 0:
         name = signal.Signals(-code).name
         why = "probably out of memory" if name == "SIGKILL" else "a crash of the library"
-        return Outcome(failure=f"the builder was ended by {name} ({why}){said}")
-    return Outcome(failure=f"the builder ended with exit code {code}{said}")
+        return BuildOutcome(failure=f"the builder was ended by {name} ({why}){said}")
+    return BuildOutcome(failure=f"the builder ended with exit code {code}{said}")

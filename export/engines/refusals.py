@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .network import Refusal
-from .process import Outcome
+from .network import NodeRefusal
+from .process import BuildOutcome
 
 UNKNOWN = "unknown: pip install onnx to see it"
 
@@ -20,7 +20,7 @@ def module_names(data: bytes) -> dict[str, str] | None:
         return {}
 
 
-def module_of_refusal(stage: str, refusal: Refusal, modules: dict[str, str] | None) -> str:
+def module_of_refusal(stage: str, refusal: NodeRefusal, modules: dict[str, str] | None) -> str:
     """Return the torch module that a refused node came from, such as ``refiner.decode4.spade1``."""
     if not refusal.node:
         return stage
@@ -29,7 +29,7 @@ def module_of_refusal(stage: str, refusal: Refusal, modules: dict[str, str] | No
     return ".".join(part for part in (stage, modules.get(refusal.node, "")) if part)
 
 
-def explain(stage: str, data: bytes, outcome: Outcome) -> str:
+def explain(stage: str, data: bytes, outcome: BuildOutcome) -> str:
     """Return one sentence about a failed outcome.
 
     Args:

@@ -21,7 +21,7 @@ from showface.runtime.backends.tensorrt.messages import error_recorder
 from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, platform_here, profiles_of
 from showface.runtime.errors import UsageError
 
-from .network import Refusal, io_dtypes, parse, product_dtypes, wrong_products
+from .network import NodeRefusal, io_dtypes, parse, product_dtypes, wrong_products
 from .request import BuildOptions, EngineRequest
 
 Event = dict[str, Any]
@@ -74,7 +74,7 @@ def serve(request: EngineRequest, events: TextIO) -> Event:
     started = time.monotonic()
     engine = _build(trt, builder, network, request, events)
     if engine is None:
-        return {"refused": [asdict(_refused_by_builder(recorder.take()))], "facts": facts}
+        return {"refused": [asdict(refusal_of_builder(recorder.take()))], "facts": facts}
     Path(request.engine).write_bytes(memoryview(engine))
     return {"result": {**facts, "build_seconds": round(time.monotonic() - started, 3)}}
 
@@ -85,7 +85,7 @@ def _build(trt: Any, builder: Any, network: Any, request: EngineRequest, events:
     from polygraphy.exception import PolygraphyException
 
     options = request.options
-    config = _create_config(trt, network, options, _progress_monitor(trt, events))(builder, network)
+    config = create_config(trt, network, options, _progress_monitor(trt, events))(builder, network)
     # On by default in one library, off in Polygraphy's config of the other: it is set in both directions.
     (config.set_flag if options.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
     if takes_all_memory_by_flag(trt):
@@ -107,7 +107,7 @@ def takes_all_memory_by_flag(trt: Any) -> bool:
     return hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION")
 
 
-def _create_config(trt: Any, network: Any, options: BuildOptions, monitor: Any) -> Any:
+def create_config(trt: Any, network: Any, options: BuildOptions, monitor: Any) -> Any:
     """Return Polygraphy's loader of the builder's config; the one place where the two libraries part."""
     from polygraphy.backend.trt import CreateConfig, Profile
 
@@ -166,7 +166,8 @@ def _progress_monitor(trt: Any, events: TextIO) -> Any:
     return Monitor()
 
 
-def _refused_by_builder(said: str) -> Refusal:
+def refusal_of_builder(said: str) -> NodeRefusal:
+    """Return the refusal of an engine, with what to do, from what the builder has said of it."""
     reason = said or "the builder gave no reason"
     remedy = "try --optimization-level 5, or another --target"
     if any(word in reason.lower() for word in ("out of memory", "outofmemory", "bad_alloc")):
@@ -177,7 +178,7 @@ def _refused_by_builder(said: str) -> Refusal:
             "libnvinfer-lean, or leave the option out"
         )
     named = reason.partition("operation '")[2].partition("'")[0]
-    return Refusal(named, "", reason, remedy)
+    return NodeRefusal(named, "", reason, remedy)
 
 
 def _send(events: TextIO, event: Event) -> None:

@@ -118,7 +118,7 @@ class BoundChain(Chain):
         batch = part.chunk.batch
         turn = self._turns.get(batch)
         if turn is None:
-            turn = self._turns[batch] = self._turn(batch)
+            turn = self._turns[batch] = self.turn_of(batch)
         for name, array in part.host.items():
             turn.values[name].update_inplace(array)
         for session, binding in turn.bindings:
@@ -126,7 +126,7 @@ class BoundChain(Chain):
         completed: NDArray[Any] = turn.values[CHAIN_OUTPUT].numpy()
         return completed[: part.chunk.count]
 
-    def _turn(self, batch: int) -> Turn:
+    def turn_of(self, batch: int) -> Turn:
         """Allocate the tensors of a batch on the device and bind the sessions to them."""
         names = {*CHAIN_INPUTS, *(name for session in self._bound for name in session.stage.outputs)}
         values = {

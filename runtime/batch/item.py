@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..faces.align import Square
 from ..faces.mask_picture import Hole
-from ..faces.tensors import Array
+from ..faces.tensors import FloatArray
 from ..images.codec import Photo
 from .results_log import Result
 
@@ -27,10 +27,10 @@ class PreparedFace:
     face as it came, [3, size, size], kept where its completion is compared with it.
     """
 
-    image: Array
-    mask: Array
+    image: FloatArray
+    mask: FloatArray
     square: Square | None
-    seen: Array | None = None
+    seen: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)

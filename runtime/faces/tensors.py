@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..images.codec import Pixels
 from .mask_picture import Hole
 
-Array = NDArray[np.float32]
+FloatArray = NDArray[np.float32]
 
 GRAY = np.asarray([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue (ITU-R BT.601)
 GRAY_TOLERANCE = 4  # of 255: what conversions leave between the channels of a gray picture
@@ -52,7 +52,7 @@ def check_arrays(pixels: object, hole: object, name: str) -> None:
             raise InputError(f"{name}: {what} is empty, {value.shape}")
 
 
-def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[Array, Array]:
+def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[FloatArray, FloatArray]:
     """Make the chain's inputs from an aligned square face.
 
     A pixel of the small image that any part of the hole touches counts as hole, so that nothing of
@@ -104,7 +104,7 @@ def is_gray(pixels: Pixels, hole: Hole) -> bool:
     return not bool(hole.all())
 
 
-def composite(pixels: Pixels, hole: Hole, completed: Array, opaque: bool = False) -> Pixels:
+def composite(pixels: Pixels, hole: Hole, completed: FloatArray, opaque: bool = False) -> Pixels:
     """Write the completed face into the hole; every value outside it is copied bit by bit.
 
     Args:

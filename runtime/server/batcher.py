@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import DeviceLostError
-from ..faces.tensors import Array
+from ..faces.tensors import FloatArray
 from ..inpainter import BatchRunner, Completed
 
 Answer = Future[NDArray[Any]]
@@ -25,8 +25,8 @@ class NetworksFailed(Exception):  # noqa: N818 - the server's fault, not the pic
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    image: Array
-    mask: Array
+    image: FloatArray
+    mask: FloatArray
     answer: Answer = field(default_factory=Future)
 
 
@@ -52,7 +52,7 @@ class Batcher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def submit(self, image: Array, mask: Array) -> Answer:
+    def submit(self, image: FloatArray, mask: FloatArray) -> Answer:
         """Return the completed face [3, size, size] to come. One that is cancelled before its batch costs nothing.
 
         Args:

@@ -30,10 +30,10 @@ def test_over_the_fake_the_chain_is_right_and_a_lost_device_ends_it(tmp_path):
 
 @pytest.mark.skipif(cuda_device_count() > 0, reason="there is a device")
 def test_without_a_gpu_each_section_says_why_it_did_not_run(tmp_path):
-    done, sections, text = run(tmp_path, "--only", "chain", "onnxruntime", "engines", "torch")
+    done, sections, text = run(tmp_path, "--only", "chain", "onnxruntime", "engines", "torch", "choices")
     assert done.returncode == 0, sections
     assert {section["status"] for section in sections.values()} == {"skipped"}
-    assert text.count("no CUDA device, or no driver, is found here") == 3
+    assert text.count("no CUDA device, or no driver, is found here") == 4
     assert "sees no CUDA device" in sections["torch"]["why"]
 
 

@@ -13,7 +13,7 @@ from showface.calibration.quantize import quantize
 from showface.calibration.recording import record
 from showface.calibration.rewrites.float_graph import float_graph
 from showface.calibration.samples import choose_samples
-from showface.calibration.settings import Method, Target
+from showface.calibration.settings import Calibrator, Target
 from showface.runtime.bundle import open_bundle
 
 SIDE = 64  # of the files; they are resized to the networks' 256
@@ -92,7 +92,7 @@ def made(float_graphs, three):
         graph = float_graphs[target][stage.name]
         kept = default_float(graph, stage.name, target)
         groups = [group for group in quantizable(graph, stage.name, target) if group not in kept]
-        ranges = stage_ranges(graph, stage, three, target, Method.MINMAX, 1)[str(Method.MINMAX)]
+        ranges = stage_ranges(graph, stage, three, target, Calibrator.MINMAX, 1)[str(Calibrator.MINMAX)]
         return quantize(graph, stage.name, target, groups, ranges), ranges
 
     return make

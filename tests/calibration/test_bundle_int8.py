@@ -8,12 +8,12 @@ import pytest
 
 from showface.calibration.bundle import PLAN_FILE, write_int8_bundle
 from showface.calibration.planning.plan import INT8, Plan
-from showface.calibration.settings import Method, Target
+from showface.calibration.settings import Calibrator, Target
 from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError
 
-PLAN = Plan(Target.CPU, Method.MINMAX, {"mrem": {"mining.query": INT8}})
+PLAN = Plan(Target.CPU, Calibrator.MINMAX, {"mrem": {"mining.query": INT8}})
 
 
 def test_every_file_is_listed_and_the_rest_copied(narrow_bundle, graphs, tmp_path):

@@ -15,7 +15,7 @@ from showface.calibration.planning import verdicts
 from showface.calibration.planning.plan import read_plan
 from showface.calibration.planning.search import Budget
 from showface.calibration.ranges import settings_of
-from showface.calibration.settings import Method, Target
+from showface.calibration.settings import Calibrator, Target
 from showface.cli import main
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import ShowfaceError
@@ -141,7 +141,7 @@ def test_a_plan_is_made_and_its_settings_are_kept(calibrated, narrow_bundle, fol
     rest = tuple(FloatRule(stage, "*", "not of this test") for stage in ("coarse", "parser", "refiner"))
     monkeypatch.setattr(placement, "FLOAT_RULES", (*placement.FLOAT_RULES, *rest))
     settings = Settings(
-        narrow_bundle, tmp_path / "out", *folders, calibrated[0] / "int8.work", Method.PERCENTILE, Target.TENSORRT,
+        narrow_bundle, tmp_path / "out", *folders, calibrated[0] / "int8.work", Calibrator.PERCENTILE, Target.TENSORRT,
         faces=6, check_faces=3, budget=Budget(psnr_drop=10.0, hole_psnr=0.0, labels=0.0), threads=1,
     )  # fmt: skip
     caplog.set_level("DEBUG", "showface")
@@ -151,7 +151,7 @@ def test_a_plan_is_made_and_its_settings_are_kept(calibrated, narrow_bundle, fol
     assert set(groups) == {"memory", "mrem"}
     probed = {stage: [item.group for item in outcome.sensitivities if item.stage == stage] for stage in groups}
     assert probed == {stage: [None, *names] for stage, names in groups.items()}
-    assert set(plan.settings.values()) <= set(settings_of(Method.PERCENTILE))
+    assert set(plan.settings.values()) <= set(settings_of(Calibrator.PERCENTILE))
     assert f"memory: percentile {plan.settings['memory']}" in caplog.messages
     assert open_bundle(tmp_path / "out").manifest.calibration["settings"] == dict(plan.settings)
     available = {stage: list(names) for stage, names in plan.stages.items()}

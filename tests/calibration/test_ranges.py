@@ -8,7 +8,7 @@ from onnx.utils import Extractor
 
 from showface.calibration import ranges
 from showface.calibration.ranges import cached_ranges, collapsed, find_ranges
-from showface.calibration.settings import Method
+from showface.calibration.settings import Calibrator
 
 STAGE = ("image", "mask")  # the coarse stage's inputs
 
@@ -48,9 +48,9 @@ def found(graph, tensor, three, method, symmetric=False):
 
 
 def test_minmax(graph, tensor, three, values):
-    assert found(graph, tensor, three, Method.MINMAX) == pytest.approx((values.min(), values.max()), rel=1e-5)
+    assert found(graph, tensor, three, Calibrator.MINMAX) == pytest.approx((values.min(), values.max()), rel=1e-5)
     bound = np.abs(values).max()
-    assert found(graph, tensor, three, Method.MINMAX, True) == pytest.approx((-bound, bound), rel=1e-5)
+    assert found(graph, tensor, three, Calibrator.MINMAX, True) == pytest.approx((-bound, bound), rel=1e-5)
 
 
 def share_above(values, bound):
@@ -60,25 +60,25 @@ def share_above(values, bound):
 def test_percentile(graph, tensor, three, values):
     """Of all values 0.005 % lie beyond each end, and 0.01 % beyond a symmetric one, to the width of a bin."""
     width = 2 * np.abs(values).max() / 1000
-    low, high = found(graph, tensor, three, Method.PERCENTILE)
+    low, high = found(graph, tensor, three, Calibrator.PERCENTILE)
     for signed, end in ((values, high), (-values, -low)):
         assert share_above(signed, end + width) <= 5e-5 <= share_above(signed, end - width)
     assert (low, high) != pytest.approx((values.min(), values.max()), rel=1e-6)
-    bound = max(np.abs(found(graph, tensor, three, Method.PERCENTILE, True)))
+    bound = max(np.abs(found(graph, tensor, three, Calibrator.PERCENTILE, True)))
     assert share_above(np.abs(values), bound + width) <= 1e-4 <= share_above(np.abs(values), bound - width)
 
 
 def test_a_sample_gives_nearly_the_same_percentile(graph, tensor, three, values, monkeypatch):
-    whole = found(graph, tensor, three, Method.PERCENTILE)
+    whole = found(graph, tensor, three, Calibrator.PERCENTILE)
     monkeypatch.setattr(ranges, "SAMPLE", values.size // len(three) // 3)
-    sampled = found(graph, tensor, three, Method.PERCENTILE)
+    sampled = found(graph, tensor, three, Calibrator.PERCENTILE)
     assert sampled != whole
     assert sampled == pytest.approx(whole, abs=0.1 * float(np.ptp(values)))
 
 
 def test_percentiles_are_nested(graph, tensor, three):
     inputs = ({name: face.tensors[name] for name in STAGE} for face in three)
-    options = find_ranges(graph, [tensor], inputs, Method.PERCENTILE, False, 1)
+    options = find_ranges(graph, [tensor], inputs, Calibrator.PERCENTILE, False, 1)
     assert list(options) == [str(percentile) for percentile in ranges.PERCENTILES]
     widths = [high - low for low, high in (option[tensor] for option in options.values())]
     assert widths == sorted(widths, reverse=True)
@@ -118,7 +118,7 @@ def test_entropy(graph, tensor, three):
     costs = [divergence(histogram, half) for half in range(64, 129)]
     half = 64 + int(np.argmin(costs))
     expected = max(edges[128 - half], values.min()), min(edges[min(129 + half, 256)], values.max())
-    assert found(graph, tensor, first, Method.ENTROPY) == pytest.approx(expected, rel=1e-4)
+    assert found(graph, tensor, first, Calibrator.ENTROPY) == pytest.approx(expected, rel=1e-4)
     assert np.ptp(costs) > 0  # there was something to choose
 
 

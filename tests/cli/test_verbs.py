@@ -10,7 +10,7 @@ import showface.cli.verbs
 from showface.cli.verbs import VERBS
 
 LINES = 40
-FILES = sorted(Path(showface.cli.verbs.__file__).parent.glob("*.py"))
+FILES = sorted(Path(showface.cli.verbs.__file__).parent.rglob("*.py"))
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)

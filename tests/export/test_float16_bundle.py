@@ -10,12 +10,15 @@ import onnx
 import pytest
 
 from showface.cli import main
+from showface.evaluation.parity.cases import Case
+from showface.evaluation.parity.torch_source import source_of_checkpoint
 from showface.export import float16_bundle, parity
 from showface.export.float16 import assert_float16
 from showface.export.float16_bundle import export_float16
+from showface.export.parity import scored_source
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError
-from showface.runtime.stages import STAGES
+from showface.runtime.stages import LABELS, SEMANTIC_MARGIN, STAGES
 
 BLOCK = """
 import sys
@@ -49,6 +52,19 @@ def test_every_stage_is_float16_and_equals_float32(narrow_bundle, chain_inputs, 
         export_float16(bundle, again, None, 1)
     with pytest.raises(UsageError, match="half: exists already"):
         export_float16(source, tmp_path / "half", None, 1)
+
+
+def test_a_float32_bundle_tells_by_which_lead_a_label_was_found(narrow_bundle, narrow_checkpoint, chain_inputs):
+    """As PyTorch does; without it a label that flips on a tie could not be told from a fault."""
+    case = Case("faces", dict(zip(("image", "mask"), chain_inputs, strict=True)))
+    reference, found = source_of_checkpoint(narrow_checkpoint), scored_source(open_bundle(narrow_bundle), 1)
+    expected, tensors = reference.chain(case), found.chain(case)
+    assert set(tensors) == set(expected)
+    np.testing.assert_allclose(tensors[SEMANTIC_MARGIN], expected[SEMANTIC_MARGIN], atol=1e-4)
+    alone = found.stage(STAGES[1], expected)
+    assert set(alone) == {LABELS, SEMANTIC_MARGIN}
+    np.testing.assert_allclose(alone[SEMANTIC_MARGIN], expected[SEMANTIC_MARGIN], atol=1e-4)
+    assert set(found.stage(STAGES[0], expected)) == {"coarse_image"}
 
 
 def test_graphs_that_differ_are_not_kept(narrow_bundle, tmp_path, monkeypatch):

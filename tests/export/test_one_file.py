@@ -74,7 +74,7 @@ def test_it_parses_and_builds_as_one_engine(joined, tmp_path):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     options = BuildOptions("tensorrt-rtx", "sm_86", (1, 1, 2))
     request = EngineRequest("joined", str(path), digest, str(tmp_path / "engine"), "float32", False, options)
-    outcome = run_request(request, lambda *_: None)
+    outcome = run_request(request)
     assert outcome.good, outcome
     assert outcome.facts["dtypes"] == dict.fromkeys(("image", "mask", "completed_image"), "float32")
     assert (tmp_path / "engine").stat().st_size > 100_000

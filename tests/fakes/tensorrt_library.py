@@ -1,5 +1,6 @@
 """The module of the library around the fakes of :mod:`fakes.tensorrt`: its logger, recorder, runtime and names."""
 
+import threading
 from enum import IntFlag
 from types import SimpleNamespace
 
@@ -45,6 +46,8 @@ def fake_library(version, cuda, find_engine, backend="tensorrt-rtx"):
             if loggers and logger is not loggers[0]:
                 raise MisuseError("the library keeps the logger that it was given first")
             loggers.append(logger)
+            if threading.get_ident() not in cuda.threads:
+                raise MisuseError("a runtime works on its thread's device, and this thread has chosen none")
             self.logger, self.diagnostics = logger, Diagnostics.OLD_CUDA_DRIVER
 
         def deserialize_cuda_engine(self, data):

@@ -11,13 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from showface.runtime.errors import UsageError
 from showface.training.checkpoint import read_checkpoint
 from showface.training.config import NetworkConfig, OptimizerConfig, PhaseConfig, SourceConfig, TrainConfig
-from showface.training.loop import Trainer, train
-from showface.training.networks.backbone import load_encoder
 from showface.training.networks.parser import ContextPath
 from showface.training.occluder.config import OccluderConfig, OcclusionConfig, ShareConfig
 from showface.training.occluder.network import Occluder
 from showface.training.occluder.task import BOUNDARY_WEIGHT, boundary_cross_entropy, overlay, soft_dice_loss
+from showface.training.pretrained import load_encoder
 from showface.training.process import make_fabric
+from showface.training.run.loop import Trainer, train
 from showface.training.run_files import STATE_FILE
 
 FABRIC = make_fabric("cpu", 1, "fp32")

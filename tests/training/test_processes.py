@@ -78,7 +78,7 @@ main(["train", *arguments])
 def forks():
     """Return the context of processes that are forks of one which has loaded the libraries, with a thread each."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["showface.training.loop", "showface.training.config_reader"])
+    context.set_forkserver_preload(["showface.training.run.loop", "showface.training.config_reader"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         first = context.Process(target=exec, args=("import os; assert os.environ['OMP_NUM_THREADS'] == '1'", {}))

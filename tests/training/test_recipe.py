@@ -16,10 +16,10 @@ from showface.runtime.errors import ShowfaceError, UsageError
 from showface.training.checkpoint import read_checkpoint, save_checkpoint
 from showface.training.config import CoarseConfig, LayoutConfig, NetworkConfig, TrainConfig
 from showface.training.config_reader import config_from_toml
-from showface.training.loop import Trainer
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.recipe import RecipeConfig, read_recipe, train_all
-from showface.training.tasks import TASKS
+from showface.training.run.loop import Trainer
+from showface.training.tasks.table import TASKS
 
 SHIPPED = sorted(Path(str(resources.files(showface.training.configs))).glob("*-all.toml"))
 CONFIG = """

@@ -41,7 +41,7 @@ def _draws(seed: tuple[int, int], positions: Sequence[int]) -> NDArray[np.float6
     return np.stack([generator(Stream.AUGMENT, *seed, p).random(DRAWS) for p in positions], axis=1)
 
 
-def _affine(draws: NDArray[np.float64], config: AugmentConfig) -> NDArray[np.float64]:
+def affine_maps(draws: NDArray[np.float64], config: AugmentConfig) -> NDArray[np.float64]:
     """Return [B, 2, 3] maps from output to input coordinates in [-1, 1]; mirrored half of the time.
 
     Args:
@@ -56,7 +56,7 @@ def _affine(draws: NDArray[np.float64], config: AugmentConfig) -> NDArray[np.flo
     return np.stack(rows, axis=1).reshape(-1, 2, 3)
 
 
-def _grid(maps: Tensor, height: int, width: int) -> Tensor:
+def sampling_grid(maps: Tensor, height: int, width: int) -> Tensor:
     """Return the input coordinates [B, H, W, 2] of every output pixel under ``maps`` [B, 2, 3].
 
     ``F.affine_grid`` without its matrix product, which may round differently in a larger batch.
@@ -108,7 +108,7 @@ def augment(
         return _mirrored(batch, draws[4] < 0.5, _crop(phase, seed), device)
     image = batch.image.to(device, non_blocking=True).float() / 127.5 - 1
     mask = batch.mask.to(device, non_blocking=True).float()
-    grid = _grid(torch.from_numpy(_affine(draws[:5], config)).float().to(device), *image.shape[-2:])
+    grid = sampling_grid(torch.from_numpy(affine_maps(draws[:5], config)).float().to(device), *image.shape[-2:])
     image = F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     labels = None
     if batch.labels is not None:

@@ -23,7 +23,7 @@ from showface.runtime.errors import UsageError
 from ..config import TrainConfig
 from .labels import RARE_WEIGHT
 from .masks import MaskBank, read_masks
-from .readers import DiskFaces, FaceReader, Faces, MemoryFaces
+from .readers import DiskFaces, FaceReader, FaceTensors, MemoryFaces
 from .sources import FaceFiles, face_probability, open_sources
 
 
@@ -138,7 +138,7 @@ class Feed:
         positions = range(self.rank * share, (self.rank + 1) * share)
         return {p: draw(generator(Stream.SAMPLE, seed, step, p), self.shares, self.bank) for p in positions}
 
-    def _batch(self, plan: dict[int, Draw], faces: Faces) -> Batch:
+    def _batch(self, plan: dict[int, Draw], faces: FaceTensors) -> Batch:
         masks = torch.stack([_turn(self.masks[d.mask], d) for d in plan.values()])
         names = tuple(str(self.names[d.image]) for d in plan.values())
         photograph = self.photographs[torch.tensor([d.image for d in plan.values()], device=self.photographs.device)]

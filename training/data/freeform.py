@@ -15,7 +15,7 @@ Painter = Callable[[np.random.Generator, Canvas, float], None]  # adds one shape
 STROKE_WIDTH = (0.04, 0.18)  # of the side
 MAX_TURN = math.radians(70)  # between two segments of a stroke
 BORDERED = 0.3  # share of the masks that begin with a border; a second one would mostly lie inside the first
-ISLANDS = 0.45  # share of the masks of a surround that leave an island known
+KNOWN_ISLANDS = 0.45  # share of the masks of a surround that leave an island known
 SHRINK = 0.7  # of the next shape, after one that went beyond the wanted ratio
 
 
@@ -62,7 +62,7 @@ def draw_surround(rng: np.random.Generator, size: int, low: float, high: float) 
     """
     area = rng.uniform(low, high)
     canvas = np.zeros((size, size), np.uint8)
-    if rng.random() < ISLANDS:
+    if rng.random() < KNOWN_ISLANDS:
         known = np.zeros_like(canvas)
         painter = _box if rng.random() < 0.5 else _ellipse
         painter(rng, known, 1 - area)

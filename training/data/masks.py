@@ -19,7 +19,7 @@ from .sources import image_files
 
 Masks = NDArray[np.uint8]  # [N, size, size], 1 = hole
 
-BUCKETS = ((0.01, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))  # hole ratios of drawn masks
+HOLE_RATIOS = ((0.01, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))  # hole ratios of drawn masks
 LARGE = (0.3, 0.95)  # hole ratios of the kind ``strokes``
 SURROUND = (0.6, 0.98)  # of the kind ``borders``
 KIND_STREAMS = {"strokes": 1, "borders": 2}  # no two kinds share their random numbers
@@ -99,7 +99,7 @@ def _files(config: MaskConfig, data: Path, size: int) -> Masks:
 def _drawn(count: int, size: int, seed: int) -> Masks:
     masks = np.empty((count, size, size), np.uint8)
     for k in range(count):
-        masks[k] = draw_mask(np.random.default_rng((seed, k)), size, *BUCKETS[k % len(BUCKETS)])
+        masks[k] = draw_mask(np.random.default_rng((seed, k)), size, *HOLE_RATIOS[k % len(HOLE_RATIOS)])
     return masks
 
 

@@ -21,16 +21,16 @@ from .sources import FaceFiles, read_face
 
 READ_AHEAD = 64  # faces decoded at a time on their way into memory
 
-Faces = tuple[Tensor, Tensor | None]  # image [B, 3, H, W] and labels [B, H, W], both uint8
+FaceTensors = tuple[Tensor, Tensor | None]  # image [B, 3, H, W] and labels [B, H, W], both uint8
 
 
 class FaceReader(Protocol):
     """Where a feed's faces come from."""
 
-    def read(self, indices: Sequence[int]) -> Faces:
+    def read(self, indices: Sequence[int]) -> FaceTensors:
         """Return the faces ``indices``."""
 
-    def stream(self, batches: Iterable[list[int]]) -> Iterator[Faces]:
+    def stream(self, batches: Iterable[list[int]]) -> Iterator[FaceTensors]:
         """Return the faces of one batch after the other."""
 
 
@@ -55,18 +55,18 @@ class MemoryFaces:
                     self.labels[part] = torch.from_numpy(np.stack(maps)).to(device)
                     self.rare[part] = [shows_rare_category(labels) for labels in maps]
 
-    def read(self, indices: Sequence[int]) -> Faces:
+    def read(self, indices: Sequence[int]) -> FaceTensors:
         """Return the faces ``indices``, on the device."""
         chosen = torch.tensor(indices, device=self.image.device)
         return self.image[chosen], None if self.labels is None else self.labels[chosen]
 
-    def stream(self, batches: Iterable[list[int]]) -> Iterator[Faces]:
+    def stream(self, batches: Iterable[list[int]]) -> Iterator[FaceTensors]:
         """Return the faces of one batch after the other."""
         return map(self.read, batches)
 
 
 @dataclass(frozen=True)
-class DiskFaces(Dataset["Faces | UsageError"]):
+class DiskFaces(Dataset["FaceTensors | UsageError"]):
     """Faces that workers decode as they are needed; a dataset of single ones to torch."""
 
     files: FaceFiles
@@ -74,7 +74,7 @@ class DiskFaces(Dataset["Faces | UsageError"]):
     workers: int
     pinned: bool
 
-    def __getitem__(self, index: int) -> Faces | UsageError:
+    def __getitem__(self, index: int) -> FaceTensors | UsageError:
         """Decode one face; an error is returned, because torch would bury its message in a traceback."""
         try:
             image = torch.from_numpy(read_face(self.files.images[index], self.size)).permute(2, 0, 1)
@@ -84,24 +84,24 @@ class DiskFaces(Dataset["Faces | UsageError"]):
         except UsageError as error:
             return error
 
-    def read(self, indices: Sequence[int]) -> Faces:
+    def read(self, indices: Sequence[int]) -> FaceTensors:
         """Return the faces ``indices``, decoded here and now."""
         return checked(collate([self[i] for i in indices]))
 
-    def stream(self, batches: Iterable[list[int]]) -> Iterator[Faces]:
+    def stream(self, batches: Iterable[list[int]]) -> Iterator[FaceTensors]:
         """Return the faces of one batch after the other, decoded ahead by workers that live until the last one."""
         return decoded_by_workers(self, batches, self.workers, self.pinned)
 
 
 def decoded_by_workers(
-    faces: Dataset[Faces | UsageError], batches: Iterable[list[int]], workers: int, pinned: bool
-) -> Iterator[Faces]:
+    faces: Dataset[FaceTensors | UsageError], batches: Iterable[list[int]], workers: int, pinned: bool
+) -> Iterator[FaceTensors]:
     """Return the faces of one batch after the other, made ahead by ``workers`` processes.
 
     Raises:
         UsageError: a face cannot be made.
     """
-    loader: DataLoader[Faces | UsageError] = DataLoader(
+    loader: DataLoader[FaceTensors | UsageError] = DataLoader(
         faces,
         batch_sampler=batches,
         num_workers=workers,
@@ -113,7 +113,7 @@ def decoded_by_workers(
     return map(checked, loader)
 
 
-def collate(faces: Sequence[Faces | UsageError]) -> Faces | UsageError:
+def collate(faces: Sequence[FaceTensors | UsageError]) -> FaceTensors | UsageError:
     """Join single faces to a batch; the first error stands for it."""
     images, maps = [], []
     for face in faces:
@@ -125,7 +125,7 @@ def collate(faces: Sequence[Faces | UsageError]) -> Faces | UsageError:
     return torch.stack(images).contiguous(), torch.stack(labels) if labels else None
 
 
-def checked(faces: Faces | UsageError) -> Faces:
+def checked(faces: FaceTensors | UsageError) -> FaceTensors:
     """Raise what :func:`collate` returned if it is an error."""
     if isinstance(faces, UsageError):
         raise faces

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from showface.runtime.stages import COARSE_IMAGE, MARGIN, TENSORS, VARIANTS, Stage
+from showface.runtime.stages import COARSE_IMAGE, SEMANTIC_MARGIN, TENSORS, VARIANTS, Stage
 
 from ..config import NetworkConfig
 from ..occluder.network import Occluder
@@ -88,7 +88,7 @@ def reference_outputs(
     for stage in VARIANTS[variant_of(model.config)]:
         outputs = run_stage(modules[stage.name], stage, tensors)
         tensors.update({name: (given or {}).get(name, value) for name, value in outputs.items()})
-    tensors[MARGIN] = parser_margin(model, tensors[COARSE_IMAGE])
+    tensors[SEMANTIC_MARGIN] = parser_margin(model, tensors[COARSE_IMAGE])
     return tensors
 
 

@@ -16,8 +16,8 @@ from ..config import TrainConfig
 from ..data.dataset import Feed
 from ..data.occlusions.feed import open_occlusion_feed
 from ..data.occlusions.layers import COVERED, UNCOUNTED
-from ..networks.backbone import load_encoder
-from ..task import Outcome, Task
+from ..pretrained import load_encoder
+from ..tasks.base import Outcome, Task
 from .network import Occluder
 
 BOUNDARY_WEIGHT = 3.0  # of the pixels along an outline: there the hole is decided

@@ -33,7 +33,7 @@ from .session import EngineSession, HostSession
 from .sidecar import EngineFolder, read_sidecar
 from .slot import Slot, Streams
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 SLOTS = 2
 ENDS = (*CHAIN_INPUTS, CHAIN_OUTPUT)
 MIN_SCRATCH = 256  # bytes; TensorRT wants an address even where an engine needs none
@@ -216,7 +216,7 @@ class DeviceChain(Chain):
         if refused:  # all or none, so that a batch takes as long in one slot as in the other
             for slot in self._slots:
                 slot.graphs.clear()
-            LOG.warning("CUDA graphs are not used: %s", refused)
+            logger.warning("CUDA graphs are not used: %s", refused)
             self.description += f"; CUDA graphs are not used: {refused}"
         elif graphs is not Graphs.OFF:
             self.description += "; with CUDA graphs"

@@ -17,7 +17,7 @@ from .messages import error_recorder, library_logger
 from .session import Lane
 from .sidecar import EngineFolder, Sidecar, profiles_of
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 DTYPES = {"float32": "FLOAT", "int32": "INT32"}  # the stage table's types by TensorRT's names
 RTX = "tensorrt-rtx"
 HEADER = 64  # bytes of an engine that TensorRT-RTX judges it by
@@ -108,7 +108,7 @@ class Engine:
         for lane in [lane for lanes in self.slots for lane in lanes]:
             if lane is first or lane.context.set_optimization_profile_async(lane.profile, stream):
                 continue
-            LOG.warning("stage %s: contexts cannot share a profile; %s", self.stage.name, self.reason())
+            logger.warning("stage %s: contexts cannot share a profile; %s", self.stage.name, self.reason())
             every = self.slots[0]
             kept = [next(one for one in every if one.profile == k) for k in sorted({one.profile for one in every})]
             for one in kept:

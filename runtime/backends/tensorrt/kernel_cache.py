@@ -14,7 +14,7 @@ from ...errors import ShowfaceError
 from ...files import write_file
 from ...untrusted.read import read_file
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -64,7 +64,7 @@ class KernelCache:
             self._cache = config.create_runtime_cache()
             self._load()
         if not config.set_runtime_cache(self._cache):
-            LOG.warning("TensorRT-RTX takes no cache of its kernels; it compiles them in every process")
+            logger.warning("TensorRT-RTX takes no cache of its kernels; it compiles them in every process")
 
     def _load(self) -> None:
         assert self._path is not None
@@ -73,12 +73,14 @@ class KernelCache:
         try:
             data = read_file(self._path)
         except ShowfaceError as error:
-            LOG.warning("compiled kernels are not used: %s", error)
+            logger.warning("compiled kernels are not used: %s", error)
             return
         if self._cache.deserialize(data):
             self._stored = data
         else:
-            LOG.info("%s: is broken or of another version, GPU or driver; the kernels are compiled again", self._path)
+            logger.info(
+                "%s: is broken or of another version, GPU or driver; the kernels are compiled again", self._path
+            )
 
     def save(self) -> None:
         """Write what has been compiled, if anything has been since the file was read or written."""
@@ -92,7 +94,7 @@ class KernelCache:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_file(self._path, data)
         except OSError as error:
-            LOG.warning("%s: compiled kernels cannot be kept: %s", self._path, error.strerror or error)
+            logger.warning("%s: compiled kernels cannot be kept: %s", self._path, error.strerror or error)
             return
         self._stored = data
 

@@ -7,14 +7,14 @@ import logging
 import threading
 from typing import Any
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 MAX_REASON = 600  # characters of TensorRT's own words in an error
 
 
 def library_logger(trt: Any) -> Any:
     """Return the logger of a library, which writes its messages to standard error; all of them under ``--verbose``."""
     logger = _logger(trt)
-    verbose = LOG.isEnabledFor(logging.DEBUG)
+    verbose = logger.isEnabledFor(logging.DEBUG)
     logger.min_severity = trt.Logger.VERBOSE if verbose else trt.Logger.ERROR
     return logger
 

@@ -3,13 +3,13 @@
 import pytest
 
 from showface.calibration.planning.plan import INT8, Plan, read_plan
-from showface.calibration.settings import Method, Target
+from showface.calibration.settings import Calibrator, Target
 from showface.runtime.errors import UsageError
 
 GROUPS = {"coarse": ["encoder.0", "to_rgb"], "mrem": ["mining.query", "(stage)"]}
 PLAN = Plan(
     Target.CPU,
-    Method.PERCENTILE,
+    Calibrator.PERCENTILE,
     {
         "coarse": {"encoder.0": INT8, "to_rgb": 'float: its error is "seen" as it is'},
         "mrem": {"mining.query": INT8, "(stage)": "float: k² / count"},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from showface.calibration.planning.quality import run_from, score_face, summarise
+from showface.calibration.planning.quality import quality_of, run_from, score_recorded
 from showface.calibration.planning.speed import batch_of, compare
 from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import open_bundle
@@ -25,7 +25,7 @@ def test_hole_psnr_and_labels(faces):
     changed["completed_image"] = (changed["completed_image"] + noise).astype(np.float32)
     changed["semantic_map"] = changed["semantic_map"].copy()
     changed["semantic_map"][0, :16] += 1
-    score = score_face(face, changed)
+    score = score_recorded(face, changed)
     hole = np.broadcast_to(face.tensors["mask"][0] > 0, noise.shape[1:])
     a, b = (tensors["completed_image"][0][hole] for tensors in (face.tensors, changed))
     assert score.hole_psnr == pytest.approx(peak_signal_noise_ratio(a, b, data_range=2.0), abs=1e-3)
@@ -36,16 +36,16 @@ def test_known_pixels_do_not_count(faces):
     face = faces[0]
     changed = dict(face.tensors)
     changed["completed_image"] = np.where(face.tensors["mask"] > 0, changed["completed_image"], 0.0)
-    score = score_face(face, changed)
+    score = score_recorded(face, changed)
     assert score.hole_error == 0
     assert score.truth == score.float_truth
 
 
 def test_drop_is_that_of_the_worst_bucket(faces):
-    score = score_face(faces[0], faces[0].tensors)
+    score = score_recorded(faces[0], faces[0].tensors)
     good = replace(score, bucket="1-20", truth=(1.0, 30.0, 0.9), float_truth=(1.0, 30.1, 0.9))
     bad = replace(score, bucket="20-40", truth=(1.0, 25.0, 0.9), float_truth=(1.0, 25.5, 0.9))
-    quality = summarise([good, bad])
+    quality = quality_of([good, bad])
     assert quality.psnr_drop == pytest.approx(0.5)
     assert quality.buckets["1-20"]["float_psnr"] == 30.1
 

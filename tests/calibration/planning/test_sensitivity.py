@@ -26,7 +26,7 @@ from showface.calibration.planning.search import (
 from showface.calibration.planning.sensitivity import Sensitivity, probe_all
 from showface.calibration.planning.speed import Timing
 from showface.calibration.planning.verdicts import gate_quality, judge_quality, judge_speed, speed_text
-from showface.calibration.settings import Method, Target
+from showface.calibration.settings import Calibrator, Target
 from showface.evaluation.faces import BUCKETS
 from showface.runtime.backends.onnxruntime import open_session
 from showface.runtime.bundle import open_bundle
@@ -49,7 +49,7 @@ def shop(graphs, made, narrow_bundle):
 def plan_of(shop, *stages):
     return Plan(
         Target.CPU,
-        Method.MINMAX,
+        Calibrator.MINMAX,
         {s: dict.fromkeys(g, INT8 if s in stages else "float: no") for s, g in shop.groups().items()},
     )
 
@@ -84,7 +84,7 @@ def planted(graphs, three, shop, narrow_bundle):
     scaled(graph, "encoder.conv2.weight", (slice(None), 0), 1e-3)
     stages = open_bundle(narrow_bundle).manifest.stages
     memory = next(stage for stage in stages if stage.name == "memory")
-    found = stage_ranges(graph, memory, three, Target.CPU, Method.MINMAX, 1)
+    found = stage_ranges(graph, memory, three, Target.CPU, Calibrator.MINMAX, 1)
     return shop_of({**graphs, "memory": graph}, stages, {**shop.ranges, "memory": found})
 
 
@@ -159,7 +159,7 @@ def test_a_plan_that_fails_on_other_faces_is_made_anew(planted, recorded, monkey
     monkeypatch.setattr(planning, "make_plan", make)
     monkeypatch.setattr(planning, "probe_all", lambda *arguments: [])
     caplog.set_level("DEBUG", "showface")
-    plan, _ = new_plan(planted, Method.MINMAX, faces, faces, budget)
+    plan, _ = new_plan(planted, Calibrator.MINMAX, faces, faces, budget)
     assert plan == plans[1]
     margin = -10 * np.log10(BUDGET_MARGIN)
     assert allowed == pytest.approx([budget.hole_psnr + margin, budget.hole_psnr + margin])

@@ -12,7 +12,7 @@ from showface.calibration.placement import default_float, placed_tensors, quanti
 from showface.calibration.ranges import find_ranges
 from showface.calibration.rewrites import cpu_forms
 from showface.calibration.rewrites.cpu_forms import use_fast_forms
-from showface.calibration.settings import Method, Target
+from showface.calibration.settings import Calibrator, Target
 from showface.export.graph import constant_values, producers
 from showface.runtime.stages import STAGES
 
@@ -42,7 +42,7 @@ def pair(request, graphs, three):
     groups = [group for group in quantizable(graph, name, Target.CPU) if group not in kept]
     inputs = ({tensor: face.tensors[tensor] for tensor in stage.inputs} for face in three)
     tensors = placed_tensors(graph, name, Target.CPU)
-    ranges = find_ranges(graph, tensors, inputs, Method.MINMAX, False, 1)["minmax"]
+    ranges = find_ranges(graph, tensors, inputs, Calibrator.MINMAX, False, 1)["minmax"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantization, "use_fast_forms", lambda model, weights: None)
         plain = quantization.quantize(graph, name, Target.CPU, groups, ranges)

@@ -14,7 +14,7 @@ from showface.calibration.ranges import find_ranges
 from showface.calibration.rewrites.edits import Wiring
 from showface.calibration.rewrites.float_graph import float_graph
 from showface.calibration.rewrites.subpixel import is_plain_convolution
-from showface.calibration.settings import Method, Target
+from showface.calibration.settings import Calibrator, Target
 from showface.export.graph import constant_values, producers
 from showface.runtime.stages import STAGES
 
@@ -62,7 +62,7 @@ def pixels(batch, seed=4):
 
 def in_8_bits(model, x):
     tensors = placed_tensors(model, "refiner", Target.CPU)
-    ranges = find_ranges(model, tensors, [{"x": x}], Method.MINMAX, False, 1)[str(Method.MINMAX)]
+    ranges = find_ranges(model, tensors, [{"x": x}], Calibrator.MINMAX, False, 1)[str(Calibrator.MINMAX)]
     return quantize(model, "refiner", Target.CPU, list(quantizable(model, "refiner", Target.CPU)), ranges), ranges
 
 

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from showface.evaluation.parity.accumulate import Picture
+from showface.evaluation.parity.accumulate import ComparedPicture
 from showface.evaluation.parity.cases import array_cases
 from showface.evaluation.parity.compare import compare_sources
 from showface.evaluation.parity.plots import picture_parts
@@ -101,7 +101,7 @@ def test_the_difference_is_amplified_to_white_and_what_is_not_finite_is_white():
     candidate = reference.copy()
     candidate[1, 2, 3], candidate[0, 5, 5] = 0.004, np.nan
     candidate[2, 7, 7] = 0.002
-    parts, gain = picture_parts(Picture("x", reference, np.ones((1, 8, 8), np.float32), reference, candidate))
+    parts, gain = picture_parts(ComparedPicture("x", reference, np.ones((1, 8, 8), np.float32), reference, candidate))
     assert gain == pytest.approx(500)
     shown = cv2.imdecode(np.frombuffer(parts["difference"], np.uint8), cv2.IMREAD_UNCHANGED)
     found = [shown[2, 3, 0], shown[5, 5, 0], shown[7, 7, 0], shown[0, 0, 0]]

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import cosine
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from showface.evaluation.parity.accumulate import Gallery, Picture, TensorTally
+from showface.evaluation.parity.accumulate import ComparedPicture, Gallery, TensorTally
 from showface.evaluation.parity.stats import (
     ERROR_EDGES,
     FloatFigures,
@@ -196,5 +196,5 @@ def test_a_gallery_keeps_the_worst_pictures_only():
     gallery = Gallery()
     empty = np.zeros((1, 1, 1))
     for k, badness in enumerate((1.0, 5.0, 3.0, np.inf, 2.0, 5.0, 0.5)):
-        gallery.offer(badness, Picture(str(k), empty, empty, empty, empty))
+        gallery.offer(badness, ComparedPicture(str(k), empty, empty, empty, empty))
     assert [picture.name for picture in gallery.worst_first()] == ["3", "1", "5", "2"]

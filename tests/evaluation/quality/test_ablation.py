@@ -67,7 +67,7 @@ def test_a_stopped_row_continues(base, data, stages, evaluation_set, monkeypatch
     ablate("modules", ("full",), base, data, stages / "ablation-whole", evaluation_set, FABRIC)
     output = stages / "ablation-stopped"
     with monkeypatch.context() as patch:
-        patch.setattr("showface.training.loop.Trainer._agreed", lambda self, caught: 15 if self.step == 1 else 0)
+        patch.setattr("showface.training.run.loop.Trainer._agreed", lambda self, caught: 15 if self.step == 1 else 0)
         with pytest.raises(Exception, match="stopped at step 1"):
             ablate("modules", ("full",), base, data, output, evaluation_set, FABRIC)
     assert torch.load(output / "full/state.pt", weights_only=True)["step"] == 1

@@ -17,7 +17,7 @@ from showface.runtime.faces.tensors import prepare
 from showface.training.checkpoint import model_from_checkpoint
 from showface.training.config import MemoryConfig
 from showface.training.data.labels import read_label_map
-from showface.training.health import Face, join_ratios, memory_figures
+from showface.training.tasks.health import HealthFaces, join_ratios, memory_figures
 
 CPU = torch.device("cpu")
 
@@ -58,7 +58,7 @@ def test_memory_and_joins_are_those_of_the_largest_holes(found, narrow_model, ev
         whole = torch.from_numpy(face.rgb.transpose(2, 0, 1)[None]).float() / 127.5 - 1
         with torch.no_grad():
             coarse_image = narrow_model.coarse(image, mask)
-            faces.append(Face(whole, mask, coarse_image, narrow_model.parser(coarse_image).argmax(dim=1)))
+            faces.append(HealthFaces(whole, mask, coarse_image, narrow_model.parser(coarse_image).argmax(dim=1)))
     expected = memory_figures(narrow_model, faces)
     assert found.memory.keys() == expected.keys()
     for name, block in expected.items():
@@ -69,7 +69,7 @@ def test_memory_and_joins_are_those_of_the_largest_holes(found, narrow_model, ev
 
 
 def _joined(faces):
-    return Face(*(torch.cat([getattr(face, f.name) for face in faces]) for f in fields(Face)))
+    return HealthFaces(*(torch.cat([getattr(face, f.name) for face in faces]) for f in fields(HealthFaces)))
 
 
 def test_the_residual_is_correlated_with_the_error(found, narrow_model, evaluation_set):

@@ -9,7 +9,7 @@ import torch
 from showface.evaluation.quality import perceptual
 from showface.evaluation.quality.perceptual import Lpips, lpips_from_folder, relative_distance
 from showface.runtime.errors import UsageError
-from showface.training.networks.vgg import WIDTHS, VggFeatures
+from showface.training.loss_networks.vgg import WIDTHS, VggFeatures
 
 
 def layers(seed, batch=2):

@@ -57,6 +57,16 @@ def bundle_copy(narrow_bundle, tmp_path):
     return copy
 
 
+class Told:
+    """:class:`showface.export.engines.process.Progress` that keeps what it is told."""
+
+    def __init__(self):
+        self.steps = []
+
+    def advance(self, *step):
+        self.steps.append(step)
+
+
 def quick_options(target="sm_86", **changes):
     return BuildOptions(**{"backend": "tensorrt-rtx", "target": target, "batches": (1, 1, 4), **changes})
 
@@ -73,10 +83,9 @@ def first_build(narrow_bundle, tmp_path_factory):
 
     def make(folder):
         shutil.copytree(narrow_bundle, folder / "bundle")
-        phases, version = [], load_library("tensorrt-rtx").__version__
-        tell = lambda stage: lambda *step: phases.append((stage, *step))  # noqa: E731
-        rows = build_engines(open_bundle(folder / "bundle"), quick_options(), version, "", tell)
-        told = {"rows": [asdict(row) for row in rows], "phases": phases}
+        told, version = Told(), load_library("tensorrt-rtx").__version__
+        rows = build_engines(open_bundle(folder / "bundle"), quick_options(), version, "", told)
+        told = {"rows": [asdict(row) for row in rows], "phases": told.steps}
         (folder / "told.json").write_text(json.dumps(told))
 
     folder = made_once(tmp_path_factory, "engines", make)

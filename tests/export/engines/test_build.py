@@ -26,12 +26,8 @@ trt = load_library("tensorrt-rtx")
 STAGE_NAMES = [stage.name for stage in STAGES]
 
 
-def quiet(stage):
-    return lambda phase, done, steps: None
-
-
 def build(bundle, options, **changes):
-    return build_engines(bundle, options, trt.__version__, "", quiet, **changes)
+    return build_engines(bundle, options, trt.__version__, "", **changes)
 
 
 def planted(bundle, stage, operator="Bernoulli", after="Softmax"):

@@ -10,7 +10,7 @@ import pytest
 from showface.export.engines.build import build_engines
 from showface.export.engines.process import run_request
 from showface.export.engines.request import BuildOptions, engine_request, is_current
-from showface.export.engines.worker import _refused_by_builder
+from showface.export.engines.worker import refusal_of_builder
 from showface.runtime.backends.tensorrt.library import load_library
 from showface.runtime.backends.tensorrt.sidecar import EngineFolder, platform_here, read_sidecar
 from showface.runtime.stages import STAGES
@@ -26,14 +26,14 @@ if enterprise:
     tensorrt_rtx.__version__ = "11.0.0"
 from showface.export.engines import worker
 from showface.export.engines.request import EngineRequest
-made, create = [], worker._create_config
+made, create = [], worker.create_config
 def spy(*arguments):
     loader = create(*arguments)
     def load(builder, network):
         made.append(loader(builder, network))
         return made[0]
     return load
-worker._create_config = spy
+worker.create_config = spy
 request = EngineRequest.from_json(sys.stdin.readline())
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
@@ -89,7 +89,7 @@ def test_the_branch_of_tensorrt_runs(bundle_copy, options, tmp_path):
     ],
 )
 def test_each_reason_has_its_remedy(said, remedy):
-    refusal = _refused_by_builder(said)
+    refusal = refusal_of_builder(said)
     assert remedy in refusal.remedy
     assert refusal.reason == (said or "the builder gave no reason")
 
@@ -106,9 +106,9 @@ def test_tensorrt_builds_on_the_device_that_was_asked_for(
     tell = "import json, os; print(json.dumps({'result': {'seen': os.environ.get('CUDA_VISIBLE_DEVICES')}}))"
     bundle = bundle_copy()
     request = engine_request(bundle, STAGES[0], options(backend="tensorrt", device=device), tmp_path / "engine")
-    assert run_request(request, lambda *_: None, (sys.executable, "-c", tell)).facts == {"seen": found}
+    assert run_request(request, command=(sys.executable, "-c", tell)).facts == {"seen": found}
     request = engine_request(bundle, STAGES[0], options(), tmp_path / "engine")
-    other = run_request(request, lambda *_: None, (sys.executable, "-c", tell)).facts
+    other = run_request(request, command=(sys.executable, "-c", tell)).facts
     assert other == {"seen": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
 
@@ -121,7 +121,7 @@ def test_engines_of_another_system_are_built_again_where_they_are_not_portable(b
     path.write_text(path.read_text().replace('"user_allocation": true', '"user_allocation": false'))
     changed = read_sidecar(EngineFolder(bundle, "tensorrt-rtx", "sm_86"), "mrem")
     assert not is_current(changed, bundle, options(), version)
-    rows = build_engines(bundle, options(), version, "", lambda stage: lambda *step: None)
+    rows = build_engines(bundle, options(), version, "")
     assert [row.stage for row in rows if row.status == "built"] == ["mrem"]
 
 

@@ -1,6 +1,7 @@
 """The device that was asked for is the device that is used, or the run stops: no GPU is needed to test that."""
 
 import ctypes
+import os
 import re
 import threading
 from types import SimpleNamespace
@@ -92,6 +93,23 @@ def test_other_devices_are_refused(text):
 def test_the_driver_is_asked_for_its_devices(monkeypatch, driver, count):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
     assert backend.cuda_device_count() == count
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "LAZY"), ("EAGER", "EAGER")])
+def test_the_driver_is_told_to_load_kernels_late_unless_the_user_has_said_otherwise(monkeypatch, given, found):
+    monkeypatch.setenv("CUDA_MODULE_LOADING", given or "")  # restored afterwards
+    if given is None:
+        monkeypatch.delenv("CUDA_MODULE_LOADING")
+    seen = []
+
+    class Asked(Driver):
+        def cuInit(self, flags):  # noqa: N802 - the driver's name; it reads the variable here
+            seen.append(os.environ["CUDA_MODULE_LOADING"])
+            return super().cuInit(flags)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Asked(1))
+    assert backend.cuda_device_count() == 1
+    assert seen == [found]
 
 
 def test_without_a_driver_there_are_no_devices(monkeypatch):
@@ -192,12 +210,14 @@ def test_bound_tensors_equal_those_that_are_handed_on(bound, chain_inputs):
     chosen = [0, 1, 2, 0, 2, 1, 1, 0, 2, 0, 1]
     image, mask = chain_inputs[0][chosen], chain_inputs[1][chosen]
     expected = reference.complete(image, mask)
+    allocated, allocate = [], chain.turn_of
+    chain.turn_of = lambda batch: allocated.append(batch) or allocate(batch)
     np.testing.assert_array_equal(chain.complete(image, mask), expected)
     first = chain.submit(list(image[:3]), list(mask[:3]))
     second = chain.submit(image[3:5], mask[3:5])
     np.testing.assert_array_equal(second.result(), expected[3:5])
     np.testing.assert_array_equal(first.result(), expected[:3])
-    assert sorted(chain._turns) == [1, 2, 4, 8]
+    assert sorted(allocated) == [2, 4, 8]  # each once; a batch of 1 was run when the chain was opened
 
 
 def test_the_next_faces_are_gathered_while_the_device_works(bound, chain_inputs, monkeypatch):
@@ -228,7 +248,7 @@ def test_the_next_faces_are_gathered_while_the_device_works(bound, chain_inputs,
         np.testing.assert_array_equal(ticket.result(), reference.complete(image[face], mask[face]))
 
 
-def test_only_the_ends_of_the_chain_are_copied(bound, chain_inputs, monkeypatch):
+def test_only_the_ends_of_the_chain_are_copied(bound, chain_inputs, monkeypatch, record_property):
     chain, _ = bound
     image, mask = (np.concatenate([array] * 3)[:8] for array in chain_inputs)
     chain.complete(image, mask)
@@ -247,6 +267,7 @@ def test_only_the_ends_of_the_chain_are_copied(bound, chain_inputs, monkeypatch)
     monkeypatch.setattr(ort.OrtValue, "numpy", down)
     monkeypatch.setattr(ort.InferenceSession, "run", None)  # would take and give arrays of the host
     chain.complete(image, mask)
+    record_property("bytes a face", sum(copied.values()) / 8)
     assert sum(copied.values()) / 8 <= 1.9e6
     assert copied == {"up": image.nbytes + mask.nbytes, "down": image.nbytes}
 

@@ -293,6 +293,13 @@ def test_the_real_recorder_gathers_and_forgets():
     assert library_logger(trt) is library_logger(trt)
 
 
+def test_the_library_logs_everything_under_verbose(caplog):
+    assert library_logger(trt).min_severity == trt.Logger.ERROR
+    with caplog.at_level("DEBUG", "showface"):  # what --verbose sets
+        assert library_logger(trt).min_severity == trt.Logger.VERBOSE
+    assert library_logger(trt).min_severity == trt.Logger.ERROR
+
+
 def test_the_options_of_onnx_runtime_are_known():
     folder = Path(ort.__file__).parent / "capi"
     libraries = b"".join(

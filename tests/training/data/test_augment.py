@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from showface.training.config import AugmentConfig, PhaseConfig
-from showface.training.data.augment import _affine, _grid, augment
+from showface.training.data.augment import affine_maps, augment, sampling_grid
 from showface.training.data.dataset import Batch
 
 SIZE = 64
@@ -91,7 +91,7 @@ def test_positions_differ():
 def test_maps_against_a_loop():
     settings = AugmentConfig(rotate=30, scale=0.2, shift=0.1)
     draws = np.random.default_rng(0).random((5, 20))
-    for map_, (angle, scale, right, down, flip) in zip(_affine(draws, settings), draws.T, strict=True):
+    for map_, (angle, scale, right, down, flip) in zip(affine_maps(draws, settings), draws.T, strict=True):
         turn, size = math.radians(30) * (2 * angle - 1), 1 + 0.2 * (2 * scale - 1)
         rotation = size * np.asarray([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
         mirror = np.diag([-1.0 if flip < 0.5 else 1.0, 1.0])
@@ -102,7 +102,7 @@ def test_maps_against_a_loop():
 def test_grid_against_torch():
     maps = torch.randn(3, 2, 3, generator=torch.Generator().manual_seed(0))
     expected = F.affine_grid(maps, [3, 1, 6, 10], align_corners=False)
-    torch.testing.assert_close(_grid(maps, 6, 10), expected)
+    torch.testing.assert_close(sampling_grid(maps, 6, 10), expected)
 
 
 def test_jitter_is_one_gain_a_channel_and_one_offset():

@@ -10,9 +10,9 @@ from showface.runtime.errors import UsageError
 from showface.training.checkpoint import network_digest
 from showface.training.config import AugmentConfig, PhaseConfig
 from showface.training.data.sample_cache import ARRAYS, RECORD_FILE, Record, open_samples, read_record
-from showface.training.loop import Trainer, train
 from showface.training.process import make_fabric
-from showface.training.refinement import MdrnetTask
+from showface.training.run.loop import Trainer, train
+from showface.training.tasks.refinement import MdrnetTask
 
 FABRIC = make_fabric("cpu", 1, "fp32")
 INIT = ("../coarse/coarse.safetensors", "../parser/parser.safetensors")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .fabric import any_colour, surface
-from .layers import Alpha, Layer, Picture, smooth_noise
+from .layers import Alpha, FloatPicture, Layer, smooth_noise
 
 EYES = ((0.3764, 0.4775), (0.6222, 0.4792))  # of an aligned face
 FINE = 4  # times the resolution that outlines are drawn at
@@ -35,7 +35,7 @@ def blob(rng: np.random.Generator, centre: NDArray[np.float64], radius: float, r
     return np.asarray(centre + local @ np.asarray([[cos, sin], [-sin, cos]]))
 
 
-def sunglasses(rng: np.random.Generator, size: int, reflected: Picture) -> Layer:
+def sunglasses(rng: np.random.Generator, size: int, reflected: FloatPicture) -> Layer:
     """Draw opaque sunglasses: superellipse lenses with a gradient and a reflection, a bridge, a rim and temples.
 
     Args:

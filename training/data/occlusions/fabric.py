@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .layers import Picture, smooth_noise
+from .layers import FloatPicture, smooth_noise
 
 # Colours that fabric is often of: white, black, greys, navy, sky, pink, red, beige, green.
 COMMON = ((0.95, 0.95, 0.95), (0.06, 0.06, 0.07), (0.5, 0.5, 0.52), (0.1, 0.13, 0.3), (0.55, 0.75, 0.9),
           (0.9, 0.65, 0.7), (0.65, 0.1, 0.12), (0.8, 0.7, 0.58), (0.2, 0.4, 0.28))  # fmt: skip
 
 
-def surface(rng: np.random.Generator, size: int, textures: Sequence[NDArray[np.uint8]]) -> Picture:
+def surface(rng: np.random.Generator, size: int, textures: Sequence[NDArray[np.uint8]]) -> FloatPicture:
     """Draw a surface [size, size, 3]: a texture, stripes, checks, dots or one colour; with folds and weave."""
     draw = rng.random()
     if draw < 0.45 and textures:
@@ -34,7 +34,7 @@ def any_colour(rng: np.random.Generator) -> NDArray[np.float32]:
     return rng.uniform(0.02, 1, 3).astype(np.float32)
 
 
-def tiled(rng: np.random.Generator, size: int, texture: NDArray[np.uint8]) -> Picture:
+def tiled(rng: np.random.Generator, size: int, texture: NDArray[np.uint8]) -> FloatPicture:
     """Fill a square with mirrored copies of a texture at a random scale, angle and place."""
     factor = rng.uniform(0.35, 1.6) * size / 256
     angle = rng.uniform(0, 2 * np.pi)
@@ -47,7 +47,7 @@ def tiled(rng: np.random.Generator, size: int, texture: NDArray[np.uint8]) -> Pi
     return filled.clip(0, 1)
 
 
-def _pattern(rng: np.random.Generator, size: int) -> Picture:
+def _pattern(rng: np.random.Generator, size: int) -> FloatPicture:
     """Draw stripes, checks or dots of two colours."""
     angle, period = rng.uniform(0, np.pi), rng.uniform(0.02, 0.12) * size
     place = np.arange(size, dtype=np.float32)
@@ -63,7 +63,7 @@ def _pattern(rng: np.random.Generator, size: int) -> Picture:
     return np.where(which[..., None], any_colour(rng), any_colour(rng)).astype(np.float32)
 
 
-def folded(rng: np.random.Generator, filled: Picture) -> Picture:
+def folded(rng: np.random.Generator, filled: FloatPicture) -> FloatPicture:
     """Shade a surface as folds and weave do."""
     size = len(filled)
     folds = smooth_noise(rng, size, int(rng.integers(2, 9))) * rng.uniform(0.0, 0.14)

@@ -16,7 +16,7 @@ from showface.runtime.errors import UsageError
 from ...config import TrainConfig
 from ..dataset import Feed, Stream, checked_share, generator
 from ..masks import MaskBank
-from ..readers import Faces, checked, collate, decoded_by_workers
+from ..readers import FaceTensors, checked, collate, decoded_by_workers
 from ..sources import FaceFiles, face_probability, open_sources
 from .cutouts import read_cutouts
 from .synthesis import Host, Synthesis, share_table
@@ -42,7 +42,7 @@ class SampleNames(Sequence[Path]):
 
 
 @dataclass(frozen=True)
-class SynthesisedFaces(Dataset["Faces | UsageError"]):
+class SynthesisedFaces(Dataset["FaceTensors | UsageError"]):
     """Samples that workers make as they are needed; a dataset of single ones to torch."""
 
     synthesis: Synthesis
@@ -51,7 +51,7 @@ class SynthesisedFaces(Dataset["Faces | UsageError"]):
     workers: int
     pinned: bool
 
-    def __getitem__(self, index: int) -> Faces | UsageError:
+    def __getitem__(self, index: int) -> FaceTensors | UsageError:
         """Make one sample; an error is returned, because torch would bury its message in a traceback."""
         try:
             image, labels, _ = self.synthesis.sample(generator(self.stream_of, self.seed, index))
@@ -59,11 +59,11 @@ class SynthesisedFaces(Dataset["Faces | UsageError"]):
         except UsageError as error:
             return error
 
-    def read(self, indices: Sequence[int]) -> Faces:
+    def read(self, indices: Sequence[int]) -> FaceTensors:
         """Return the samples ``indices``, made here and now."""
         return checked(collate([self[i] for i in indices]))
 
-    def stream(self, batches: Iterable[list[int]]) -> Iterator[Faces]:
+    def stream(self, batches: Iterable[list[int]]) -> Iterator[FaceTensors]:
         """Return the samples of one batch after the other, made ahead by workers."""
         return decoded_by_workers(self, batches, self.workers, self.pinned)
 
@@ -79,7 +79,7 @@ class KeptFaces:
         self.labels = torch.empty((count, size, size), dtype=torch.uint8, device=device)
         self.known = np.zeros(count, np.bool_)
 
-    def read(self, indices: Sequence[int]) -> Faces:
+    def read(self, indices: Sequence[int]) -> FaceTensors:
         """Return the samples ``indices``, on the device."""
         for index in {i for i in indices if not self.known[i]}:
             image, labels = self.made.read([index])
@@ -89,7 +89,7 @@ class KeptFaces:
         chosen = torch.tensor(indices, device=self.image.device)
         return self.image[chosen], self.labels[chosen]
 
-    def stream(self, batches: Iterable[list[int]]) -> Iterator[Faces]:
+    def stream(self, batches: Iterable[list[int]]) -> Iterator[FaceTensors]:
         """Return the samples of one batch after the other."""
         return map(self.read, batches)
 

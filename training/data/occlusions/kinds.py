@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from . import drawn
 from .cutouts import Cutout, Cutouts
 from .fabric import any_colour, surface
-from .layers import FACE, HEAD, Layer, Picture, Scene, ellipse, paste, placed, recoloured, skin_colour, warped
+from .layers import FACE, HEAD, FloatPicture, Layer, Scene, ellipse, paste, placed, recoloured, skin_colour, warped
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Supply:
 
     cutouts: Cutouts
     textures: Sequence[NDArray[np.uint8]]
-    other: Callable[[], Picture]
+    other: Callable[[], FloatPicture]
 
 
 def _in_face(rng: np.random.Generator, lowest: float = 1.0) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.float32]
+FloatPicture = NDArray[np.float32]
 Alpha = NDArray[np.float32]
 
 FREE, COVERED, UNCOUNTED = 0, 1, 2  # what a label says of a pixel
@@ -26,7 +26,7 @@ HEAD = ((0.505, 0.444), (0.404, 0.478))
 class Scene:
     """A picture in the making."""
 
-    picture: Picture
+    picture: FloatPicture
     labels: NDArray[np.uint8]  # FREE, COVERED or UNCOUNTED
 
     @property
@@ -39,7 +39,7 @@ class Scene:
 class Layer:
     """What is pasted: colour, and how much of it covers each pixel."""
 
-    colour: Picture
+    colour: FloatPicture
     alpha: Alpha
 
 

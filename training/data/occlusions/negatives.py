@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .drawn import blob, outline
 from .fabric import any_colour
-from .layers import Picture, Scene, smooth_noise
+from .layers import FloatPicture, Scene, smooth_noise
 
 
 def light(rng: np.random.Generator, scene: Scene) -> None:
@@ -62,7 +62,7 @@ def paint(rng: np.random.Generator, scene: Scene) -> None:
     scene.picture = (scene.picture * (1 - alpha + alpha * colour)).clip(0, 1)
 
 
-def other_face(rng: np.random.Generator, scene: Scene, other: Picture) -> None:
+def other_face(rng: np.random.Generator, scene: Scene, other: FloatPicture) -> None:
     """Blend in the jaw, the brow or half of another aligned face: beards, lips and lines that are not its own."""
     size = scene.size
     centre, axes = ((0.5, 0.82), (0.26, 0.19)) if rng.random() < 0.7 else ((0.5, 0.55), (0.2, 0.28))
@@ -85,7 +85,7 @@ def self_patch(rng: np.random.Generator, scene: Scene) -> None:
     scene.picture += ((moved * gain).clip(0, 1) - scene.picture) * alpha * (scene.labels == 0)[..., None]
 
 
-def toned(rng: np.random.Generator, picture: Picture) -> Picture:
+def toned(rng: np.random.Generator, picture: FloatPicture) -> FloatPicture:
     """Turn some pictures grey, and some into warm, cold or stage light."""
     draw = rng.random()
     if draw < 0.08:
@@ -98,7 +98,7 @@ def toned(rng: np.random.Generator, picture: Picture) -> Picture:
     return picture
 
 
-def degraded(rng: np.random.Generator, picture: Picture) -> NDArray[np.uint8]:
+def degraded(rng: np.random.Generator, picture: FloatPicture) -> NDArray[np.uint8]:
     """Blur, shrink, add noise and compress the whole picture, so that no paste is told by its sharpness."""
     size = len(picture)
     if rng.random() < 0.3:

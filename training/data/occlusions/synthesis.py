@@ -20,7 +20,7 @@ from . import negatives
 from .cutouts import Cutouts
 from .fabric import cloth_of
 from .kinds import KINDS, Supply
-from .layers import FREE, UNCOUNTED, Picture, Scene
+from .layers import FREE, UNCOUNTED, FloatPicture, Scene
 
 SELF_PATCHES = 0.05  # share of the samples that carry a seam without an occlusion
 SECOND = 0.06  # share that carries a second kind
@@ -89,7 +89,7 @@ class Synthesis:
     def _drawn_host(self, rng: np.random.Generator) -> Host:
         return self.hosts[int(np.searchsorted(self.host_shares, rng.random(), side="right"))]
 
-    def _opened(self, host: Host, mirrored: bool) -> tuple[Picture, NDArray[np.uint8]]:
+    def _opened(self, host: Host, mirrored: bool) -> tuple[FloatPicture, NDArray[np.uint8]]:
         """Read a host and what is known of its own occlusions: dark eyeglasses are not counted, clear ones are none."""
         image = read_face(host.image, self.size)
         labels = np.full(image.shape[:2], FREE, np.uint8)
@@ -137,5 +137,5 @@ def _clear(image: NDArray[np.uint8], worn: NDArray[np.bool_], skin: NDArray[np.b
     return bool(np.median(bright[worn]) > CLEAR * np.median(bright[skin]))
 
 
-def _picture(image: NDArray[np.uint8]) -> Picture:
+def _picture(image: NDArray[np.uint8]) -> FloatPicture:
     return np.asarray(image, np.float32) / np.float32(255)

@@ -4,11 +4,13 @@ import json
 import re
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import onnx
 import pytest
+from fakes.cuda import MisuseError
 
 from showface.cli import main
 from showface.evaluation.parity.cases import Case
@@ -27,6 +29,7 @@ from showface.runtime.backends.onnxruntime import open_chain, open_session
 from showface.runtime.backends.tensorrt import loader
 from showface.runtime.backends.tensorrt.debug import run_once
 from showface.runtime.backends.tensorrt.loader import open_folder
+from showface.runtime.backends.tensorrt.messages import library_logger
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import ShowfaceError
 from showface.runtime.stages import STAGES
@@ -101,6 +104,18 @@ def test_every_marked_tensor_comes_back_and_nothing_stays(rig, tensors, stage):
         assert found[name].dtype == expected[name].dtype
         np.testing.assert_array_equal(found[name], expected[name])
     assert rig.cuda.leaks() == []
+
+
+def test_a_thread_chooses_its_device_before_it_has_a_runtime(rig, tensors):
+    """A runtime works on the device of its thread; the fake refuses one in a thread that has chosen none."""
+    data = marked(rig, "mrem")[0].SerializeToString()
+    inputs = {name: tensors[name] for name in STAGE["mrem"].inputs}
+    with ThreadPoolExecutor(1) as pool:
+        logger = library_logger(rig.trt)
+        with pytest.raises(MisuseError, match="has chosen none"):
+            pool.submit(rig.trt.Runtime, logger).result()
+        found = pool.submit(run_once, rig.trt, rig.cuda, data, inputs).result()
+    assert set(STAGE["mrem"].outputs) <= set(found)
 
 
 def failing(rig):

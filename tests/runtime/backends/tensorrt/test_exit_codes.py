@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from showface.cli import main
-from showface.runtime.backends.tensorrt import loader, sidecar
+from showface.runtime.backends.tensorrt import cuda, loader, sidecar
 from showface.runtime.backends.tensorrt.slot import Slot
 
 OTHER = "linux-x86_64" if sidecar.platform_here() != "linux-x86_64" else "linux-aarch64"
@@ -17,10 +17,10 @@ def run(face_folder, monkeypatch, tmp_path, capsys):
     """Return a function that completes a folder with the engines of a rig: exit code, what was said, statuses."""
     images, masks = face_folder
 
-    def start(rig, *more, device=True):
+    def start(rig, *more, device=True, runtime=None):
         monkeypatch.setattr(loader, "cuda_device", lambda index: rig.device if device else None)
         monkeypatch.setattr(loader, "load_library", lambda backend: rig.trt)
-        monkeypatch.setattr("showface.runtime.backends.tensorrt.cuda.CudaRuntime", lambda index: rig.cuda)
+        monkeypatch.setattr(cuda, "CudaRuntime", runtime or (lambda index: rig.cuda))
         command = ["inpaint", images, tmp_path / "out", "--masks", masks, "--bundle", rig.bundle.folder]
         with pytest.raises(SystemExit) as ended:
             main([*map(str, command), "--backend", rig.backend, *more])
@@ -37,6 +37,17 @@ def test_no_driver(quick_rig, run):
     code, said, statuses = run(quick_rig, device=False)
     assert (code, statuses) == (2, [])
     assert "no CUDA device 0, or no driver, is found here; use --backend onnxruntime" in said
+
+
+def test_an_old_driver(quick_rig, run, monkeypatch):
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    status = runtime.cudaError_t.cudaErrorInsufficientDriver
+    monkeypatch.setattr(runtime, "cudaSetDevice", lambda index: (status,))
+    monkeypatch.setattr(cuda, "driver_version", lambda: (12, 4))
+    code, said, statuses = run(quick_rig, runtime=cuda.CudaRuntime)
+    assert (code, statuses) == (2, [])
+    assert "(35); cuda-bindings" in said
+    assert "the driver runs CUDA up to 12.4; install bindings that suit it with: pip install 'cuda-bindings==12" in said
 
 
 def test_another_gpu(quick_rig, run):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -132,6 +133,18 @@ def test_an_engine_that_the_library_refuses(rig):
     with pytest.raises(UsageError, match=said):
         open_rig(rig)
     assert rig.cuda.leaks() == []
+
+
+def test_engines_are_deserialised_side_by_side(rig):
+    every, find = threading.Barrier(len(rig.engines)), rig.find_engine
+
+    def meet(data):
+        every.wait(60)  # breaks, and fails the test, unless all of them are here at once
+        return find(data)
+
+    rig.find_engine = meet
+    rig.open().close()
+    assert len(rig.deserialised) == len(rig.engines)
 
 
 def test_an_engine_of_other_tensors(rig):

@@ -35,7 +35,7 @@ def seconds(cuda, work):
     return cuda.now - before[0], sum(cuda.busy.values()) - before[1], cuda.bytes - before[2]
 
 
-def test_submitted_batches_hide_the_host_and_the_copies(timed, batch_of, expected):
+def test_submitted_batches_hide_the_host_and_the_copies(timed, batch_of, expected, record_property):
     image, mask = batch_of(BATCH)
     cuda, results = timed.cuda, []
     device = 5 * STAGE * BATCHES
@@ -53,6 +53,9 @@ def test_submitted_batches_hide_the_host_and_the_copies(timed, batch_of, expecte
         took, _, copied = seconds(cuda, lambda: run(chain))
         one_by_one, *_ = seconds(cuda, lambda: [chain.complete(image, mask) for _ in range(BATCHES)])
         at_once, *_ = seconds(cuda, lambda: chain.complete(*batch_of(BATCH * BATCHES)))
+    for name, figure in {"submitted": took, "in one call": at_once, "one by one": one_by_one}.items():
+        record_property(f"{name}, times of the device", round(figure / device, 4))
+    record_property("bytes a face", copied / (BATCH * BATCHES))
     for result in results:
         np.testing.assert_array_equal(result, expected(image, mask))
     assert took <= 1.05 * device
@@ -61,7 +64,7 @@ def test_submitted_batches_hide_the_host_and_the_copies(timed, batch_of, expecte
     assert copied / (BATCH * BATCHES) <= 1.9e6
 
 
-def test_a_folder_s_batches_overlap(timed, batch_of):
+def test_a_folder_s_batches_overlap(timed, batch_of, record_property):
     image, mask = batch_of(BATCH)
     faces = list(zip(image, mask, strict=True))
     device = 5 * STAGE * BATCHES
@@ -79,6 +82,7 @@ def test_a_folder_s_batches_overlap(timed, batch_of):
             runner.finish(waiting)
 
         took, *_ = seconds(timed.cuda, run)
+    record_property("times of the device", round(took / device, 4))
     assert took <= 1.05 * device
 
 

@@ -1,0 +1,142 @@
+"""``showface export``: a checkpoint becomes a bundle, and a bundle a float16 one or a single ONNX file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from showface.runtime.bundle import MANIFEST_FILE, Bundle, open_bundle
+from showface.runtime.errors import UsageError, extra
+
+from ...app import threads_of
+from ...options import ImagesOption, MasksOption
+from ...printing import MIB, console, errors, print_parity
+
+ONE_FILE = ".onnx"
+CHECKPOINT = ".safetensors"
+SourceArgument = Annotated[Path, typer.Argument(help="Checkpoint of an assembled model, or a bundle.")]
+OccluderOption = Annotated[
+    Path | None, typer.Option(help="Checkpoint of the stage occluder, which finds what covers a face.")
+]
+
+
+def export(
+    context: typer.Context,
+    source: SourceArgument,
+    output: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="Folder to create; OUT.onnx: one joined file; OUT.safetensors: checkpoint."),
+    ],
+    images: ImagesOption = None,
+    masks: MasksOption = None,
+    precision: Annotated[str, typer.Option(help="fp32, or fp16 around declared float32 islands.")] = "fp32",
+    stages: Annotated[str | None, typer.Option(help="OUT.safetensors: networks to keep, as coarse,parser.")] = None,
+    occluder: OccluderOption = None,
+) -> None:
+    """Trace a checkpoint to an ONNX bundle and prove that it equals PyTorch; or derive one from a bundle.
+
+    A float32 bundle needs no checkpoint for its float16 bundle (--precision fp16), and it gives its weights back as a
+    checkpoint (OUT.safetensors), from which training goes on. No bundle needs one for one joined file (OUT.onnx) or
+    for a copy that has another occluder (--occluder).
+    """
+    if precision not in ("fp32", "fp16"):
+        raise UsageError(f"--precision {precision}: use one of fp32, fp16")
+    if output.suffix == CHECKPOINT and (source / MANIFEST_FILE).is_file():
+        _to_checkpoint(open_bundle(source), output, stages)
+        return
+    if stages is not None:
+        raise UsageError(f"--stages {stages}: chooses what a checkpoint OUT{CHECKPOINT} of a bundle keeps")
+    if (source / MANIFEST_FILE).is_file():
+        bundle = open_bundle(source)
+        if occluder is not None:
+            _give_occluder(bundle, occluder, output, (images, masks), precision, threads_of(context))
+        else:
+            _from_bundle(bundle, output, (images, masks), precision, threads_of(context))
+        return
+    if source.is_dir():
+        raise UsageError(f"{source}: is neither a checkpoint nor a bundle; it has no {MANIFEST_FILE}")
+    if output.suffix == ONE_FILE:
+        raise UsageError(f"{output}: one file is made from a bundle; export {source} to a folder first")
+    with extra("export"):
+        from showface.evaluation.faces import real_faces
+        from showface.export.bundle import export_bundle
+        from showface.training.checkpoint import read_checkpoint
+    faces = real_faces(images, masks, read_checkpoint(source).config.image_size)
+    report = export_bundle(source, output, faces, threads_of(context), precision, occluder)
+    print_parity(report)
+    if "float16" in report:
+        _print_float16(report["float16"])
+
+
+def _to_checkpoint(source: Bundle, output: Path, stages: str | None) -> None:
+    with extra("export"):
+        from showface.export.checkpoint import checkpoint_from_bundle
+    if output.exists():
+        raise UsageError(f"{output}: exists already; remove it or choose another name")
+    checkpoint_from_bundle(source, output, None if stages is None else stages.split(","))
+    errors.print(f"{output}: written; name it in a config's 'init' to train on from it")
+
+
+def _from_bundle(
+    source: Bundle, output: Path, folders: tuple[Path | None, Path | None], precision: str, threads: int | None
+) -> None:
+    with extra("export"):
+        from showface.evaluation.faces import real_faces
+        from showface.export.float16_bundle import export_float16
+        from showface.export.one_file import export_one_file
+    one_file = output.suffix == ONE_FILE
+    if precision == "fp32":
+        if not one_file:
+            raise UsageError(
+                f"{source.folder}: is a bundle already; add --precision fp16, or name a file OUT{ONE_FILE}"
+            )
+        _print_one_file(output, export_one_file(source, output, threads))
+        return
+    faces = None if folders == (None, None) else real_faces(*folders, source.manifest.image_size)
+    if not one_file:
+        _print_float16(export_float16(source, output, faces, threads))
+        return
+    with tempfile.TemporaryDirectory(prefix="showface-export-") as folder:
+        half = Path(folder) / "float16"
+        _print_float16(export_float16(source, half, faces, threads))
+        _print_one_file(output, export_one_file(open_bundle(half), output, threads))
+
+
+def _give_occluder(
+    source: Bundle,
+    occluder: Path,
+    output: Path,
+    folders: tuple[Path | None, Path | None],
+    precision: str,
+    threads: int | None,
+) -> None:
+    if output.suffix == ONE_FILE:
+        raise UsageError(f"{output}: one file holds the chain alone; give a folder with --occluder")
+    if precision != "fp32":
+        raise UsageError("--occluder: takes the precision of the bundle's stages; leave --precision out")
+    with extra("export"):
+        from showface.evaluation.faces import real_faces
+        from showface.export.occluder import add_occluder
+    figures = add_occluder(source, occluder, output, real_faces(*folders, source.manifest.image_size), threads)
+    console.print(
+        f"occluder ({figures['precision']}): max abs {figures['max_abs']:.2e}, p99 abs {figures['p99_abs']:.2e} "
+        f"against PyTorch over {figures['faces']} faces: passed; wrote {output}"
+    )
+
+
+def _print_one_file(path: Path, facts: Mapping[str, Any]) -> None:
+    size = f"{facts['bytes'] / MIB:.1f} MiB"
+    errors.print(f"{path}: {facts['nodes']} nodes, {size}; {facts['faces']} golden faces equal the bundle's bit by bit")
+
+
+def _print_float16(report: Mapping[str, Any]) -> None:
+    console.print("float16, in ONNX Runtime on the CPU:")
+    print_parity(report)
+    for name, shares in report["shares"].items():
+        console.print(
+            f"{name}: {shares['weights']:.1%} of the weights, {shares['operators']:.1%} of the operators in float16"
+        )

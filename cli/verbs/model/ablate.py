@@ -1,0 +1,49 @@
+"""``showface ablate``: the paper's ablation tables, trained and measured here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from showface.runtime.errors import extra
+
+from ...app import threads_of
+from ...options import (
+    ConfigOption,
+    DataOption,
+    DevicesOption,
+    FeaturesOption,
+    LimitOption,
+    TestImagesOption,
+    TestMasksOption,
+    TrainDeviceOption,
+)
+from ...printing import console
+
+
+def ablate(
+    context: typer.Context,
+    table: Annotated[str, typer.Argument(help="modules, losses or memory: the paper's Table 2, 3 or 4.")],
+    config: ConfigOption,
+    images: TestImagesOption,
+    masks: TestMasksOption,
+    data: DataOption = Path(),
+    output: Annotated[Path, typer.Option(help="A folder for each row goes here.")] = Path("runs/ablation"),
+    rows: Annotated[str | None, typer.Option(help="Comma-separated names; default: all rows.")] = None,
+    features: FeaturesOption = None,
+    limit: LimitOption = None,
+    device: TrainDeviceOption = "cpu",
+    devices: DevicesOption = 1,
+) -> None:
+    """Train and measure the rows of an ablation table; run again to continue where it stopped."""
+    with extra("train"):
+        from showface.evaluation.quality.ablation import ablate as ablate_table
+        from showface.evaluation.quality.evaluate import EvaluationSet
+        from showface.training.start import open_run
+    base, fabric = open_run(config, device, devices, threads_of(context))
+    chosen = None if rows is None else tuple(rows.split(","))
+    text = ablate_table(table, chosen, base, data, output, EvaluationSet(images, masks, features, limit), fabric)
+    if fabric.is_global_zero:
+        console.print_lines(text)

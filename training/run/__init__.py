@@ -1,0 +1,1 @@
+"""How a run goes: its loop, its adversary, its held-out faces, and how it shows itself."""
