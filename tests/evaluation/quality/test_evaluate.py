@@ -413,8 +413,8 @@ def invert(folder):
     [
         (remove_images, "images: no such folder, or no images in it"),
         (remove_bin, "masks/30-40: no such folder, or no images in it; the bins 00-10, 10-20"),
-        (spoil("masks/40-50/0.png"), "masks/40-50/0.png: not a readable mask"),
-        (spoil("images/1.png"), "images/1.png: not a readable image"),
+        (spoil("masks/40-50/0.png"), "masks/40-50/0.png: not an image"),
+        (spoil("images/1.png"), "images/1.png: not an image"),
         (invert, r"masks/10-20: the mean hole ratio 0\.8\d contradicts the name; white must be the hole"),
     ],
 )
