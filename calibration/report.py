@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from showface.evaluation.metrics import Rgb
 from showface.runtime.backends.chain import Session
-from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.images.codec import encode_photo, write_file
+from showface.runtime.files import write_side
+from showface.runtime.images.codec import encode_photo
 from showface.runtime.stages import CHAIN_OUTPUT
 
 from .calibrate import CalibrationResult
@@ -31,15 +31,16 @@ GREY_LEVEL = 90
 _INT8, _FLOAT = "#3b6ea5", "#bbbbbb"
 
 
-def write_report(path: Path, outcome: CalibrationResult) -> None:
+def write_report(path: Path, outcome: CalibrationResult, overwrite: bool = False) -> None:
     """Write the page; it refers to no other file.
 
     Args:
         path: HTML file.
         outcome: of :func:`showface.calibration.calibrate.calibrate`.
+        overwrite: replace what somebody else wrote there.
 
     Raises:
-        UsageError: the file cannot be written.
+        ShowfaceError: as :func:`showface.runtime.files.write_side`.
     """
     loader = PackageLoader("showface.calibration", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
@@ -58,8 +59,7 @@ def write_report(path: Path, outcome: CalibrationResult) -> None:
         faces=face_rows(outcome.shop.open(outcome.plan), outcome.checked, outcome.quality.scores),
         amplification=AMPLIFICATION,
     )
-    with system_errors(UsageError, path, "cannot be written"):
-        write_file(path, page.encode())
+    write_side(path, page.encode(), overwrite)
 
 
 def sensitivity_chart(items: Sequence[Sensitivity]) -> str:
