@@ -7,7 +7,7 @@ from PIL import Image
 from showface.runtime.batch.item import Item
 from showface.runtime.batch.results_log import Result
 from showface.runtime.batch.sheets.contact_sheet import TILE, check_sheet, write_sheet
-from showface.runtime.errors import InputError, UsageError
+from showface.runtime.errors import InputError, ShowfaceError, UsageError
 from showface.runtime.faces.masks import MaskSource
 from showface.runtime.images.codec import encode_photo
 
