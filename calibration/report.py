@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -19,6 +20,7 @@ from showface.runtime.backends.chain import Session
 from showface.runtime.files import write_side
 from showface.runtime.images.codec import encode_photo
 from showface.runtime.stages import CHAIN_OUTPUT
+from showface.runtime.untrusted.terminal import printable_value
 
 from .calibrate import CalibrationResult
 from .planning.quality import FaceScores, compose, run_from
@@ -43,7 +45,7 @@ def write_report(path: Path, outcome: CalibrationResult, overwrite: bool = False
         ShowfaceError: as :func:`showface.runtime.files.write_side`.
     """
     loader = PackageLoader("showface.calibration", ".")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=printable_value)
     page = environment.get_template("report.html.j2").render(
         plan=outcome.plan,
         figures=outcome.to_dict(),
@@ -116,9 +118,9 @@ def amplified_difference(a: Rgb, b: Rgb) -> Rgb:
     return difference.clip(0, 255).astype(np.uint8)
 
 
-def _picture(pixels: Rgb) -> str:
+def _picture(pixels: Rgb) -> Markup:
     data = base64.b64encode(encode_photo(pixels, ".png", lossy=False)).decode()
-    return f"data:image/png;base64,{data}"
+    return Markup(f"data:image/png;base64,{data}")
 
 
 def _svg(figure: Figure) -> str:
