@@ -14,7 +14,7 @@ from showface.runtime.batch.journal import recover
 from showface.runtime.batch.options import Options
 from showface.runtime.batch.results_log import RESULTS_FILE, ResultLog
 from showface.runtime.batch.run import complete_folder, open_log
-from showface.runtime.errors import ShowfaceError, UsageError
+from showface.runtime.errors import UsageError
 from showface.runtime.faces.masks import MaskSource
 from showface.runtime.inpainter import Inpainter
 
@@ -154,17 +154,20 @@ def test_journals_of_any_kind_are_no_results(inpainter, made, place, kind):
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "device"])
-def test_a_journal_that_is_none_is_passed_over(inpainter, place, kind):
-    run = place / "out" / ".showface" / "run-1"
-    run.mkdir(parents=True)
-    path = run / "host-1-x.journal"
+@pytest.mark.parametrize("name", ["x.journal", "x.tmp"])
+def test_what_is_no_file_of_a_run_is_named_or_removed(place, name, kind):
+    out = place / "out"
+    path = out / ".showface" / "run-1" / name
+    path.parent.mkdir(parents=True)
     {"FIFO": lambda: os.mkfifo(path), "folder": path.mkdir, "device": lambda: path.symlink_to("/dev/zero")}[kind]()
-    try:
-        statuses = {status for _, status in complete(inpainter, place)}
-    except ShowfaceError as error:
-        assert "host-1-x.journal" in str(error)  # one sentence that says what to remove
-    else:
-        assert statuses == {"skipped"}
+    if name == "x.tmp" and kind != "folder":
+        open_log(out / RESULTS_FILE).close()
+        assert not (out / ".showface").exists()
+        return
+    with pytest.raises(UsageError, match=f"ended-1/{name}: "):
+        open_log(out / RESULTS_FILE)
+    open_again = ResultLog(out / RESULTS_FILE)  # the lock is free again
+    open_again.close()
 
 
 def test_two_runs_write_no_log_together(place):

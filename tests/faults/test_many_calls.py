@@ -1,6 +1,7 @@
 """One inpainter for a long time: threads that call it side by side get what one gets, and its memory stands still.
 
-``SHOWFACE_CALLS=2000 python -m pytest tests/faults/test_many_calls.py -s`` calls it so often, and prints what it measured.
+``SHOWFACE_CALLS=2000 python -m pytest tests/faults/test_many_calls.py -s`` calls it so often, and prints what it
+measured.
 """
 
 import os

@@ -33,10 +33,9 @@ def place(narrow_bundle, faces):
         shutil.copy(root / "mask.png", root / "closed-mask.png")
         shutil.copytree(narrow_bundle, root / "closed-bundle")
         (root / "read-only").mkdir()
-        for path, mode in {
-            "in/closed.png": 0, "in/sealed": 0, "closed-mask.png": 0, "closed-bundle/coarse.onnx": 0, "read-only": 0o555,
-        }.items():  # fmt: skip
-            (root / path).chmod(mode)
+        for path in ("in/closed.png", "in/sealed", "closed-mask.png", "closed-bundle/coarse.onnx"):
+            (root / path).chmod(0)
+        (root / "read-only").chmod(0o555)
         yield root
         for path in ("in/sealed", "read-only"):
             (root / path).chmod(0o755)
@@ -83,7 +82,7 @@ def test_what_may_not_be_read_fails_alone(run, place):
     [
         (("in", "read-only/out", *OPTIONS, "mask.png"), "read-only/out: cannot be written: Permission denied"),
         (("in", "read-only", *OPTIONS, "mask.png"), "Permission denied"),
-        (("in", "out", "--device", "cpu", "--masks", "mask.png", "--bundle", "closed-bundle"), "coarse.onnx: cannot be"),
+        (("in", "out", *OPTIONS, "mask.png", "--bundle", "closed-bundle"), "coarse.onnx: cannot be"),
         (("in", "out", *OPTIONS, "mask.png", "--sheet", "read-only/sheet.png"), "permission denied"),
         (("in/closed.png", "x.png", *OPTIONS, "mask.png"), "'in/closed.png' is not readable"),
         (("in/a.png", "x.png", *OPTIONS, "closed-mask.png"), "--masks': path 'closed-mask.png' is not readable"),

@@ -1,5 +1,6 @@
 """``rename`` and ``fsync`` that fail: what stood there stays, nothing is left behind, and the next run mends it."""
 
+import contextlib
 import errno
 import os
 
@@ -131,16 +132,13 @@ def test_a_folder_run_goes_on_or_ends_and_loses_nothing(run, tmp_path, fails, ca
     """What one file brings about fails that file; a full disk, which fails all, ends the run."""
     complete, whole = run
     hit = fails(call, number, nth=2, times=1)
-    try:
-        results = complete(tmp_path)
-    except ShowfaceError as error:
-        assert isinstance(error, DiskFullError) == (number in FULL), error
-        assert "\n" not in str(error)
+    if number in FULL:
+        with pytest.raises(DiskFullError, match="make room and run the same command again"):
+            complete(tmp_path)
     else:
-        assert number not in FULL
-        failed = [result for result in results.values() if result.status == "failed"]
-        assert len(failed) <= 1
-        assert all(os.strerror(number) in result.error for result in failed)
+        failed = [result for result in complete(tmp_path).values() if result.status == "failed"]
+        assert len(failed) == 1
+        assert os.strerror(number) in failed[0].error
     assert len(hit) == 1
     assert all(whole[name] == data for name, data in pictures(tmp_path).items())
     fails.mend()
@@ -155,10 +153,8 @@ def test_every_call_may_be_the_one_that_fails(run, tmp_path, fails, call):
     for nth in range(1, 9):
         out = tmp_path / str(nth)
         hit = fails(call, errno.EIO, nth=nth, times=1)
-        try:
+        with contextlib.suppress(ShowfaceError):  # where it is a call of the log
             complete(out)
-        except ShowfaceError as error:
-            assert "Input/output error" in str(error)  # of the log or the journal
         fails.mend()
         hits += len(hit)
         complete(out)

@@ -125,7 +125,9 @@ def test_a_step_in_bfloat16(stage, data, stages, config):
     """What the GPU's configs train in: near the loss in float32, and the weights themselves stay float32."""
     losses = []
     for precision in ("fp32", "bf16"):
-        run = config(init=INIT if stage == "mdrnet" else (), precision=precision, gradients_every=int(stage == "mdrnet"))
+        run = config(
+            init=INIT if stage == "mdrnet" else (), precision=precision, gradients_every=int(stage == "mdrnet")
+        )
         trainer = Trainer(stage, run, data, stages / f"{stage}-{precision}", make_fabric("cpu", 1, precision))
         trainer.begin_step()
         terms, _ = trainer.train_step(trainer.feed.batch(0, 2))
