@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -20,7 +20,16 @@ from .pace import pace, paced
 from .placement import quantizable
 from .planning.candidates import Workshop, library_versions, open_workshop
 from .planning.plan import INT8, Plan, read_plan
-from .planning.search import Budget, choose_settings, full_plan, new_plan, plan_faces
+from .planning.search import (
+    PLAN_FACES,
+    PROBE_FACES,
+    QUICK_FACES,
+    Budget,
+    choose_settings,
+    full_plan,
+    new_plan,
+    plan_faces,
+)
 from .planning.sensitivity import Sensitivity
 from .planning.speed import Timing
 from .planning.verdicts import QualityVerdict, drop_slow_stages, gate_quality, judge_speed, speed_text
@@ -126,21 +135,27 @@ def _calibrate(settings: Settings) -> CalibrationResult:
     method = settings.method if plan is None else plan.method
     graphs = graphs_for(target)
     samples = choose_samples(settings.images, settings.masks, settings.faces, settings.check_faces)
+    quick = plan is None and len(samples.calibration) < QUICK_FACES
+    if quick:
+        logger.info(
+            f"{len(samples.calibration)} faces: a try, in which whole stages are quantised or left in float; "
+            f"with {QUICK_FACES} or more their layer groups are"
+        )
+    pace().expect(_durations(samples, quick, plan is not None, _layer_groups(graphs, target)))
     recording, check = _record(settings, bundle, samples)
     logger.debug(f"finding ranges by {method}")
     digest = samples.digest()
     shop = open_workshop(bundle, graphs, recording, digest, target, method, settings.work, settings.threads)
-    faces = plan_faces(recording)
+    faces = plan_faces(recording, PROBE_FACES if quick else PLAN_FACES)
     shop = choose_settings(shop, full_plan(shop, method) if plan is None else plan, faces, settings.budget)
     if plan is not None:
         plan = replace(plan, settings=shop.chosen(method))
     checked = tuple(check)
     sensitivities: list[Sensitivity] = []
     if plan is None:
-        plan, sensitivities = new_plan(shop, method, faces, checked, settings.budget)
+        plan, sensitivities = new_plan(shop, method, faces, checked, settings.budget, quick)
         if target is Target.CPU:
             plan = drop_slow_stages(shop, plan, checked)
-    pace().at("judging", 0, 1)
     plan, quality = gate_quality(shop, plan, checked, settings.budget)
     made = {stage: shop.graph(stage, plan.quantized(stage)) for stage in graphs if plan.quantized(stage)}
     if not made:
@@ -148,13 +163,28 @@ def _calibrate(settings: Settings) -> CalibrationResult:
             f"{settings.destination}: not written, no stage can be quantised within the budget and with a gain; "
             "raise the PSNR drop that is allowed, or choose another method"
         )
-    pace().at("timing", 0, 1)
     speed = judge_speed(shop, plan, checked) if target is Target.CPU else {}
     size = sum(len(made[s.name].SerializeToString()) if s.name in made else len(bundle.model(s)) for s in shop.stages)
     ratio = size / sum(map(float_bytes, graphs.values()))
     outcome = CalibrationResult(plan, quality, speed, tuple(sensitivities), ratio, checked, shop)
     write_int8_bundle(settings.destination, bundle, plan, made, _manifest_record(settings, bundle, samples, outcome))
     return outcome
+
+
+def _durations(samples: Samples, quick: bool, replayed: bool, groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Return how long each step takes: seconds of the two cores that docs/calibration.md names."""
+    probed = len(groups) + (0 if quick else sum(map(len, groups.values())))
+    faces = PROBE_FACES if quick else PLAN_FACES
+    return {
+        "recording calibration faces": 0.3 * len(samples.calibration),
+        "recording check faces": 0.3 * len(samples.check),
+        "finding ranges": 0.6 * len(samples.calibration),
+        "choosing settings": 0.0 if replayed else 10.0 + faces,
+        "probing": 0.0 if replayed else 2.7 * probed,
+        "planning": 0.0 if replayed else 2.0 * faces,
+        "judging": 0.6 * len(samples.check),
+        "timing": 18.0,
+    }
 
 
 def _refuse_quantized(bundle: Bundle) -> None:

@@ -95,8 +95,8 @@ def record(folder: Path, bundle: Bundle, pairs: Sequence[Pair], digest: str, thr
     if missing and len(missing) < len(starts):
         logger.info(f"{folder}: {len(starts) - len(missing)} of {len(starts)} shards were recorded before, going on")
     chain = open_chain(bundle, "cpu", threads) if missing else None
-    for count, start in enumerate(missing):
-        pace().at("recording", count, len(missing))
+    for start in missing:
+        pace().at(f"recording {folder.name} faces", start, len(pairs))
         assert chain is not None
         with system_errors(UsageError, folder, "cannot be written"):
             write_file(_shard(folder, start), _record_shard(chain, pairs[start : start + SHARD_FACES], bundle))

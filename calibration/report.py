@@ -11,14 +11,16 @@ from typing import Any
 import matplotlib
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from showface.evaluation.metrics import Rgb
 from showface.runtime.backends.chain import Session
-from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.images.codec import encode_photo, write_file
+from showface.runtime.files import write_side
+from showface.runtime.images.codec import encode_photo
 from showface.runtime.stages import CHAIN_OUTPUT
+from showface.runtime.untrusted.terminal import printable_value
 
 from .calibrate import CalibrationResult
 from .planning.quality import FaceScores, compose_face, run_from
@@ -31,18 +33,19 @@ GREY_LEVEL = 90
 _INT8, _FLOAT = "#3b6ea5", "#bbbbbb"
 
 
-def write_report(path: Path, outcome: CalibrationResult) -> None:
+def write_report(path: Path, outcome: CalibrationResult, overwrite: bool = False) -> None:
     """Write the page; it refers to no other file.
 
     Args:
         path: HTML file.
         outcome: of :func:`showface.calibration.calibrate.calibrate`.
+        overwrite: replace what somebody else wrote there.
 
     Raises:
-        UsageError: the file cannot be written.
+        ShowfaceError: as :func:`showface.runtime.files.write_side`.
     """
     loader = PackageLoader("showface.calibration", ".")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=printable_value)
     page = environment.get_template("report.html.j2").render(
         plan=outcome.plan,
         figures=outcome.to_dict(),
@@ -58,8 +61,7 @@ def write_report(path: Path, outcome: CalibrationResult) -> None:
         faces=face_rows(outcome.shop.open(outcome.plan), outcome.checked, outcome.quality.scores),
         amplification=AMPLIFICATION,
     )
-    with system_errors(UsageError, path, "cannot be written"):
-        write_file(path, page.encode())
+    write_side(path, page.encode(), overwrite)
 
 
 def sensitivity_chart(items: Sequence[Sensitivity]) -> str:
@@ -116,9 +118,9 @@ def amplified_difference(a: Rgb, b: Rgb) -> Rgb:
     return difference.clip(0, 255).astype(np.uint8)
 
 
-def _picture(pixels: Rgb) -> str:
+def _picture(pixels: Rgb) -> Markup:
     data = base64.b64encode(encode_photo(pixels, ".png", lossy=False)).decode()
-    return f"data:image/png;base64,{data}"
+    return Markup(f"data:image/png;base64,{data}")
 
 
 def _svg(figure: Figure) -> str:

@@ -13,7 +13,7 @@ from showface.runtime.backends import Backend
 from showface.runtime.batch.results_log import parse_result
 from showface.runtime.bundle import MANIFEST_FILE, open_bundle
 from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.files import check_replaceable, write_file
+from showface.runtime.files import check_replaceable, write_side
 
 if TYPE_CHECKING:
     from showface.runtime.batch.options import Alignment
@@ -195,7 +195,8 @@ def check_sides(sides: Mapping[str, Path | None], overwrite: bool, *given: Path 
             inside = Path(real).is_relative_to(os.path.realpath(folder))
             kept = os.path.lexists(path) or path.suffix.lower() in SUFFIXES or (folder / MANIFEST_FILE).exists()
             if inside and kept:
-                raise UsageError(f"{option} {path}: lies in {folder}, which is read; choose another place")
+                how = "is" if real == os.path.realpath(folder) else "lies in"
+                raise UsageError(f"{option} {path}: {how} {folder}, which is read; choose another place")
         check_replaceable(path, overwrite, _are_results)
 
 
@@ -220,12 +221,6 @@ def check_pictures(sides: Mapping[str, Path | None], overwrite: bool, *given: Pa
 
 
 def write_text(path: Path | None, text: str, overwrite: bool) -> None:
-    """Write a file that an option names, where it does: all of it or nothing.
-
-    Raises:
-        UsageError: it cannot be written, or was written by somebody else meanwhile.
-    """
+    """Write a file that an option names, where it does; see :func:`showface.runtime.files.write_side`."""
     if path is not None:
-        with system_errors(UsageError, path, "cannot be written"):
-            check_replaceable(path, overwrite, _are_results)
-            write_file(path, text.encode())
+        write_side(path, text.encode(), overwrite, _are_results)

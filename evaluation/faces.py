@@ -23,6 +23,7 @@ from showface.runtime.faces.masks import hole_of, mask_source
 from showface.runtime.faces.tensors import FloatArray, prepare
 from showface.runtime.images.codec import read_photo
 from showface.training.data.masks import check_ratio
+from showface.training.data.pictures import read_picture
 from showface.training.data.sources import image_files, read_face
 
 from .metrics import Rgb
@@ -117,9 +118,7 @@ def check_masks(pairs: Sequence[Pair]) -> None:
 
 
 def _read_hole(path: Path) -> NDArray[np.bool_]:
-    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise UsageError(f"{path}: not a readable mask; replace the file")
+    mask = read_picture(path, cv2.IMREAD_GRAYSCALE)
     return np.asarray(cv2.resize(mask, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST) > THRESHOLD)
 
 

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
@@ -141,10 +142,27 @@ class Bundle:
             return f"it lacks {missing[0]}" if missing else tensor_fault(headers, sizes)
 
         try:
-            return parse_arrays(self.read(GOLDEN_FILE), fault)
+            tensors = parse_arrays(self.read(GOLDEN_FILE), fault)
+            check_inputs(tensors)
+            for name, values in tensors.items():
+                if values.dtype.kind == "f" and not np.isfinite(values).all():
+                    raise ValueError(f"{name} holds values that are not finite")
         except ValueError as error:
             path = self.folder / GOLDEN_FILE
             raise UsageError(f"{path}: not the tensors of this bundle: {error}; export the bundle again") from error
+        return tensors
+
+
+def check_inputs(tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse inputs of the networks that no face and hole give.
+
+    Raises:
+        ValueError: ``image`` leaves [-1, 1], or ``mask`` is neither 0 nor 1.
+    """
+    if not (np.abs(tensors["image"]) <= 1).all():
+        raise ValueError("image holds values outside [-1, 1]")
+    if not np.isin(tensors["mask"], (0, 1)).all():
+        raise ValueError("mask holds values other than 0 and 1")
 
 
 def tensor_fault(headers: Headers, sizes: Mapping[str, int]) -> str | None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import DiskFullError, InputError, UsageError, system_errors
+from .errors import DiskFullError, InputError, ShowfaceError, UsageError, system_errors
 from .untrusted.read import read_file
 
 _SEAL = b"\nshowface "  # stands, with a digest of all before it, behind a picture; decoders stop before it
@@ -123,6 +123,28 @@ def check_replaceable(path: Path, overwrite: bool, ours: Callable[[bytes], bool]
     head, mark, _ = data.rpartition(_SEAL)
     if not (mark and data == sealed(head)) and not ours(data):
         raise UsageError(f"{path}: exists, and is not as showface wrote it; add --overwrite, or choose another name")
+
+
+def write_side(path: Path, data: bytes, overwrite: bool, ours: Callable[[bytes], bool] = lambda data: False) -> None:
+    """Write a file beside the outputs of a run, all of it or nothing.
+
+    Args:
+        path: to write.
+        data: of the file.
+        overwrite: replace what somebody else wrote.
+        ours: see :func:`check_replaceable`.
+
+    Raises:
+        ShowfaceError: it cannot be written, or was written by somebody else meanwhile; the run itself is done.
+    """
+    try:
+        check_replaceable(path, overwrite, ours)
+    except UsageError as error:
+        raise ShowfaceError(str(error)) from error
+    try:
+        write_file(path, data)
+    except OSError as error:
+        raise ShowfaceError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def lock_file(file: IO[Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -24,7 +24,7 @@ from ..pace import pace
 from ..placement import RULES, placed_tensors, quantizable
 from ..quantize import quantize
 from ..ranges import PERCENTILES, SAMPLE, RangeOptions, cached_ranges, collapsed, find_ranges
-from ..recording import Recording
+from ..recording import Recorded, Recording
 from ..settings import Calibrator, Target
 from .plan import Plan
 
@@ -116,7 +116,6 @@ def open_workshop(
     """
     ranges = {}
     for count, stage in enumerate(bundle.manifest.stages):
-        pace().at("finding ranges", count, len(bundle.manifest.stages))
         graph = graphs[stage.name]
         key = {
             "onnx": hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest(),
@@ -128,7 +127,9 @@ def open_workshop(
             "versions": library_versions(),
         }
         path = work / f"ranges-{target}-{method}-{stage.name}.json"
-        compute = partial(stage_ranges, graph, stage, recording, target, method, threads)
+        total = len(bundle.manifest.stages) * len(recording.pairs)
+        faces = _told(recording, count * len(recording.pairs), total)
+        compute = partial(stage_ranges, graph, stage, faces, target, method, threads)
         ranges[stage.name] = cached_ranges(path, key, compute)
         for tensor in collapsed(next(iter(ranges[stage.name].values()))):
             logger.warning(f"stage {stage.name}: {tensor} is constant over all faces; its range has collapsed")
@@ -136,11 +137,18 @@ def open_workshop(
     return Workshop(bundle.manifest.stages, graphs, ranges, target, sessions, threads)
 
 
+def _told(recording: Recording, before: int, total: int) -> Iterator[Recorded]:
+    """Yield the recorded faces, and say how many of all stages were seen before each."""
+    for count, recorded in enumerate(recording):
+        pace().at("finding ranges", before + count, total)
+        yield recorded
+
+
 def stage_ranges(
-    graph: ModelProto, stage: Stage, recording: Recording, target: Target, method: Calibrator, threads: int | None
+    graph: ModelProto, stage: Stage, faces: Iterable[Recorded], target: Target, method: Calibrator, threads: int | None
 ) -> RangeOptions:
-    """Return the ranges of all tensors of ``stage`` that could get Q and DQ, over the recorded inputs."""
-    inputs = ({name: recorded.tensors[name] for name in stage.inputs} for recorded in recording)
+    """Return the ranges of all tensors of ``stage`` that could get Q and DQ, over the inputs of recorded ``faces``."""
+    inputs = ({name: recorded.tensors[name] for name in stage.inputs} for recorded in faces)
     tensors = placed_tensors(graph, stage.name, target)
     return find_ranges(graph, tensors, inputs, method, RULES[target].symmetric, threads)
 

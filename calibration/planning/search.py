@@ -23,6 +23,7 @@ from .sensitivity import Sensitivity, probe_all
 logger = logging.getLogger(__name__)
 
 PLAN_FACES = 30  # that settle settings and plan; one in ten goes far out of the usual ranges
+QUICK_FACES = 30  # fewer of them to set the ranges are a try: whole stages are quantised, or none of their groups
 PROBE_FACES = 3  # one a bucket: every layer group runs the chain over them, only to be ranked
 BUDGET_MARGIN = 0.9  # of the budget: what a plan may use on its own faces
 ATTEMPTS = 3  # plans, until one holds on other faces
@@ -106,14 +107,18 @@ def make_plan(
 ) -> Plan:
     """Leave in float the fewest groups, the costliest for what they save first, that bring the chain in ``budget``.
 
-    Their number is found by halving; those that were left in float for nothing then go back to 8 bits.
+    A stage of which not every group was probed counts as one group. Their number is found by halving; those that were
+    left in float for nothing then go back to 8 bits.
 
     Raises:
         ShowfaceError: even the float chain is outside the budget, which then cannot be met.
     """
     single = {(item.stage, item.group): item for item in found}
-    every = [(stage, group) for stage in plan.stages for group in plan.quantized(stage)]
-    gains = gains_of(found)
+    every: list[tuple[str, str | None]] = []
+    for stage in plan.stages:
+        groups = [(stage, group) for group in plan.quantized(stage)]
+        every += groups if all(key in single for key in groups) else [(stage, None)]
+    gains = gains_of(single[key] for key in every if key in single)
     ranked = sorted(every, key=lambda key: -cost_of(single[key], gains[key], budget) if key in single else -math.inf)
 
     opened: dict[str, tuple[list[str], Session]] = {}
@@ -123,7 +128,7 @@ def make_plan(
             opened[stage] = groups, shop.open_stage(stage, groups)
         return opened[stage][1]
 
-    def leave(groups: Sequence[tuple[str, str]], reasons: Sequence[str] = ("",)) -> tuple[Plan, list[str]]:
+    def leave(groups: Sequence[tuple[str, str | None]], reasons: Sequence[str] = ("",)) -> tuple[Plan, list[str]]:
         left = plan
         for stage, group in groups:
             item = single.get((stage, group))
@@ -139,13 +144,18 @@ def make_plan(
     if float_fails := leave(ranked)[1]:
         raise ShowfaceError(f"the budget cannot be met, not even in float: {'; '.join(float_fails)}")
     low, high = 0, len(ranked)  # the first are too few, the others enough
-    while high - low > 1 and not pace().late:
-        pace().at("planning", len(ranked) - (high - low), len(ranked))
+    returns = 0 if pace().late else min(RETURNS, len(ranked))
+    halvings = len(ranked).bit_length()
+    for step in range(halvings):  # also where the time is up: without them nothing would be quantised
+        if high - low <= 1:
+            break
+        pace().at("planning", step, halvings + returns)
         middle = (low + high) // 2
         low, high = (middle, high) if leave(ranked[:middle])[1] else (low, middle)
     chosen = ranked[:high]
     logger.debug(f"plan: {high} of {len(ranked)} groups in float keep the budget")
-    for key in sorted(reversed(chosen), key=lambda key: -gains.get(key, 0.0))[:RETURNS]:
+    for step, key in enumerate(sorted(reversed(chosen), key=lambda key: -gains.get(key, 0.0))[:returns]):
+        pace().at("planning", halvings + step, halvings + returns)
         if pace().late:
             break
         fewer = [other for other in chosen if other != key]
@@ -154,9 +164,9 @@ def make_plan(
     return leave(chosen, violated)[0]
 
 
-def gains_of(found: Iterable[Sensitivity]) -> dict[tuple[str, str], float]:
+def gains_of(found: Iterable[Sensitivity]) -> dict[tuple[str, str | None], float]:
     """Return what each group saves: its share of the time and its share of the weights that all groups save, added."""
-    groups = {(item.stage, item.group): item for item in found if item.group is not None}
+    groups = {(item.stage, item.group): item for item in found}
     times = {key: max(item.saved_ms, LEAST_MS) for key, item in groups.items()}
     time, weights = sum(times.values()), max(1, sum(item.weights for item in groups.values()))
     return {key: times[key] / time + item.weights / weights for key, item in groups.items()}
@@ -183,14 +193,14 @@ def choose_settings(shop: Workshop, plan: Plan, faces: Sequence[Recorded], budge
     """
     given = plan.settings
     for count, (stage, options) in enumerate(shop.ranges.items()):
-        pace().at("choosing settings", count, len(shop.ranges))
         if stage in given:
             shop = shop.with_setting(stage, given[stage])
             continue
         if len(options) < 2 or not plan.quantized(stage) or pace().late:
             continue
-        costs = {}
+        costs: dict[str, float] = {}
         for setting in options:
+            pace().at("choosing settings", count * len(options) + len(costs), len(shop.ranges) * len(options))
             session = shop.with_setting(stage, setting).open_stage(stage, plan.quantized(stage))
             quality = measure({**shop.sessions, stage: session}, faces, stage)
             costs[setting] = budget.used(quality.psnr_drop, quality.hole_error, 1.0 - quality.labels)
@@ -206,13 +216,18 @@ def new_plan(
     faces: Sequence[Recorded],
     checked: Sequence[Recorded],
     budget: Budget,
+    quick: bool = False,
 ) -> tuple[Plan, list[Sensitivity]]:
     """Probe all that the rules allow on a few of ``faces``, and leave groups in float until ``budget`` is kept.
 
-    The plan is made on ``faces``, of most of the budget, and anew of less while it fails on ``checked``.
+    The plan is made on ``faces``, of most of the budget, and anew of less while it fails on ``checked``. A ``quick``
+    one quantises whole stages, and is made, as where the time is up, on those few faces.
     """
     full = replace(full_plan(shop, method), settings=shop.chosen(method))
-    found = probe_all(shop, full, spread_over_buckets(faces, PROBE_FACES))
+    few = spread_over_buckets(faces, PROBE_FACES)
+    found = probe_all(shop, full, few, quick)
+    if quick or pace().late:
+        faces = few
     allowed = budget.tightened(BUDGET_MARGIN)
     plans: list[Plan] = []
     while True:
@@ -232,9 +247,9 @@ def new_plan(
     return plans[-1], found
 
 
-def plan_faces(recording: Recording) -> list[Recorded]:
-    """Return the first faces of each bucket that has a hole; few, for they stay in memory."""
-    return spread_over_buckets((recorded for recorded in recording if recorded.face.hole.any()), PLAN_FACES)
+def plan_faces(recording: Recording, count: int) -> list[Recorded]:
+    """Return the first ``count`` faces that have a hole, as many of each bucket; few, for they stay in memory."""
+    return spread_over_buckets((recorded for recorded in recording if recorded.face.hole.any()), count)
 
 
 def spread_over_buckets(faces: Iterable[Recorded], count: int) -> list[Recorded]:

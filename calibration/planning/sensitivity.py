@@ -67,20 +67,26 @@ def probe(
     )
 
 
-def probe_all(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> list[Sensitivity]:
-    """Probe every stage of ``plan`` as a whole, then each group that it quantises alone, until the time is up."""
+def probe_all(shop: Workshop, plan: Plan, faces: Sequence[Recorded], quick: bool = False) -> list[Sensitivity]:
+    """Probe every stage of ``plan`` as a whole, then each group that it quantises alone, until the time is up.
+
+    Args:
+        shop: what the variants are made of.
+        plan: what may be quantised.
+        faces: to compare on.
+        quick: leave the groups out.
+    """
     found: list[Sensitivity] = []
-    wanted: list[tuple[str, str | None]] = []
-    for stage in shop.groups():
-        groups = plan.quantized(stage)
-        wanted += [(stage, group) for group in (None, *groups) if groups]
+    stages = [stage for stage in shop.groups() if plan.quantized(stage)]
+    wanted: list[tuple[str, str | None]] = [(stage, None) for stage in stages]
+    if not quick:
+        wanted += [(stage, group) for stage in stages for group in plan.quantized(stage)]
     for stage, group in wanted:
         pace().at("probing", len(found), len(wanted))
-        if pace().late:
+        if group is not None and pace().late:
             logger.info(
-                "the time is up: %d of %d groups are not probed, and stay in float",
-                len(wanted) - len(found),
-                len(wanted),
+                f"the time is up: {len(found) - len(stages)} of {len(wanted) - len(stages)} layer groups were probed; "
+                "stages with others are quantised, or left in float, as a whole"
             )
             break
         logger.debug(f"probing {stage} {group or ''}")

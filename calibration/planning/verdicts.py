@@ -9,6 +9,7 @@ from typing import Any
 
 from showface.runtime.backends.chain import Session
 
+from ..pace import pace
 from ..recording import Recorded
 from .candidates import Workshop
 from .plan import Plan
@@ -46,10 +47,13 @@ class QualityVerdict:
 
 def judge_quality(sessions: Mapping[str, Session], faces: Sequence[Recorded], budget: Budget) -> QualityVerdict:
     """Run a candidate over ``faces`` and hold it against ``budget``."""
-    scores = tuple(score_recorded(face, run_from(sessions, face)) for face in faces)
+    scores = []
+    for count, face in enumerate(faces):
+        pace().at("judging", count, len(faces))
+        scores.append(score_recorded(face, run_from(sessions, face)))
     quality = quality_of(scores)
     violated = tuple(budget.violated(quality))
-    return QualityVerdict(not violated, violated, quality, scores)
+    return QualityVerdict(not violated, violated, quality, tuple(scores))
 
 
 def gate_quality(shop: Workshop, plan: Plan, faces: Sequence[Recorded], budget: Budget) -> tuple[Plan, QualityVerdict]:
@@ -86,8 +90,11 @@ def drop_slow_stages(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> P
 
 def judge_speed(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> dict[int, dict[str, Timing]]:
     """Time stages and chain at each of ``BATCHES``: batch → stage or ``chain`` → timing."""
-    sessions = shop.open(plan)
-    return {batch: compare_stages(shop.sessions, sessions, faces, batch, ROUNDS[batch]) for batch in BATCHES}
+    sessions, speed = shop.open(plan), {}
+    for batch in BATCHES:
+        pace().at("timing", len(speed), len(BATCHES))
+        speed[batch] = compare_stages(shop.sessions, sessions, faces, batch, ROUNDS[batch])
+    return speed
 
 
 def speed_text(speed: Mapping[int, Mapping[str, Timing]]) -> str:

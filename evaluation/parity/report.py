@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from showface.runtime.errors import ShowfaceError, system_errors
 from showface.runtime.files import atomic_folder
+from showface.runtime.untrusted.terminal import printable, printable_value
 
 from .accumulate import ComparedPicture
 from .plots import growth_plot, histogram_plot, picture_parts
@@ -44,7 +46,9 @@ def write_report(folder: Path, result: Mapping[str, Any], pictures: Sequence[Com
 
 def render_page(result: Mapping[str, Any], pictures: Sequence[ComparedPicture]) -> str:
     """Return the HTML page."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=printable_value
+    )
     environment.filters.update(number=_number, png=_png_address)
     template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     rows = []
@@ -72,7 +76,9 @@ def junit_xml(result: Mapping[str, Any]) -> bytes:
             mine = [text for text in failures if text.startswith(f"{name}: ")]
             failures = [text for text in failures if text not in mine]
             _fail(case, mine)
-            lines = (f"{key}={value}" for key, value in tensor.items() if isinstance(value, int | float | str))
+            lines = (
+                printable(f"{key}={value}") for key, value in tensor.items() if isinstance(value, int | float | str)
+            )
             ET.SubElement(case, "system-out").text = "\n".join(lines)
         if failures:
             _fail(ET.SubElement(suite, "testcase", classname=f"showface.{view}", name="image"), failures)
@@ -84,7 +90,8 @@ def junit_xml(result: Mapping[str, Any]) -> bytes:
 
 def _fail(case: ET.Element, failures: Sequence[str]) -> None:
     if failures:
-        ET.SubElement(case, "failure", message=failures[0]).text = "\n".join(failures)
+        told = [printable(text) for text in failures]  # XML holds no control characters, not even as escapes
+        ET.SubElement(case, "failure", message=told[0]).text = "\n".join(told)
 
 
 def _number(value: float | int | None, digits: int | None = None) -> str:
@@ -98,5 +105,5 @@ def _number(value: float | int | None, digits: int | None = None) -> str:
     return f"{value:.2e}" if value and abs(value) < 10**-digits else f"{value:.{digits}f}"
 
 
-def _png_address(data: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(data).decode()
+def _png_address(data: bytes) -> Markup:
+    return Markup("data:image/png;base64," + base64.b64encode(data).decode())

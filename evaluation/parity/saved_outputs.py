@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from showface.runtime.backends.chain import Tensors
-from showface.runtime.bundle import check_new, tensor_fault
+from showface.runtime.bundle import check_inputs, check_new, tensor_fault
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from showface.runtime.files import atomic_folder
 from showface.runtime.stages import CHAIN_INPUTS, LABELS, SEMANTIC_MARGIN, Stage, graphs_of
@@ -148,6 +148,10 @@ class SavedSource:
         missing = [name for name in (*CHAIN_INPUTS, *outputs) if name not in tensors]
         if missing:
             raise UsageError(f"{path}: lacks {', '.join(missing)}; {AGAIN}")
+        try:
+            check_inputs(tensors)
+        except ValueError as error:
+            raise UsageError(f"{path}: no outputs of a face: {error}; {AGAIN}") from error
         return tensors
 
 

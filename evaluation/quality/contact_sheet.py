@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showface.runtime.batch.sheets.contact_sheet import HIDDEN, TILE
-from showface.runtime.files import sealed
-from showface.runtime.images.codec import encode_photo, write_file
+from showface.runtime.files import sealed, write_side
+from showface.runtime.images.codec import encode_photo
 
 from ..faces import BUCKETS, Face, pair_files, read_pair
 from ..metrics import Rgb
@@ -29,7 +29,9 @@ def chosen_rows(report: Report, bucket: str) -> dict[str, int]:
     return {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
 
 
-def write_contact_sheet(path: Path, report: Report, method: Method, images: Path, masks: Path) -> None:
+def write_contact_sheet(
+    path: Path, report: Report, method: Method, images: Path, masks: Path, overwrite: bool = False
+) -> None:
     """Write a row a bucket, each with three faces as input with the hole greyed | result | ground truth.
 
     The chosen faces are completed once more: no run holds the results of all faces.
@@ -40,10 +42,12 @@ def write_contact_sheet(path: Path, report: Report, method: Method, images: Path
         method: completes them.
         images: folder of photographs, as for ``evaluate``.
         masks: folder of ratio bins, as for ``evaluate``.
+        overwrite: replace what somebody else wrote there.
 
     Raises:
         InputError: the format cannot be written.
         UsageError: a face or mask can no longer be read.
+        ShowfaceError: as :func:`showface.runtime.files.write_side`.
     """
     lines = []
     for bucket in BUCKETS:
@@ -57,7 +61,7 @@ def write_contact_sheet(path: Path, report: Report, method: Method, images: Path
         ]
         gap = np.full((parts[0].shape[0], GAP, 3), 255, np.uint8)
         lines.append(np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1))
-    write_file(path, sealed(encode_photo(np.concatenate(lines), path.suffix, lossy=True)))
+    write_side(path, sealed(encode_photo(np.concatenate(lines), path.suffix, lossy=True)), overwrite)
 
 
 def _strip(face: Face, result: Rgb) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from showface.runtime.errors import UsageError
-from showface.runtime.images.codec import write_file
+from showface.runtime.files import write_side
 from showface.runtime.stages import CATEGORIES
 from showface.training.data.labels import read_label_map
 from showface.training.data.sources import read_face
@@ -141,28 +141,54 @@ def evaluate_parser(
     return category_iou(counts), mean_iou(counts)
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        test: faces and masks it was measured on.
+        methods: that were measured, by name.
+        reports: the figures of each.
+        table: of them all, in Markdown.
+    """
+
+    test: EvaluationSet
+    methods: Mapping[str, Method]
+    reports: Mapping[str, Report]
+    table: str
+
+    def write(self, json_file: Path | None, sheet: Path | None, overwrite: bool = False) -> None:
+        """Write the figures, and the contact sheet of the last method, where they are wanted.
+
+        Raises:
+            ShowfaceError: as :func:`showface.runtime.files.write_side`.
+        """
+        if json_file is not None:
+            write_side(json_file, to_json(self.reports).encode(), overwrite)
+        if sheet is not None:
+            last = list(self.methods)[-1]
+            folders = self.test.images, self.test.masks
+            write_contact_sheet(sheet, self.reports[last], self.methods[last], *folders, overwrite)
+
+
 def run_evaluation(
     choice: MethodChoice,
     test: EvaluationSet,
     device: str = "auto",
     threads: int | None = None,
-    json_file: Path | None = None,
-    sheet: Path | None = None,
     paper: Sequence[str] = ("celebahq/mdrnets",),
-) -> str:
-    """Evaluate methods and return the Markdown table; what the verb ``evaluate`` does.
+) -> Evaluation:
+    """Evaluate methods; what the verb ``evaluate`` does.
 
     Args:
         choice: which methods.
         test: faces and masks to measure on.
         device: ``auto``, ``cpu`` or ``cuda:N``, of the methods and of the feature networks.
         threads: number of CPU threads; None takes all.
-        json_file: write the figures there.
-        sheet: write the contact sheet of the last method there.
         paper: rows of the paper's Table 1 to print below, see :func:`.paper_tables.paper_rows`.
 
     Raises:
-        UsageError: anything given is wrong; nothing was written.
+        UsageError: anything given is wrong.
     """
     choice.check()
     beside = paper_rows(paper)
@@ -175,9 +201,4 @@ def run_evaluation(
     reports = {
         name: evaluate(method, test.images, test.masks, network, test.limit, lpips) for name, method in methods.items()
     }
-    if json_file is not None:
-        write_file(json_file, to_json(reports).encode())
-    if sheet is not None:
-        last = list(methods)[-1]
-        write_contact_sheet(sheet, reports[last], methods[last], test.images, test.masks)
-    return markdown_table(reports, beside)
+    return Evaluation(test, methods, reports, markdown_table(reports, beside))

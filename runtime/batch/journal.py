@@ -138,21 +138,29 @@ def recover(output: Path, wanted: Callable[[Result], bool] = lambda _: True) -> 
     Args:
         output: the output folder.
         wanted: which of them; the files of the others are not read.
+
+    Raises:
+        UsageError: a journal cannot be read, or is no file.
     """
     for path in (path for folder in _run_folders(output) for path in sorted(folder.glob(f"*{_JOURNAL}"))):
-        for line in read_lines(path):
+        for line in read_lines(path, UsageError):
             digest, result = _announced(line)
             if result is not None and wanted(result) and _sha256(output / result.output) == digest:
                 yield result
 
 
 def discard(output: Path) -> None:
-    """Remove the journals and temporary files of ended runs; see :func:`end_runs`."""
+    """Remove the journals and temporary files of ended runs; see :func:`end_runs`.
+
+    Raises:
+        UsageError: one of them cannot be removed.
+    """
     folders = _run_folders(output, _ENDED)
-    for folder in folders:
-        for pattern in (f"*{_JOURNAL}", f"*{_TEMPORARY}"):
-            for path in folder.glob(pattern):
-                path.unlink(missing_ok=True)
+    with system_errors(UsageError, output, "cannot be removed, and is in the way of a new run"):
+        for folder in folders:
+            for pattern in (f"*{_JOURNAL}", f"*{_TEMPORARY}"):
+                for path in folder.glob(pattern):
+                    path.unlink(missing_ok=True)
     _remove_empty(*folders, output / WORK_FOLDER)
 
 

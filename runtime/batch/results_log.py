@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -135,7 +135,7 @@ class ResultLog:
     """``results.jsonl``, held open and locked for one run.
 
     Attributes:
-        last: the last result of each input.
+        last: the last result of each input, without the text of its error.
         written: every output that some line explains, also where its input failed later on.
     """
 
@@ -172,7 +172,7 @@ class ResultLog:
             self._remember(result)
 
     def _remember(self, result: Result) -> None:
-        self.last[result.input] = result
+        self.last[result.input] = result if result.error is None else replace(result, error=None)  # nobody asks for it
         if result.status != "failed":
             self.written.add(result.output)
 

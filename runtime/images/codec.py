@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ QUALITY = 95  # of JPEG and lossy WebP
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # GIF for masks: it is not written
 _EXIF_ORIENTATION = 0x0112
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"  # the last scan of a whole file has an end behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +84,37 @@ def read_photo(path: str | Path) -> Photo:
 
 def decode_photo(data: bytes, name: str) -> Photo:
     """Decode the bytes of an image file; ``name`` stands in the errors, which are those of :func:`read_photo`."""
+    with decode_errors(data, name), warnings.catch_warnings():
+        # Of sizes below MAX_PIXELS and of broken metadata; data that cannot be decoded raises.
+        warnings.simplefilter("ignore")
+        return _decode(data, name)
+
+
+def check_image(data: bytes, name: str) -> None:
+    """Refuse, before anything is decoded, what :func:`decode_photo` would, as far as that can be told.
+
+    Raises:
+        InputError: the bytes are no image of a known format, of too many pixels or frames, or cut off.
+    """
+    with decode_errors(data, name), Image.open(io.BytesIO(data), formats=_FORMATS) as header:
+        check_header(header, name)
+        if header.format == "PNG":
+            check_png(data, name)
+        if header.format in ("JPEG", "MPO") and data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN):
+            raise InputError(f"{name}: is cut off")
+
+
+@contextmanager
+def decode_errors(data: bytes, name: str) -> Iterator[None]:
+    """Turn all that decoders raise in the block on the bytes of the file ``name`` into one sentence.
+
+    Raises:
+        InputError: for any error but :class:`MemoryError`.
+    """
     if not data:
         raise InputError(f"{name}: the file is empty")
     try:
-        with warnings.catch_warnings():
-            # Of sizes below MAX_PIXELS and of broken metadata; data that cannot be decoded raises.
-            warnings.simplefilter("ignore")
-            return _decode(data, name)
+        yield
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:

@@ -22,7 +22,7 @@ from ..errors import InputError, ShowfaceError, UsageError, system_errors
 
 MAX_FILE = 2**30  # bytes; 100 megapixels of 16-bit RGBA are 800 MB uncompressed
 MAX_TEXT = 2**25  # bytes of JSON, CSV or TOML; they grow tenfold when they are parsed
-MAX_LINE = 2**20  # bytes of one line of a log
+MAX_LINE = 2**18  # bytes of one line of a log, kept for each input: it names two paths, escaped 24 KiB each at most
 _MOST_ARRAYS = 64
 # Without waiting for the other end of a FIFO.
 _AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)

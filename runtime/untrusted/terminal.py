@@ -24,6 +24,11 @@ def printable(text: str) -> str:
     return f"{shown}…" if len(text) > LONGEST else shown
 
 
+def printable_value(value: object) -> object:
+    """Return a text as :func:`printable` does, and all else, finished markup too, as it is: for pages of templates."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 class Terminal(Console):
     """A console that takes every text, in tables too, as it is: no markup, no emoji names, no escapes of a terminal.
 

@@ -138,6 +138,7 @@ def test_empty_masks(narrow_bundle, folders, tmp_path, call):
 
 def test_a_plan_is_made_and_its_settings_are_kept(calibrated, narrow_bundle, folders, tmp_path, monkeypatch, caplog):
     """The whole way without ``--plan``, over two stages; of TensorRT's target, whose verdict asks for no time."""
+    monkeypatch.setattr("showface.calibration.calibrate.QUICK_FACES", 6)
     rest = tuple(FloatRule(stage, "*", "not of this test") for stage in ("coarse", "parser", "refiner"))
     monkeypatch.setattr(placement, "FLOAT_RULES", (*placement.FLOAT_RULES, *rest))
     settings = Settings(
@@ -156,6 +157,32 @@ def test_a_plan_is_made_and_its_settings_are_kept(calibrated, narrow_bundle, fol
     assert open_bundle(tmp_path / "out").manifest.calibration["settings"] == dict(plan.settings)
     available = {stage: list(names) for stage, names in plan.stages.items()}
     assert read_plan(tmp_path / "out/plan.toml", lambda target: available) == plan
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["the time is up", "a few faces"])
+def test_a_short_one_quantises_whole_stages(calibrated, narrow_bundle, folders, tmp_path, monkeypatch, caplog, late):
+    """Where the time is up, before anything was probed, and with a few faces: in both there is a plan, and it holds."""
+    if late:
+        monkeypatch.setattr("showface.calibration.calibrate.QUICK_FACES", 6)
+    rest = tuple(FloatRule(stage, "*", "not of this test") for stage in ("coarse", "parser", "refiner"))
+    monkeypatch.setattr(placement, "FLOAT_RULES", (*placement.FLOAT_RULES, *rest))
+    settings = Settings(
+        narrow_bundle, tmp_path / "out", *folders, calibrated[0] / "int8.work", Calibrator.MINMAX, Target.TENSORRT, faces=6,
+        check_faces=3, budget=Budget(psnr_drop=10.0, hole_psnr=0.0, labels=0.0), threads=1,
+        max_minutes=1e-9 if late else None,
+    )  # fmt: skip
+    caplog.set_level("INFO", "showface")
+    outcome = calibrate(settings)
+    assert [(item.stage, item.group) for item in outcome.sensitivities] == [("memory", None), ("mrem", None)]
+    assert all(outcome.plan.quantized(stage) for stage in ("memory", "mrem"))
+    assert open_bundle(tmp_path / "out").manifest.precision["memory"] == "int8"
+    assert sum("the time is up: 0 of" in text for text in caplog.messages) == late
+    assert sum(text.startswith("6 faces: a try") for text in caplog.messages) == (not late)
+    steps = [text for text in caplog.messages if "% of all" in text]
+    assert [text.partition(":")[0] for text in steps][-2:] == ["probing", "judging"]
+    shares = [int(text.partition(" %")[0].rpartition(" ")[2]) for text in steps]
+    assert shares == sorted(shares)
+    assert "left" not in steps[0]  # what was recorded before tells nothing of the speed, and nothing else was done
 
 
 def test_nothing_left_to_quantise(calibrated, narrow_bundle, folders, tmp_path, caplog):

@@ -1,6 +1,8 @@
 """The recording: real tensors of the chain, resumed after an interruption, never reused for other data."""
 
+import io
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -50,6 +52,54 @@ def test_other_data_is_recorded_anew(tmp_path, recorded, narrow_bundle, samples,
     assert (tmp_path / "shard-0000.npz").stat().st_mtime_ns > before
     assert any("differs (data); recording anew" in text for text in caplog.messages)
     assert json.loads((tmp_path / "recording.json").read_text())["data"] == "another digest"
+
+
+def saved(write=np.savez, **changes):
+    """Return a shard of one face, with some of its arrays changed; None leaves one out."""
+    arrays = {"rgb": np.zeros((1, 256, 256, 3), np.uint8), "hole": np.zeros((1, 256, 256), bool)}
+    arrays |= {"image": np.zeros((1, 3, 256, 256), np.float32), "mask": np.zeros((1, 1, 256, 256), np.float32)}
+    arrays |= {"completed_image": np.zeros((1, 3, 256, 256), np.float32), **changes}
+    buffer = io.BytesIO()
+    write(buffer, **{name: value for name, value in arrays.items() if value is not None})
+    return buffer.getvalue()
+
+
+SHARDS = {
+    "empty": b"",
+    "text": b"no shard",
+    "a zip of nothing": b"PK\5\6" + bytes(18),
+    "cut off": saved()[:-40],
+    "a flipped bit": saved()[:2000] + b"\1" + saved()[2001:],
+    "objects": saved(image=np.array([{}], object)),
+    "without a face": saved(rgb=None),
+    "other names": saved(more=np.zeros(1)),
+    "fewer holes than faces": saved(hole=np.zeros((2, 256, 256), bool)),
+    "another type": saved(image=np.zeros((1, 3, 256, 256))),
+    "another size": saved(mask=np.zeros((1, 1, 128, 128), np.float32)),
+    "no rows": saved(image=np.zeros((0, 3, 256, 256), np.float32)),
+    "a bomb": saved(np.savez_compressed, rgb=np.zeros((1, 20000, 20000, 3), np.uint8)),
+}
+
+
+@pytest.mark.parametrize("kind", SHARDS)
+def test_a_shard_that_is_not_what_was_recorded_is_named(tmp_path, recorded, kind):
+    (tmp_path / "shard-0000.npz").write_bytes(SHARDS[kind])
+    with pytest.raises(UsageError, match=r"shard-0000\.npz: .*; remove it"):
+        list(Recording(tmp_path, recorded.pairs[:1]))
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "device", "sparse"])
+def test_a_shard_that_is_no_file_is_not_waited_for(tmp_path, recorded, kind):
+    path = tmp_path / "shard-0000.npz"
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    with pytest.raises(UsageError, match=r"shard-0000\.npz"):
+        list(Recording(tmp_path, recorded.pairs[:1]))
 
 
 def test_empty_masks_are_refused_and_faceless_pictures_named(recorded, caplog):

@@ -12,9 +12,9 @@ from showface.cli.options import check_pictures, check_sides, write_text
 from showface.runtime.batch.item import Item
 from showface.runtime.batch.results_log import Result
 from showface.runtime.batch.sheets.contact_sheet import write_sheet
-from showface.runtime.errors import UsageError
+from showface.runtime.errors import ShowfaceError, UsageError
 from showface.runtime.faces.masks import MaskSource
-from showface.runtime.files import check_replaceable, sealed
+from showface.runtime.files import check_replaceable, sealed, write_side
 from showface.runtime.images.codec import read_photo
 
 OURS = b'{"input": "a.png", "output": "a.png", "status": "done"}\n' * 2
@@ -51,7 +51,7 @@ def test_a_foreign_file_is_kept(place, name, data):
     path.write_bytes(data)
     with pytest.raises(UsageError, match="--overwrite"):
         check_sides({"--side": path}, False, place / "in")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(ShowfaceError, match="--overwrite"):
         write_text(path, "figures", False)
     assert path.read_bytes() == data
     check_sides({"--side": path}, True, place / "in")
@@ -81,7 +81,7 @@ def test_an_own_picture_is_replaced_and_still_a_picture(place, name):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UsageError, match="not as showface wrote it"):
+    with pytest.raises(ShowfaceError, match="not as showface wrote it"):
         write_sheet(path, items, results, MaskSource("file", place / "masks" / "face.png"))
 
 
@@ -134,8 +134,9 @@ def test_a_file_that_comes_while_the_work_goes_on_is_kept(place):
     path = place / "other" / "x.json"
     check_sides({"--json": path}, False)
     path.write_text("somebody else's")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(ShowfaceError, match="--overwrite") as late:
         write_text(path, "figures", False)
+    assert late.value.exit_code == 1  # the work is done
     with pytest.raises(UsageError, match="--overwrite"):
         check_replaceable(path, False)
 
@@ -176,6 +177,16 @@ def test_every_verb_keeps_to_it(place, monkeypatch, capsys, verb):
         assert code == 2
         assert "which is read" in text
     assert (place / "in" / "face.png").read_bytes() == face
+
+
+def test_a_report_of_a_calibration_is_kept_too(place):
+    """It is written behind the bundle: what came there meanwhile stays."""
+    path = place / "other" / "x.html"
+    path.write_text("somebody else's")
+    with pytest.raises(ShowfaceError, match="--overwrite"):
+        write_side(path, b"<html>", False)
+    write_side(path, b"<html>", True)
+    assert path.read_bytes() == b"<html>"
 
 
 def test_a_sheet_may_not_be_an_output(place, monkeypatch, capsys):

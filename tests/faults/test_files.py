@@ -229,6 +229,32 @@ def test_a_golden_file_of_any_kind_is_refused_before_memory_is_taken(tmp_path, k
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
 
 
+WRONG = {
+    "an image that is not a number": ("image", np.nan, r"image holds values outside \[-1, 1\]"),
+    "an image of 0 to 255": ("image", 255.0, r"image holds values outside \[-1, 1\]"),
+    "half a hole": ("mask", 0.5, "mask holds values other than 0 and 1"),
+    "a mask that is not a number": ("mask", np.nan, "mask holds values other than 0 and 1"),
+    "an answer that is not a number": ("guidance", np.inf, "guidance holds values that are not finite"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_golden_values_that_no_face_gives_are_refused(tmp_path, kind):
+    name, value, words = WRONG[kind]
+    golden = dict(np.load(default_bundle() / "golden.npz"))
+    golden[name].flat[5] = value
+    data = io.BytesIO()
+    np.savez(data, **golden)
+    folder = bundle_with(tmp_path / "b", data.getvalue(), "golden")
+    (folder / "golden.onnx").rename(folder / "golden.npz")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["golden.npz"] = manifest["sha256"].pop("golden.onnx")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ShowfaceError, match=rf"golden\.npz: not the tensors of this bundle: {words}") as refused:
+        open_bundle(folder).golden()
+    assert refused.value.exit_code == 2
+
+
 def test_good_arrays_are_those_of_numpy():
     given = {
         "a": np.arange(6).reshape(2, 3),

@@ -1,4 +1,7 @@
-"""SIGKILL at any moment: what the runs leave together equals one uninterrupted run, byte for byte."""
+"""SIGKILL at any moment: what the runs leave together equals one uninterrupted run, byte for byte.
+
+``SHOWFACE_KILLS=40 python -m pytest tests/faults/test_kill.py -s`` kills 40 runs that are at work, and prints how many.
+"""
 
 import json
 import os
@@ -14,6 +17,7 @@ import pytest
 from PIL import Image
 
 KILLS, FACES = 24, 10
+KILLS_AT_WORK = int(os.environ.get("SHOWFACE_KILLS", "8"))
 SCRIPT = Path(__file__).with_name("run_and_kill.py")
 
 
@@ -60,12 +64,29 @@ def test_the_union_of_killed_runs_equals_one_uninterrupted_run(command, whole):
     codes = Counter(json.loads(result.stdout))
     assert codes[-signal.SIGKILL] == KILLS
     assert set(codes) == {-signal.SIGKILL, 0}, result.stderr  # no run refused a file that an earlier one had written
-    finished = [path for path in output.parent.iterdir() if path.name.startswith("killed")]
+    check_finished(output, expected)
+
+
+def check_finished(output, expected):
+    finished = [path for path in output.parent.iterdir() if path.name.startswith(output.name)]
     for folder in finished:
         assert files(folder) == expected
         done = Counter(line["input"] for line in lines(folder) if line["status"] == "done")
         assert done == dict.fromkeys((line["input"] for line in lines(folder)), 1)  # nothing was done twice
         assert not (folder / ".showface").exists()
+
+
+def test_kills_of_runs_that_are_at_work_lose_nothing(command, whole):
+    """From the first output of each run on: between decoding, networks, journal, rename, log."""
+    expected, seconds = whole
+    output, arguments = command("worked")
+    run = [sys.executable, SCRIPT, "2", str(KILLS_AT_WORK), str(seconds / FACES), "--once-it-writes", *arguments]
+    result = subprocess.run(run, capture_output=True, text=True, timeout=600, check=True)
+    codes = Counter(json.loads(result.stdout))
+    assert set(codes) == {-signal.SIGKILL, 0}, result.stderr
+    assert codes[-signal.SIGKILL] == KILLS_AT_WORK
+    print(f"{KILLS_AT_WORK} runs killed at work, {codes[0]} went to their end")
+    check_finished(output, expected)
 
 
 KILL_ITSELF = """

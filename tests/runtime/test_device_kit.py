@@ -20,7 +20,10 @@ ALWAYS = {"manifest.json", "golden.npz", "MODEL_CARD.md", "LICENSE-weights"}
 @pytest.fixture
 def bundle(tmp_path):
     """A copy of the default bundle with stand-ins for engines of two targets: packing does not deserialise them."""
-    folder = tmp_path / "bundle"
+    return bundle_with_engines(tmp_path / "bundle")
+
+
+def bundle_with_engines(folder):
     folder.mkdir()
     for path in default_bundle().iterdir():
         if path.is_file():
@@ -131,3 +134,74 @@ def test_a_kit_without_graphs_says_what_it_is(bundle, tmp_path):
     kit = open_bundle(tmp_path / "kit")
     with pytest.raises(UsageError, match=r"kit: is a kit: engines \(tensorrt-rtx-sm_86\) for a GPU .* with --graphs"):
         kit.model(kit.manifest.stages[0])
+
+
+HASHED = [name for name in sorted(ALWAYS | engine_names("sm_86")) if name.endswith((".npz", ".engine"))]
+
+
+def unpacked(path, folder, changes):
+    """Unpack a kit as another tool would, with the contents of some entries changed; None leaves one out."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            data = changes.get(name, archive.read(name))
+            if data is not None:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(data)
+    return folder
+
+
+def read_all(folder):
+    """Read what a device reads of a kit."""
+    device = open_bundle(folder)
+    device.golden()
+    engines = EngineFolder(device, "tensorrt-rtx", "sm_86")
+    for stage in device.manifest.graphs:
+        read_engine(engines, read_sidecar(engines, stage.name))
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory):
+    """Return a kit that can be read as a whole."""
+    root = tmp_path_factory.mktemp("kit")
+    write_kit(bundle_with_engines(root / "bundle"), root / "kit.zip", "tensorrt-rtx", ["sm_86"])
+    read_all(unpacked(root / "kit.zip", root / "device", {}))
+    return root / "kit.zip"
+
+
+@pytest.mark.parametrize("name", HASHED)
+@pytest.mark.parametrize("kind", ["a flipped bit", "cut off", "longer", "empty", "of another stage", "missing"])
+def test_a_kit_that_was_tampered_with_is_refused_on_the_device(kit, tmp_path, name, kind):
+    with zipfile.ZipFile(kit) as archive:
+        data = archive.read(name)
+        other = archive.read(next(entry for entry in HASHED if entry != name))
+    middle = len(data) // 2
+    changed = {
+        "a flipped bit": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :], "cut off": data[:-1],
+        "longer": data + b"x", "empty": b"", "of another stage": other, "missing": None,
+    }[kind]  # fmt: skip
+    with pytest.raises(UsageError, match=name.rpartition("/")[2].replace(".", r"\.")):
+        read_all(unpacked(kit, tmp_path / "device", {name: changed}))
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"{" * 100_000, b"\xff\xfe", None], ids=str)
+@pytest.mark.parametrize("name", ["manifest.json", "engines/tensorrt-rtx-sm_86/coarse.json"])
+def test_a_kit_whose_descriptions_are_not_what_they_were_is_refused(kit, tmp_path, name, content):
+    with pytest.raises(UsageError, match=name.rpartition("/")[2]):
+        read_all(unpacked(kit, tmp_path / "device", {name: content}))
+
+
+def test_a_zip_that_is_damaged_on_its_way_does_not_unpack(kit, tmp_path):
+    data = bytearray(kit.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "kit.zip").write_bytes(data)
+    damaged = pytest.raises(Exception, match=r"CRC|zlib|invalid|decompress")
+    with damaged, zipfile.ZipFile(tmp_path / "kit.zip") as archive:
+        archive.extractall(tmp_path / "device")
+
+
+def test_no_entry_of_a_kit_leads_out_of_its_folder(kit):
+    with zipfile.ZipFile(kit) as archive:
+        for entry in archive.infolist():
+            assert not entry.filename.startswith("/")
+            assert ".." not in entry.filename.split("/")
+            assert entry.external_attr >> 16 == 0o644  # no link, and no program

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import CATEGORIES
 
+from .pictures import read_picture
+
 LabelMap = NDArray[np.uint8]  # [size, size], index into CATEGORIES
 
 # CelebAMask-HQ's 19 labels to the paper's 14: left and right brow, eye and ear merge, an earring
@@ -58,9 +60,9 @@ def read_label_map(path: Path, size: int) -> LabelMap:
     Raises:
         UsageError: the file is missing or holds a label outside 0-18; the message names it.
     """
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if labels is None or labels.ndim != 2:
-        raise UsageError(f"{path}: no readable single-channel label map")
+    labels = read_picture(path, cv2.IMREAD_UNCHANGED)
+    if labels.ndim != 2:
+        raise UsageError(f"{path}: has {labels.shape[2]} channels, and a label map has one; save it as gray")
     if labels.max() >= len(CELEBAMASK_TO_CATEGORY):
         raise UsageError(f"{path}: label {labels.max()} is outside 0-{len(CELEBAMASK_TO_CATEGORY) - 1}")
     return _categories(np.asarray(labels, np.uint8), size)
@@ -78,11 +80,9 @@ def read_part_labels(stem: Path, size: int) -> LabelMap:
     labels: NDArray[np.uint8] | None = None
     for label, part in enumerate(PARTS, start=1):
         path = stem.with_name(f"{stem.name}_{part}.png")
-        if not path.is_file():
+        if not path.exists():
             continue
-        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if mask is None:
-            raise UsageError(f"{path}: not a readable mask of a part")
+        mask = read_picture(path, cv2.IMREAD_GRAYSCALE)
         if labels is None:
             labels = np.zeros(mask.shape[:2], np.uint8)
         if mask.shape != labels.shape:

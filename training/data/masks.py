@@ -15,6 +15,7 @@ from showface.runtime.errors import UsageError
 from ..config import MaskConfig
 from .freeform import draw_mask, draw_surround
 from .part_masks import part_masks
+from .pictures import read_picture
 from .sources import image_files
 
 Masks = NDArray[np.uint8]  # [N, size, size], 1 = hole
@@ -143,8 +144,5 @@ def _read_bin(folder: Path, config: MaskConfig, size: int) -> Masks:
 
 
 def _read_mask(path: Path, config: MaskConfig, size: int) -> NDArray[np.uint8]:
-    gray = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if gray is None:
-        raise UsageError(f"{path}: not a readable mask")
-    gray = cv2.resize(gray, (size, size), interpolation=cv2.INTER_NEAREST)
+    gray = cv2.resize(read_picture(path, cv2.IMREAD_GRAYSCALE), (size, size), interpolation=cv2.INTER_NEAREST)
     return np.asarray(gray > 127 if config.hole == "white" else gray <= 127, np.uint8)

@@ -10,13 +10,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from showface.runtime.errors import UsageError
-from showface.runtime.untrusted.read import read_json
+from showface.runtime.untrusted.read import open_file, read_json
 
 from ..config import TrainConfig
 from ..run_files import write_whole
@@ -65,15 +66,35 @@ def create_arrays(folder: Path, total: int, size: int) -> dict[str, NDArray[np.u
     """Create the arrays of ``total`` samples in ``folder``, or open those that are there."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, NDArray[np.uint8]] = {}
-    for name, shape in ARRAYS.items():
-        path, full = folder / f"{name}.npy", (total, *(size if side < 0 else side for side in shape))
+    for name in ARRAYS:
+        path = folder / f"{name}.npy"
         if path.is_file():
-            arrays[name] = np.lib.format.open_memmap(path, mode="r+")
-            if arrays[name].shape != full or arrays[name].dtype != np.uint8:
-                raise UsageError(f"{path}: holds other samples; remove {folder} or choose another --output")
+            arrays[name] = _opened(path, _shape(name, total, size), "r+")
         else:
-            arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=full)
+            arrays[name] = np.lib.format.open_memmap(path, "w+", np.uint8, _shape(name, total, size))
     return arrays
+
+
+def _shape(name: str, total: int, size: int) -> tuple[int, ...]:
+    return (total, *(size if side < 0 else side for side in ARRAYS[name]))
+
+
+def _opened(path: Path, shape: tuple[int, ...], mode: Literal["r", "r+"]) -> NDArray[np.uint8]:
+    """Map an array of samples into memory.
+
+    Raises:
+        UsageError: it is missing, no array, or of other samples.
+    """
+    mend = f"remove {path.parent} or choose another --output"
+    with open_file(path, UsageError):  # no FIFO, which the mapping would wait for
+        pass
+    try:
+        array = np.lib.format.open_memmap(path, mode)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{path}: no array of samples: {error}; {mend}") from error
+    if array.shape != shape or array.dtype != np.uint8:
+        raise UsageError(f"{path}: holds other samples; {mend}")
+    return array
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +148,7 @@ def open_samples(
         world: how many processes share each batch.
 
     Raises:
-        UsageError: there are none, they are not complete, of another size or of other networks, or the config
+        UsageError: there are none, they are not complete, damaged, of another size or of other networks, or the config
             asks for an augmentation, which would part the faces from their coarse faces.
     """
     record = read_record(folder)
@@ -140,5 +161,5 @@ def open_samples(
             raise UsageError(f"{folder}: made with another {name} than that in 'init'; make them anew")
     if any(getattr(config.augment, name) for name in type(config.augment).__slots__):
         raise UsageError("augment: samples were augmented when they were made; leave the table out")
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+    arrays = {name: _opened(folder / f"{name}.npy", _shape(name, record.total, record.size), "r") for name in ARRAYS}
     return CacheFeed(config, arrays, record.total, device, rank, world)

@@ -14,6 +14,7 @@ from showface.runtime.errors import UsageError
 
 from ..config import SourceConfig, TrainConfig, ValidationConfig
 from .labels import PARTS, LabelFile
+from .pictures import read_picture
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -49,12 +50,9 @@ def read_face(path: Path, size: int) -> NDArray[np.uint8]:
     """Read a photograph as RGB [size, size, 3], resized by area.
 
     Raises:
-        UsageError: the file is missing or no image; the message names it.
+        UsageError: as :func:`read_picture`.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UsageError(f"{path}: not a readable image")
-    image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(read_picture(path, cv2.IMREAD_COLOR), (size, size), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 

@@ -10,8 +10,8 @@ import typer
 
 from showface.runtime.backends import Backend
 from showface.runtime.bundle import default_bundle
-from showface.runtime.errors import UsageError, extra, system_errors
-from showface.runtime.files import check_replaceable, write_file
+from showface.runtime.errors import UsageError, extra
+from showface.runtime.files import write_side
 
 from ...app import threads_of
 from ...options import (
@@ -68,14 +68,12 @@ def benchmark(
     plan = Schedule(sizes, rounds, warm_up)
     result = library.run_benchmark(first, other, checkpoint, plan, threads_of(context), compiled, kernels, fresh)
     text = tables.to_markdown(result)
+    console.print_lines(text)
     write_text(json_file, json.dumps(result, indent=2, allow_nan=False) + "\n", overwrite)
     write_text(csv_file, tables.to_csv(result), overwrite)
     write_text(markdown, text, overwrite)
     if plot is not None:
-        with system_errors(UsageError, plot, "cannot be written"):
-            check_replaceable(plot, overwrite)
-            write_file(plot, tables.plot(result))
-    console.print_lines(text)
+        write_side(plot, tables.plot(result), overwrite)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

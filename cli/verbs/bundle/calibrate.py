@@ -63,13 +63,12 @@ def calibrate(
         threads_of(context),
         max_minutes,
     )
-    with status_of("showface.calibration") as status:
+    with status_of("showface.calibration"):
         outcome = make_variant(settings)
-        if report is not None:
-            status.update("writing the report")
-            write_report(report, outcome)
     _print_outcome(outcome)
     errors.print(f"wrote {out}; {kept} only serves to calibrate again and can be removed")
+    if report is not None:
+        write_report(report, outcome, overwrite)
 
 
 def _print_outcome(outcome: CalibrationResult) -> None:

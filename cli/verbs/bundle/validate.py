@@ -137,12 +137,12 @@ def _finish(
     overwrite: bool,
 ) -> None:
     """Write and print the result, and exit with 1 where it failed."""
+    print_parity(result)
     write_text(json_file, json.dumps(result, indent=2, allow_nan=False) + "\n", overwrite)
     if report is not None:
         from showface.evaluation.parity.report import write_report
 
         write_report(report, result, pictures)
         errors.print(f"report: {report / 'index.html'}")
-    print_parity(result)
     if not result["passed"]:
         raise typer.Exit(1)

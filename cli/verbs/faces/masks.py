@@ -95,10 +95,10 @@ def masks(
     inpainter = Inpainter.from_bundle(bundle, device, threads_of(context), backend)
     tally = Tally(len(items))
     results = _find(items, inpainter, options, caught, tally)
-    write_text(json_file, "".join(json.dumps(asdict(result)) + "\n" for result in results), overwrite)
-    write_review(sheet, items, results, overwrite)
     found = tally.found_line("with a mask", "empty mask")
     errors.print(f"{found}; {tally.count['failed']} failed; see {sheet}")
+    write_text(json_file, "".join(json.dumps(asdict(result)) + "\n" for result in results), overwrite)
+    write_review(sheet, items, results, overwrite)
     if caught:
         errors.print(f"stopped after {tally.finished} of {tally.total}; run the same command again to find the others")
         raise typer.Exit(128 + caught[0])

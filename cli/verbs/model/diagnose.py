@@ -49,5 +49,5 @@ def diagnose(
     pairs = None if labelled is None or labels is None else (labelled, labels)
     test = EvaluationSet(images, masks, features, limit)
     found = diagnose_checkpoint(checkpoint, test, pairs, holdout_every, device, threads_of(context))
-    write_text(json_file, found.to_json(), overwrite)
     console.print_lines(diagnosis_table(found))
+    write_text(json_file, found.to_json(), overwrite)

@@ -70,7 +70,9 @@ def evaluate(
     choice = MethodChoice(bundle, checkpoint, results, tuple(baseline or ()), coarse)
     test = EvaluationSet(images, masks, features, limit, lpips)
     rows = paper or ["celebahq/mdrnets"]
-    console.print_lines(run_evaluation(choice, test, device, threads_of(context), json_file, sheet, rows))
+    found = run_evaluation(choice, test, device, threads_of(context), rows)
+    console.print_lines(found.table)
+    found.write(json_file, sheet, overwrite)
 
 
 def evaluate_occluder(
@@ -116,8 +118,8 @@ def evaluate_occluder(
     faces = OccluderFaces(labelled or [], clean or [], pictures, without, groups)
     pasted = None if config is None else PastedThings(config, data, limit)
     result = measure_occluder(inpainter, settings, faces, pasted)
-    write_text(json_file, json.dumps(result, indent=1) + "\n", overwrite)
     _print(result)
+    write_text(json_file, json.dumps(result, indent=1) + "\n", overwrite)
 
 
 def _print(result: Mapping[str, Any]) -> None:

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import UsageError, system_errors
+from ...errors import UsageError
 from ...faces.mask_picture import Hole
 from ...faces.masks import MaskSource, hole_of
-from ...files import check_replaceable, sealed
-from ...images.codec import Pixels, encode_photo, read_photo, write_file
+from ...files import sealed, write_side
+from ...images.codec import Pixels, encode_photo, read_photo
 from ..item import Item
 from ..results_log import Result
 from ..write_output import saved_mask
@@ -76,7 +76,7 @@ def write_sheet(
 
     Raises:
         InputError: an input or a result cannot be read any more.
-        UsageError: the picture cannot be written, or a file is there that no run wrote.
+        ShowfaceError: the picture cannot be written, or a file is there that no run wrote.
     """
     by_input = {item.relative.as_posix(): item for item in items}
     rows = []
@@ -94,6 +94,4 @@ def write_sheet(
         return
     rows.extend([np.full_like(rows[0], 255)] * (-len(rows) % FACES_A_ROW))
     lines = [np.concatenate(rows[i : i + FACES_A_ROW], axis=1) for i in range(0, len(rows), FACES_A_ROW)]
-    with system_errors(UsageError, path, "cannot be written"):
-        check_replaceable(path, overwrite)
-        write_file(path, sealed(encode_photo(np.concatenate(lines), path.suffix, lossy=True)))
+    write_side(path, sealed(encode_photo(np.concatenate(lines), path.suffix, lossy=True)), overwrite)

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DiskFullError, ShowfaceError, UsageError, system_errors
+from ...errors import DiskFullError, ShowfaceError, UsageError
 from ...faces.mask_picture import Hole
-from ...files import check_replaceable, sealed, write_flushed
-from ...images.codec import Pixels, encode_photo, read_photo, write_file
+from ...files import sealed, write_flushed, write_side
+from ...images.codec import Pixels, encode_photo, read_photo
 from ...inpainter import Inpainter
 from ..item import Item
 from ..options import Options
@@ -89,7 +89,7 @@ def write_review(path: Path, items: Sequence[Item], results: Sequence[Result], o
 
     Raises:
         InputError: an image or a mask cannot be read any more.
-        UsageError: the picture cannot be written, or a file is there that no run wrote.
+        ShowfaceError: the picture cannot be written, or a file is there that no run wrote.
     """
     by_input = {item.relative.as_posix(): item for item in items}
     shown = sorted((r for r in results if r.status != "failed"), key=lambda r: (-doubt_of(r), r.input.split("/")))
@@ -102,9 +102,7 @@ def write_review(path: Path, items: Sequence[Item], results: Sequence[Result], o
         return
     tiles.extend([np.full_like(tiles[0], 255)] * (-len(tiles) % COLUMNS))
     lines = [np.concatenate(tiles[i : i + COLUMNS], axis=1) for i in range(0, len(tiles), COLUMNS)]
-    with system_errors(UsageError, path, "cannot be written"):
-        check_replaceable(path, overwrite)
-        write_file(path, sealed(encode_photo(np.concatenate(lines), path.suffix, lossy=True)))
+    write_side(path, sealed(encode_photo(np.concatenate(lines), path.suffix, lossy=True)), overwrite)
 
 
 def check_review(path: Path, faces: int) -> None:

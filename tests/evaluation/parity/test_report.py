@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from showface.evaluation.parity.accumulate import ComparedPicture
-from showface.evaluation.parity.cases import array_cases
+from showface.evaluation.parity.cases import Case
 from showface.evaluation.parity.compare import compare_sources
 from showface.evaluation.parity.plots import picture_parts
 from showface.evaluation.parity.report import write_report
@@ -39,6 +39,13 @@ frame.onload = () => {
 </script>"""
 
 
+HOSTILE = (
+    "<b>face & co</b>",
+    "\"><img src=x onerror=\"document.title='taken'\">'{{ 7*7 }}</title></style></details>.png",
+    "</pre><script>document.title='taken'</script>\u202egnp.exe\x00\x1b[31m" + "w" * 300,
+)
+
+
 @pytest.fixture(scope="module")
 def failed(narrow_bundle, chain_inputs, tmp_path_factory):
     """Return the folder and the result of a report on a chain whose refiner is wrong, with an attribution."""
@@ -55,7 +62,10 @@ def failed(narrow_bundle, chain_inputs, tmp_path_factory):
             return {"completed_image": completed}
 
     candidate = ChainSource(Chain([*chain.sessions[:-1], Wrong()], "wrong"), reference.identity)
-    cases = array_cases(chain_inputs[0], chain_inputs[1], "<b>face & co</b>")
+    cases = [
+        Case(name, {"image": chain_inputs[0][k : k + 1], "mask": chain_inputs[1][k : k + 1]})
+        for k, name in enumerate(HOSTILE)
+    ]
     tolerances = plan_tolerances(reference.identity.precision, None, {})
     outcome = compare_sources(reference, candidate, cases, tolerances)
     result, pictures = outcome.result, outcome.pictures
@@ -88,7 +98,8 @@ def test_the_page_needs_nothing_beside_itself_and_escapes_names(failed):
     text = (failed[0] / "index.html").read_text("utf-8")
     assert set(re.findall(r'(?:src|href)="(.{5})', text)) == {"data:"}
     assert "<script" not in text
-    assert "<b>face" not in text
+    assert not re.search(r"<(b|img src=x|script)\b", text)
+    assert "49" not in re.findall(r"'(.{2})&lt;/title&gt;", text)
     assert "&lt;b&gt;face &amp; co&lt;/b&gt;" in text
     for word in ("FAILED", "refiner.to_rgb", "the error jumps", "Growth of the error", "amplified"):
         assert word in text
@@ -123,6 +134,7 @@ def test_the_page_is_readable_in_a_browser(failed, width, tmp_path):
     ]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert "CONSOLE" not in run.stderr
+    assert "taken" not in re.search(r"<title>.*?</title>", run.stdout)[0]
     seen = json.loads(re.search(r"<title>(.*?)</title>", run.stdout)[1].replace("&quot;", '"'))
     assert seen["width"] == width
     assert seen["scroll"] <= width

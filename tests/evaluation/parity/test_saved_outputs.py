@@ -100,6 +100,17 @@ def test_a_saved_file_without_arrays_is_refused(saved):
         list(open_outputs(saved).cases())
 
 
+@pytest.mark.parametrize(("name", "value"), [("image", np.nan), ("image", 2.0), ("mask", 0.5)])
+def test_saved_inputs_that_no_face_gives_are_refused(saved, name, value):
+    tensors = dict(np.load(saved / "00000.npz"))
+    tensors[name].flat[5] = value
+    np.savez(saved / "00000.npz", **tensors)
+    digest = hashlib.sha256((saved / "00000.npz").read_bytes()).hexdigest()
+    edit_list(saved, lambda data: data["cases"][0].update(sha256=digest))
+    with pytest.raises(UsageError, match=rf"00000\.npz: no outputs of a face: {name} holds"):
+        list(open_outputs(saved).cases())
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [

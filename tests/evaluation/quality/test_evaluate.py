@@ -17,7 +17,7 @@ from showface.evaluation.quality.feature_networks import FeatureNetwork
 from showface.evaluation.quality.methods import MethodChoice, baseline_method, results_method, torch_device
 from showface.evaluation.quality.paper_tables import paper_rows
 from showface.evaluation.quality.scores import BucketScores, Report, markdown_table, to_json
-from showface.runtime.errors import UsageError
+from showface.runtime.errors import ShowfaceError, UsageError
 from showface.training.checkpoint import model_from_checkpoint, save_checkpoint
 from showface.training.data.labels import CELEBAMASK_TO_CATEGORY
 
@@ -238,13 +238,14 @@ def test_checkpoint_and_its_bundle_agree(tree, tmp_path, narrow_checkpoint, narr
     path = tmp_path / "figures.json"
     test = EvaluationSet(tree / "images", tree / "masks", limit=2)
     choice = MethodChoice(bundle=narrow_bundle, checkpoint=narrow_checkpoint, coarse=True)
-    text = run_evaluation(choice, test, "cpu", 1, path)
+    found = run_evaluation(choice, test, "cpu", 1)
+    found.write(path, None)
     names = [
         f"{kind}{end}"
         for kind in (f"bundle {narrow_bundle.name}", f"checkpoint {narrow_checkpoint.name}")
         for end in (", coarse", "")
     ]
-    assert [row[0] for row in table_rows(text)[0][2:6]] == names
+    assert [row[0] for row in table_rows(found.table)[0][2:6]] == names
     methods = json.loads(path.read_text())["methods"]
     assert list(methods) == names
     for bundle, checkpoint in zip(names[:2], names[2:], strict=True):
@@ -263,8 +264,9 @@ def test_a_coarse_network_alone_is_measured_as_the_papers_pconv(tree, tmp_path, 
     path = tmp_path / "coarse.safetensors"
     save_checkpoint(path, model, checkpoint.config, ("coarse",), {})
     test = EvaluationSet(tree / "images", tree / "masks", limit=1)
-    rows, _ = table_rows(run_evaluation(MethodChoice(checkpoint=path, coarse=True), test, "cpu", paper=["ffhq/pconv"]))
-    whole, _ = table_rows(run_evaluation(MethodChoice(checkpoint=narrow_checkpoint, coarse=True), test, "cpu"))
+    one = run_evaluation(MethodChoice(checkpoint=path, coarse=True), test, "cpu", paper=["ffhq/pconv"])
+    rows, _ = table_rows(one.table)
+    whole, _ = table_rows(run_evaluation(MethodChoice(checkpoint=narrow_checkpoint, coarse=True), test, "cpu").table)
     assert [row[0] for row in rows[2:]] == ["checkpoint coarse.safetensors, coarse", "paper, ffhq/pconv †"]
     assert rows[2][1:] == whole[2][1:]
     with pytest.raises(UsageError, match=r"coarse\.safetensors: holds coarse but not parser"):
@@ -350,7 +352,8 @@ def test_contact_sheet_shows_best_median_and_worst(tree, tmp_path, telea_report,
 def test_run_writes_json_and_sheet(tree, tmp_path, telea_report):
     test = EvaluationSet(tree / "images", tree / "masks")
     choice = MethodChoice(baselines=("navier-stokes", "telea"))
-    text = run_evaluation(choice, test, "cpu", json_file=tmp_path / "a.json", sheet=tmp_path / "a.jpg")
+    measured = run_evaluation(choice, test, "cpu")
+    measured.write(tmp_path / "a.json", tmp_path / "a.jpg")
     methods = json.loads((tmp_path / "a.json").read_text())["methods"]
     assert list(methods) == ["navier-stokes", "telea"]
     document = methods["telea"]
@@ -358,7 +361,15 @@ def test_run_writes_json_and_sheet(tree, tmp_path, telea_report):
     assert [row["psnr"] for row in document["images"]] == [row.psnr for row in telea_report.rows]
     assert set(document["buckets"]) == set(BUCKETS)
     assert cv2.imread(str(tmp_path / "a.jpg")) is not None
-    assert table_rows(text)[0][3][:2] == ["telea", f"{telea_report.buckets['1-20'].l1_percent:.3f}"]
+    assert table_rows(measured.table)[0][3][:2] == ["telea", f"{telea_report.buckets['1-20'].l1_percent:.3f}"]
+    for name in ("a.json", "a.jpg"):  # what came there while the faces were measured
+        (tmp_path / name).write_bytes(b"somebody else's")
+    for json_file, sheet in ((tmp_path / "a.json", None), (None, tmp_path / "a.jpg")):
+        with pytest.raises(ShowfaceError, match=r"exists, .* --overwrite"):
+            measured.write(json_file, sheet)
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"somebody else's"}
+    measured.write(tmp_path / "a.json", None, overwrite=True)
+    assert json.loads((tmp_path / "a.json").read_text())["methods"] == methods
 
 
 TELEA = MethodChoice(baselines=("telea",))
@@ -377,11 +388,10 @@ TELEA = MethodChoice(baselines=("telea",))
         (MethodChoice(checkpoint=Path("absent")), {}, "gpu", "ffhq", "--device gpu: use auto, cpu or cuda:N"),
     ],
 )
-def test_wrong_calls_are_refused(tree, tmp_path, choice, changes, device, paper, message):
+def test_wrong_calls_are_refused(tree, choice, changes, device, paper, message):
     test = EvaluationSet(tree / "images", tree / "masks", **changes)
     with pytest.raises(UsageError, match=message):
-        run_evaluation(choice, test, device, json_file=tmp_path / "a.json", paper=[paper])
-    assert not list(tmp_path.iterdir())
+        run_evaluation(choice, test, device, paper=[paper])
 
 
 def test_a_device_that_is_not_there_is_refused():
@@ -413,8 +423,8 @@ def invert(folder):
     [
         (remove_images, "images: no such folder, or no images in it"),
         (remove_bin, "masks/30-40: no such folder, or no images in it; the bins 00-10, 10-20"),
-        (spoil("masks/40-50/0.png"), "masks/40-50/0.png: not a readable mask"),
-        (spoil("images/1.png"), "images/1.png: not a readable image"),
+        (spoil("masks/40-50/0.png"), "masks/40-50/0.png: not an image"),
+        (spoil("images/1.png"), "images/1.png: not an image"),
         (invert, r"masks/10-20: the mean hole ratio 0\.8\d contradicts the name; white must be the hole"),
     ],
 )

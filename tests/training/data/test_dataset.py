@@ -243,7 +243,7 @@ def test_drawn_masks(data):
 def test_broken_face_on_disk(data, workers):
     (data / "a/03.png").write_bytes(b"no image")
     run = config(feed=on_disk(workers), phases={"p": PhaseConfig(30, 8, SIZE)})
-    with pytest.raises(UsageError, match=r"^\S*a/03\.png: not a readable image$"):
+    with pytest.raises(UsageError, match=r"^\S*a/03\.png: not an image .*; replace the file or take it out$"):
         steps(run, data)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from showface.runtime.errors import UsageError
 
 from ...occluder.config import CutoutConfig, OcclusionConfig
+from ..pictures import read_picture
 
 SUFFIXES = (".webp", ".png")
 LONGEST = 288  # pixels of the longer side in memory: more than a cut-out ever covers of a face of 256
@@ -90,10 +91,10 @@ def read_cutout(path: Path) -> Rgba:
     Raises:
         UsageError: it cannot be read, has no alpha channel or shows nothing.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None or image.ndim != 3 or image.dtype != np.uint8:
-        raise UsageError(f"{path}: not a readable picture of 8 bits a channel")
-    if image.shape[2] != 4:
+    image = read_picture(path, cv2.IMREAD_UNCHANGED)
+    if image.dtype != np.uint8:
+        raise UsageError(f"{path}: has 16 bits a channel; save it with 8")
+    if image.ndim != 3 or image.shape[2] != 4:
         raise UsageError(f"{path}: has no alpha channel; a cut-out needs one (PNG or WebP with transparency)")
     rows, columns = (np.flatnonzero((image[..., 3] >= OPAQUE).any(axis=axis)) for axis in (1, 0))
     if not len(rows):
@@ -116,9 +117,7 @@ def _read_textures(folder: Path, every: int, held_out: bool) -> tuple[NDArray[np
         raise UsageError(f"{folder}: no pictures; mend occlusion.textures")
     textures = []
     for path, out in zip(files, _held_out(files, every), strict=True):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise UsageError(f"{path}: not a readable picture")
+        image = read_picture(path, cv2.IMREAD_COLOR)
         if out == held_out:
             textures.append(np.asarray(image[..., ::-1], np.uint8))
     return tuple(textures)

@@ -7,7 +7,7 @@ from PIL import Image
 from showface.runtime.batch.item import Item
 from showface.runtime.batch.results_log import Result
 from showface.runtime.batch.sheets.contact_sheet import TILE, check_sheet, write_sheet
-from showface.runtime.errors import InputError, UsageError
+from showface.runtime.errors import InputError, ShowfaceError, UsageError
 from showface.runtime.faces.masks import MaskSource
 from showface.runtime.images.codec import encode_photo
 
@@ -82,7 +82,7 @@ def test_gray_and_16_bit_faces_become_8_bit_rgb_tiles(run, tmp_path):
 
 
 def test_a_sheet_that_cannot_be_written_names_its_path(run, tmp_path):
-    with pytest.raises(UsageError, match=r"nodir.*cannot be written"):
+    with pytest.raises(ShowfaceError, match=r"nodir.*cannot be written"):
         write_sheet(tmp_path / "nodir" / "s.png", run[0], [result("a.png")], run[1])
 
 

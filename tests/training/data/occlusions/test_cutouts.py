@@ -78,7 +78,7 @@ def test_folders_share_a_kind_by_their_weights_whatever_their_size(tmp_path):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda path: path.write_bytes(b"no picture"), "not a readable picture"),
+        (lambda path: path.write_bytes(b"no picture"), "not an image"),
         (lambda path: cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8)), "has no alpha channel"),
         (lambda path: cv2.imwrite(str(path), np.zeros((8, 8, 4), np.uint8)), "is transparent all over"),
     ],

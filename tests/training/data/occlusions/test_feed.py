@@ -111,5 +111,5 @@ def test_a_broken_host_is_named_by_worker_and_here(tree, run, tmp_path):
     broken = run(left_out={})
     for config in (broken, replace(broken, feed=run("disk", 1).feed)):
         config = replace(config, sources={"plain": broken.sources["plain"]})
-        with pytest.raises(UsageError, match=r"plain/\d\.png: not a readable image"):
+        with pytest.raises(UsageError, match=r"plain/\d\.png: not an image"):
             steps(open_occlusion_feed(config, tmp_path, CPU))
