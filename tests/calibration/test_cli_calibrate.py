@@ -167,8 +167,8 @@ def test_a_short_one_quantises_whole_stages(calibrated, narrow_bundle, folders, 
     rest = tuple(FloatRule(stage, "*", "not of this test") for stage in ("coarse", "parser", "refiner"))
     monkeypatch.setattr(placement, "FLOAT_RULES", (*placement.FLOAT_RULES, *rest))
     settings = Settings(
-        narrow_bundle, tmp_path / "out", *folders, calibrated[0] / "int8.work", Calibrator.MINMAX, Target.TENSORRT, faces=6,
-        check_faces=3, budget=Budget(psnr_drop=10.0, hole_psnr=0.0, labels=0.0), threads=1,
+        narrow_bundle, tmp_path / "out", *folders, calibrated[0] / "int8.work", Calibrator.MINMAX, Target.TENSORRT,
+        faces=6, check_faces=3, budget=Budget(psnr_drop=10.0, hole_psnr=0.0, labels=0.0), threads=1,
         max_minutes=1e-9 if late else None,
     )  # fmt: skip
     caplog.set_level("INFO", "showface")
