@@ -90,7 +90,8 @@ def drop_slow_stages(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> P
 
 def judge_speed(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> dict[int, dict[str, Timing]]:
     """Time stages and chain at each of ``BATCHES``: batch → stage or ``chain`` → timing."""
-    sessions, speed = shop.open(plan), {}
+    sessions = shop.open(plan)
+    speed: dict[int, dict[str, Timing]] = {}
     for batch in BATCHES:
         pace().at("timing", len(speed), len(BATCHES))
         speed[batch] = compare_stages(shop.sessions, sessions, faces, batch, ROUNDS[batch])
