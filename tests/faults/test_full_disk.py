@@ -72,7 +72,7 @@ import pickle, sys
 from pathlib import Path
 
 from showface.runtime.errors import ShowfaceError
-from showface.training.loop import train
+from showface.training.run.loop import train
 from showface.training.process import make_fabric
 
 config, data, output, resume = sys.argv[1:]
