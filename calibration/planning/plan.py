@@ -6,10 +6,12 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
+from typing import Any, TypeVar
 
 from showface.runtime.errors import UsageError
-from showface.runtime.untrusted.read import read_text
+from showface.runtime.untrusted.read import read_text, shown
 
 from ..ranges import settings_of
 from ..settings import Calibrator, Target
@@ -20,6 +22,7 @@ HEADER = """\
 """
 INT8 = "int8"
 SETTINGS = "settings"  # the table beside those of the stages
+Word = TypeVar("Word", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def read_plan(path: Path, groups_for: Callable[[Target], Mapping[str, Sequence[s
     text = read_text(path)
     try:
         data = tomllib.loads(text)
-        target, method = Target(data.pop("target")), Calibrator(data.pop("method"))
+        target, method = _word(Target, "target", data), _word(Calibrator, "method", data)
     except KeyError as error:
         raise UsageError(f"{path}: the key {error} is missing") from error
     except (ValueError, RecursionError) as error:  # of TOML's syntax too
@@ -103,3 +106,10 @@ def read_plan(path: Path, groups_for: Callable[[Target], Mapping[str, Sequence[s
         given = data.get(stage, {})
         stages[stage] = {name: given.get(name, "float: not named in the plan") for name in layers}
     return Plan(target, method, stages, settings)
+
+
+def _word(kind: type[Word], key: str, data: dict[str, Any]) -> Word:
+    value, known = data.pop(key), [str(word) for word in kind]
+    if value not in known:
+        raise ValueError(f"{key} is {shown(value)}; it must be one of {', '.join(known)}")
+    return kind(value)

@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..files import write_file
 from ..untrusted.read import read_file
 from .exif import PREFIX, exif_of, png_of_gray_alpha, png_with_chunk
-from .headers import MAX_PIXELS, bits_per_channel, check_header, check_png, is_lossy, other_kind
+from .headers import MAX_PIXELS, bits_per_channel, check_header, check_jpeg, check_png, is_lossy, other_kind
 from .icc import png_with_profile, profile_for, rgb_of_cmyk, tiff_with_profile
 from .metadata import Metadata, metadata_of, said_of
 
@@ -44,7 +44,6 @@ QUALITY = 95  # of JPEG and lossy WebP
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # GIF for masks: it is not written
 _EXIF_ORIENTATION = 0x0112
-_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"  # the last scan of a whole file has an end behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +83,7 @@ def read_photo(path: str | Path) -> Photo:
 
 def decode_photo(data: bytes, name: str) -> Photo:
     """Decode the bytes of an image file; ``name`` stands in the errors, which are those of :func:`read_photo`."""
-    with decode_errors(data, name), warnings.catch_warnings():
-        # Of sizes below MAX_PIXELS and of broken metadata; data that cannot be decoded raises.
-        warnings.simplefilter("ignore")
+    with decode_errors(data, name):
         return _decode(data, name)
 
 
@@ -100,8 +97,8 @@ def check_image(data: bytes, name: str) -> None:
         check_header(header, name)
         if header.format == "PNG":
             check_png(data, name)
-        if header.format in ("JPEG", "MPO") and data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN):
-            raise InputError(f"{name}: is cut off")
+        if header.format in ("JPEG", "MPO"):
+            check_jpeg(data, name)
 
 
 @contextmanager
@@ -114,7 +111,10 @@ def decode_errors(data: bytes, name: str) -> Iterator[None]:
     if not data:
         raise InputError(f"{name}: the file is empty")
     try:
-        yield
+        with warnings.catch_warnings():
+            # Of sizes below MAX_PIXELS and of broken metadata; data that cannot be decoded raises.
+            warnings.simplefilter("ignore")
+            yield
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:

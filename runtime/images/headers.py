@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 from PIL import Image
@@ -71,6 +72,29 @@ def check_png(data: bytes, name: str) -> None:
         if kind == b"IEND":
             return
         place = end + 4
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, begin and end of what each segment of a JPEG holds, up to its first scan."""
+    place = 2
+    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] not in (b"\xda", b""):
+        if data[place + 1] == 0xFF:  # any number of these may stand before a marker
+            place += 1
+            continue
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        yield data[place + 1], place + 4, end
+        place = end
+
+
+def check_jpeg(data: bytes, name: str) -> None:
+    """Refuse a JPEG without an end; what stands behind the end, such as a video, may be anything.
+
+    Raises:
+        InputError: it is cut off; the message starts with ``name``.
+    """
+    scan = max((end for _, _, end in jpeg_segments(data)), default=2)
+    if data.find(b"\xff\xd9", scan) < 0:  # in a scan these two bytes are its end alone
+        raise InputError(f"{name}: is cut off")
 
 
 def bits_per_channel(header: Image.Image, data: bytes, name: str) -> int:

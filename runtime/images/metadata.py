@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image, TiffImagePlugin
 
 from .exif import PNG_HEADER, png_with_chunk
+from .headers import jpeg_segments
 
 _CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"cICP")  # of PNG: texts, size, colours
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -150,7 +151,7 @@ def metadata_of(header: Image.Image, data: bytes) -> Metadata:
         chunks = tuple(_with_xmp(chunks, xmp))
     if header.format in ("JPEG", "MPO"):
         left += [word for mark, word in ((b"Photoshop 3.0\0", "IPTC block"), (b"/xmp/extension/", "rest of its XMP"))
-                 if any(mark in part for part in _jpeg_segments(data))]  # fmt: skip
+                 if any(mark in part for part in _jpeg_beginnings(data))]  # fmt: skip
     tags = getattr(header, "tag_v2", None) if header.format == "TIFF" else None
     texts: tuple[tuple[int, str], ...] = ()
     if tags is not None:
@@ -194,14 +195,11 @@ def _png_chunks(data: bytes) -> Iterator[bytes]:
         place = end
 
 
-def _jpeg_segments(data: bytes) -> Iterator[bytes]:
+def _jpeg_beginnings(data: bytes) -> Iterator[bytes]:
     """Yield the beginnings of the application segments of a JPEG."""
-    place = 2
-    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] not in (b"\xda", b""):
-        size = int.from_bytes(data[place + 2 : place + 4], "big")
-        if 0xE0 <= data[place + 1] <= 0xEF:
-            yield data[place + 4 : place + min(2 + size, 80)]
-        place += 2 + size
+    for marker, begin, end in jpeg_segments(data):
+        if 0xE0 <= marker <= 0xEF:
+            yield data[begin : min(end, begin + 76)]
 
 
 def said_of(header: Image.Image, data: bytes) -> list[str]:

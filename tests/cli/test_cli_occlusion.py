@@ -37,6 +37,7 @@ def test_masks_and_their_sheet_come_first(showface, images, tmp_path, green_bund
     assert result.returncode == 0, result.stderr
     assert "3 files: 1 with a mask, 1 nothing found (empty mask), 1 too large" in result.stderr
     assert (tmp_path / "masks-review.jpg").is_file()
+    assert f"the masks over their faces: {tmp_path / 'masks-review.jpg'}" in result.stderr.replace("\n", "")
     assert {path.name for path in (tmp_path / "masks").iterdir()} == {"covered.png", "huge.png", "clean.png"}
     assert len((tmp_path / "m.jsonl").read_text().splitlines()) == 3
     completed = showface("inpaint", images, tmp_path / "out", "--masks", tmp_path / "masks", "--bundle", green_bundle)
@@ -56,3 +57,13 @@ def test_what_does_not_fit_is_refused_before_any_work(showface, images, tmp_path
     assert "such masks are there already" in file.stderr
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "masks").exists()
+
+
+def test_a_sheet_that_is_not_written_is_not_named(showface, tmp_path, green_bundle):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "broken.png").write_bytes(b"no picture")
+    result = showface("masks", tmp_path / "images", tmp_path / "masks", "--bundle", green_bundle)
+    assert result.returncode == 1
+    assert "1 failed" in result.stderr
+    assert "masks-review" not in result.stderr
+    assert not (tmp_path / "masks-review.jpg").exists()

@@ -179,8 +179,8 @@ def test_every_verb_keeps_to_it(place, monkeypatch, capsys, verb):
     assert (place / "in" / "face.png").read_bytes() == face
 
 
-def test_a_report_of_a_calibration_is_kept_too(place):
-    """It is written behind the bundle: what came there meanwhile stays."""
+def test_a_page_that_came_meanwhile_is_replaced_only_where_that_is_wanted(place):
+    """What every report is written by, behind the work."""
     path = place / "other" / "x.html"
     path.write_text("somebody else's")
     with pytest.raises(ShowfaceError, match="--overwrite"):

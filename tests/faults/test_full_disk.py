@@ -72,8 +72,8 @@ import pickle, sys
 from pathlib import Path
 
 from showface.runtime.errors import ShowfaceError
-from showface.training.run.loop import train
 from showface.training.process import make_fabric
+from showface.training.run.loop import train
 
 config, data, output, resume = sys.argv[1:]
 config = pickle.loads(Path(config).read_bytes())

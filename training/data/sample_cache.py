@@ -68,7 +68,7 @@ def create_arrays(folder: Path, total: int, size: int) -> dict[str, NDArray[np.u
     arrays: dict[str, NDArray[np.uint8]] = {}
     for name in ARRAYS:
         path = folder / f"{name}.npy"
-        if path.is_file():
+        if path.exists():
             arrays[name] = _opened(path, _shape(name, total, size), "r+")
         else:
             arrays[name] = np.lib.format.open_memmap(path, "w+", np.uint8, _shape(name, total, size))
@@ -90,7 +90,7 @@ def _opened(path: Path, shape: tuple[int, ...], mode: Literal["r", "r+"]) -> NDA
         pass
     try:
         array = np.lib.format.open_memmap(path, mode)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # the parser of headers raises types of many kinds
         raise UsageError(f"{path}: no array of samples: {error}; {mend}") from error
     if array.shape != shape or array.dtype != np.uint8:
         raise UsageError(f"{path}: holds other samples; {mend}")

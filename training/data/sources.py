@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showface.runtime.errors import UsageError
+from showface.runtime.faces.masks import APPLE_DOUBLE
 
 from ..config import SourceConfig, TrainConfig, ValidationConfig
 from .labels import PARTS, LabelFile
@@ -35,12 +36,14 @@ class FaceFiles:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files of ``folder`` sorted by name.
+    """Return the image files of ``folder`` sorted by name, without those that Macs write beside others.
 
     Raises:
         UsageError: the folder is missing or holds no image.
     """
-    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    found = folder.glob("*") if folder.is_dir() else ()
+    named = (p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(APPLE_DOUBLE))
+    files = sorted(named)
     if not files:
         raise UsageError(f"{folder}: no images found; check --data and the key 'images'")
     return files

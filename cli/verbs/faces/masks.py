@@ -96,9 +96,10 @@ def masks(
     tally = Tally(len(items))
     results = _find(items, inpainter, options, caught, tally)
     found = tally.found_line("with a mask", "empty mask")
-    errors.print(f"{found}; {tally.count['failed']} failed; see {sheet}")
+    errors.print(f"{found}; {tally.count['failed']} failed")
     write_text(json_file, "".join(json.dumps(asdict(result)) + "\n" for result in results), overwrite)
-    write_review(sheet, items, results, overwrite)
+    if write_review(sheet, items, results, overwrite):
+        errors.print(f"the masks over their faces: {sheet}")
     if caught:
         errors.print(f"stopped after {tally.finished} of {tally.total}; run the same command again to find the others")
         raise typer.Exit(128 + caught[0])

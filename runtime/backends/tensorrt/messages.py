@@ -13,14 +13,13 @@ MAX_REASON = 600  # characters of TensorRT's own words in an error
 
 def library_logger(trt: Any) -> Any:
     """Return the logger of a library, which writes its messages to standard error; all of them under ``--verbose``."""
-    logger = _logger(trt)
-    verbose = logger.isEnabledFor(logging.DEBUG)
-    logger.min_severity = trt.Logger.VERBOSE if verbose else trt.Logger.ERROR
-    return logger
+    log = _library_log(trt)
+    log.min_severity = trt.Logger.VERBOSE if logger.isEnabledFor(logging.DEBUG) else trt.Logger.ERROR
+    return log
 
 
 @functools.cache
-def _logger(trt: Any) -> Any:
+def _library_log(trt: Any) -> Any:
     # The library keeps the first logger that it is given and warns of every other one.
     return trt.Logger(trt.Logger.ERROR)
 

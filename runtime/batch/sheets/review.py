@@ -78,8 +78,10 @@ def doubt_of(result: Result) -> float:
     return float(bool(note.get("uncertain"))) + float(bool(note.get("too_large"))) + unsure
 
 
-def write_review(path: Path, items: Sequence[Item], results: Sequence[Result], overwrite: bool = False) -> None:
+def write_review(path: Path, items: Sequence[Item], results: Sequence[Result], overwrite: bool = False) -> bool:
     """Write a contact sheet of the found masks, red over the photographs, the most doubtful first.
+
+    Returns whether there was a mask to show.
 
     Args:
         path: of the picture; its suffix decides the format.
@@ -99,10 +101,11 @@ def write_review(path: Path, items: Sequence[Item], results: Sequence[Result], o
         hole = read_photo(item.output).pixels > 0
         tiles.append(_captioned(_overlay(read_photo(item.source).pixels, hole), result))
     if not tiles:
-        return
+        return False
     tiles.extend([np.full_like(tiles[0], 255)] * (-len(tiles) % COLUMNS))
     lines = [np.concatenate(tiles[i : i + COLUMNS], axis=1) for i in range(0, len(tiles), COLUMNS)]
     write_side(path, sealed(encode_photo(np.concatenate(lines), path.suffix, lossy=True)), overwrite)
+    return True
 
 
 def check_review(path: Path, faces: int) -> None:

@@ -204,7 +204,10 @@ for (const button of document.querySelectorAll(".example")) {
     const { example: name, covered } = button.dataset;
     try {
       await open(await (await fetch(`/examples/${name}.jpg`)).blob(), `example-${name}.jpg`);
-      if (covered !== undefined) return say("An example whose face is covered. Find what covers it, or paint over it.");
+      if (covered !== undefined) {
+        const what = $("finding").hidden ? "Paint over what covers it." : "Find what covers it, or paint over it.";
+        return say(`An example whose face is covered. ${what}`);
+      }
       painter.load(await decode(await (await fetch(`/examples/${name}.png`)).blob(), "mask"));
       say("An example with its hole. Complete it, or paint another.");
     } catch (error) {

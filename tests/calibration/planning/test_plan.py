@@ -43,7 +43,8 @@ def test_what_is_not_named_stays_in_float(tmp_path):
     [
         ("target = ", "not a plan"),
         ('method = "minmax"', "the key 'target' is missing"),
-        ('target = "npu"\nmethod = "minmax"', "'npu' is not a valid Target"),
+        ('target = "npu"\nmethod = "minmax"', "not a plan: target is 'npu'; it must be one of cpu, tensorrt"),
+        ('target = "cpu"\nmethod = [3]', r"method is \[3\]; it must be one of minmax, entropy, percentile"),
         ('target = "cpu"\nmethod = "minmax"\n[decoder]', "there is no stage 'decoder'; this bundle has coarse, mrem"),
         ('target = "cpu"\nmethod = "percentile"\n[settings]\ndecoder = "99.9"', "this bundle has coarse, mrem"),
         (

@@ -199,3 +199,10 @@ def test_what_goes_wrong_is_said_in_a_sentence(open_page, faces, encode, server)
     page.wait_for_selector("#error:not([hidden])")
     assert page.inner_text("#error") == "The server is busy; wait 2 s."
     assert page.is_enabled("#complete")
+
+
+def test_the_covered_example_is_to_be_painted_where_nothing_finds_the_hole(open_page):
+    page = open_page()
+    page.click("[data-example='4']")
+    page.locator("#status", has_text="Paint over what covers it.").wait_for()
+    assert page.is_hidden("#find")

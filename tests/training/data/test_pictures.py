@@ -108,3 +108,20 @@ def test_a_progressive_jpeg_is_whole_after_its_last_scan(tmp_path):
     path.write_bytes(data[: data.rfind(b"\xff\xda") + 30])
     with pytest.raises(UsageError, match="is cut off"):
         read_picture(path, cv2.IMREAD_COLOR)
+
+
+@pytest.mark.parametrize("fill", [b"", b"\xff\xff"], ids=["plain", "filled up before a marker"])
+def test_a_video_behind_a_jpeg_may_hold_any_bytes(tmp_path, fill):
+    """Phones write both into one file; markers in the video are none of the picture's."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(JPEG[:2] + fill + JPEG[2:] + b"ftyp\xff\xd9 video \xff\xda video")
+    assert read_picture(path, cv2.IMREAD_COLOR).shape == (SIDE, SIDE, 3)
+
+
+def test_a_picture_within_the_bounds_is_read_without_a_word(tmp_path, monkeypatch, recwarn):
+    """Pillow warns of sizes that are still allowed."""
+    path = tmp_path / "a.png"
+    path.write_bytes(WHOLE["PNG"])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", SIDE * SIDE - 1)
+    assert read_picture(path, cv2.IMREAD_COLOR).shape == (SIDE, SIDE, 3)
+    assert not recwarn.list

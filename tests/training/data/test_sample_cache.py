@@ -1,5 +1,6 @@
 """Samples made once: what lies in the arrays, that a stopped run goes on, and which ones are refused."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from showface.runtime.errors import UsageError
 from showface.training.checkpoint import network_digest
 from showface.training.config import AugmentConfig, PhaseConfig
-from showface.training.data.sample_cache import ARRAYS, RECORD_FILE, Record, open_samples, read_record
+from showface.training.data.sample_cache import ARRAYS, RECORD_FILE, Record, create_arrays, open_samples, read_record
 from showface.training.process import make_fabric
 from showface.training.run.loop import Trainer, train
 from showface.training.tasks.refinement import MdrnetTask
@@ -99,6 +100,36 @@ def test_samples_that_do_not_fit(change, digest, message, made, data):
     run = replace(run, augment=AugmentConfig(), **change) if not change else replace(run, **change)
     with pytest.raises(UsageError, match=message):
         open_samples(run, folder, digests, torch.device("cpu"), 0, 1)
+
+
+def array(header, magic=b"\x93NUMPY\x01\0"):
+    return magic + len(header).to_bytes(2, "little") + header
+
+
+BROKEN = {
+    "empty": b"",
+    "text": b"no array",
+    "a header that does not end": array(b"{'descr': ("),
+    "brackets": array(b"(" * 5000),
+    "too large a number": array(b"{'descr':'|u1','fortran_order':False,'shape':(%d,)}" % 2**70),
+    "objects": array(b"{'descr':'|O','fortran_order':False,'shape':(4,)}"),
+    "cut off": array(b"{'descr':'|u1','fortran_order':False,'shape':(4,64,64,3)}"),
+    "other samples": array(b"{'descr':'|u1','fortran_order':False,'shape':(4,)}") + bytes(4),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_arrays_that_are_none_are_named(kind, tmp_path):
+    name = next(iter(ARRAYS))
+    (tmp_path / f"{name}.npy").write_bytes(BROKEN[kind])
+    with pytest.raises(UsageError, match=rf"{name}\.npy: (no array of samples|holds other samples).*; remove "):
+        create_arrays(tmp_path, 4, SIZE)
+
+
+def test_an_array_that_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / f"{next(iter(ARRAYS))}.npy")
+    with pytest.raises(UsageError, match="is no regular file"):
+        create_arrays(tmp_path, 4, SIZE)
 
 
 @pytest.mark.parametrize("content", [None, b"{", b"[]", b'{"count": "x"}'])

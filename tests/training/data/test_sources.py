@@ -36,6 +36,7 @@ def folder(tmp_path):
         write(tmp_path / f"images/{stem}.{'jpg' if stem == 'b' else 'png'}")
         write(tmp_path / f"labels/{stem}.png", np.full((SIZE, SIZE), 1, np.uint8))
     (tmp_path / "images/notes.txt").write_text("no image")
+    (tmp_path / "images/._a.png").write_bytes(b"\0\5\x16\7")  # a Mac writes it beside a.png
     return tmp_path
 
 
