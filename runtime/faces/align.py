@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..images.codec import Pixels
 from .landmarks import Landmarks
 from .mask_picture import Hole
-from .tensors import GRAY, is_gray
+from .tensors import is_gray, luma
 
 # Where an aligned face has its landmarks, as fractions of the side: the mean of CelebA-HQ's faces.
 TEMPLATE = np.asarray([(0.3764, 0.4775), (0.6222, 0.4792), (0.4964, 0.6311), (0.3917, 0.7296), (0.6109, 0.7302)])
@@ -172,9 +172,9 @@ def blend(picture: Pixels, hole: Hole, mine: Hole, square: Square, completed: An
     # One channel at a time, and of it the hole alone: the floats of a whole photograph take hundreds of megabytes.
     faces: Iterator[Any] = map(warped, completed)
     if picture.ndim == 3 and is_gray(picture, hole):
-        faces = iter([np.stack(list(faces), axis=1) @ GRAY] * 3)
+        faces = iter([luma(np.stack(list(faces), axis=1))] * 3)
     if picture.ndim == 2:
-        pairs: Iterable[tuple[Pixels, Any]] = [(region, np.stack(list(faces), axis=1) @ GRAY)]
+        pairs: Iterable[tuple[Pixels, Any]] = [(region, luma(np.stack(list(faces), axis=1)))]
     else:
         pairs = zip([region[..., k] for k in range(3)], faces, strict=True)
     for channel, face in pairs:

@@ -14,7 +14,6 @@ from .mask_picture import Hole
 
 FloatArray = NDArray[np.float32]
 
-GRAY = np.asarray([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue (ITU-R BT.601)
 GRAY_TOLERANCE = 4  # of 255: what conversions leave between the channels of a gray picture
 ROWS = 256  # that are computed at a time, so that memory for intermediate values does not grow with the picture
 
@@ -92,6 +91,15 @@ def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[FloatArra
     return image, small_hole[None].astype(np.float32)
 
 
+def luma(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the gray [...] of red, green and blue [..., 3] (ITU-R BT.601).
+
+    Not a matrix product, whose last bits depend on the processor and on how many pixels there are.
+    """
+    red, green, blue = (values[..., index] for index in range(3))
+    return np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+
+
 def is_gray(pixels: Pixels, hole: Hole) -> bool:
     """Return whether a picture of three channels or more has no hue where it is known; then its fill has none."""
     if pixels.ndim == 2:
@@ -128,9 +136,9 @@ def composite(pixels: Pixels, hole: Hole, completed: FloatArray, opaque: bool = 
         inside = hole[rows]
         values = np.rint((full[rows][inside] + 1.0) * (top / 2.0)).clip(0, top)
         if pixels.ndim == 2:
-            result[rows][inside] = np.rint(values @ GRAY).astype(pixels.dtype)
+            result[rows][inside] = np.rint(luma(values)).astype(pixels.dtype)
         elif gray:
-            result[rows][..., :3][inside] = np.rint(values @ GRAY)[:, None].astype(pixels.dtype)
+            result[rows][..., :3][inside] = np.rint(luma(values))[:, None].astype(pixels.dtype)
         else:
             result[rows][..., :3][inside] = values.astype(pixels.dtype)
     if opaque and pixels.ndim == 3 and pixels.shape[2] == 4:

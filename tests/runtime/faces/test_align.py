@@ -132,7 +132,7 @@ def test_channel_by_channel_is_bit_identical_to_all_at_once(dtype, channels):
     values = (cv2.warpAffine(face, matrix, unknown.shape[::-1], **flags) + 1.0) * (top / 2.0)
     colors = (pixels[..., None] if channels == 1 else pixels[..., :3])[part]
     if channels == 1:
-        values = (values @ np.asarray([0.299, 0.587, 0.114], np.float32))[..., None]
+        values = (np.multiply(values, np.asarray([0.299, 0.587, 0.114], np.float32)).sum(axis=-1))[..., None]
     known, window = (~unknown).astype(np.float32), (2 * radius + 1,) * 2
     weight = cv2.blur(known, window)[..., None]
     continued = cv2.blur(colors.astype(np.float32) * known[..., None], window).reshape(colors.shape)

@@ -115,7 +115,7 @@ def test_channel_by_channel_is_bit_identical_to_all_at_once(side, dtype, channel
     face = some_face()
     values = np.rint((resized(np.ascontiguousarray(face.transpose(1, 2, 0)), side) + 1.0) * (top / 2.0)).clip(0, top)
     if channels is None:
-        values = np.rint(values @ np.asarray([0.299, 0.587, 0.114], np.float32))
+        values = np.rint(np.multiply(values, np.asarray([0.299, 0.587, 0.114], np.float32)).sum(axis=-1))
     written = composite(pixels, hole, face)[hole]
     np.testing.assert_array_equal(written if channels is None else written[:, :3], values[hole])
 
