@@ -103,3 +103,24 @@ def test_training_on_a_full_disk_says_so_and_is_resumed(tmp_path, place, data, c
     assert (kept / "state.pt").is_file()  # of the step before, whole
     subprocess.run(command(kept, "resume"), check=True, capture_output=True, timeout=600)
     assert (kept / "coarse.safetensors").read_bytes() == (whole / "coarse.safetensors").read_bytes()
+
+
+SAMPLES = """
+import sys
+from pathlib import Path
+
+from showface.runtime.errors import ShowfaceError
+from showface.training.data.sample_cache import create_arrays
+
+try:
+    create_arrays(Path(sys.argv[1]), 20, 64)
+except ShowfaceError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_samples_that_the_disk_cannot_hold_are_not_begun(tmp_path, place):
+    result = on_a_disk("256k", place, tmp_path / "kept", [sys.executable, "-c", SAMPLES, place / "samples"])
+    assert result.returncode == 1, (result.returncode, result.stderr)
+    assert result.stderr.strip() == f"{place / 'samples' / 'image.npy'}: cannot be written: No space left on device"
+    assert not list((tmp_path / "kept" / "samples").iterdir())

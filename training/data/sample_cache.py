@@ -7,6 +7,7 @@ train on the same ones. The arrays lie in plain ``.npy`` files that are mapped i
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from showface.runtime.errors import UsageError
+from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from showface.runtime.untrusted.read import open_file, read_json
 
 from ..config import TrainConfig
@@ -63,7 +64,12 @@ def read_record(folder: Path) -> Record:
 
 
 def create_arrays(folder: Path, total: int, size: int) -> dict[str, NDArray[np.uint8]]:
-    """Create the arrays of ``total`` samples in ``folder``, or open those that are there."""
+    """Create the arrays of ``total`` samples in ``folder``, or open those that are there.
+
+    Raises:
+        UsageError: arrays are there, and of other samples.
+        ShowfaceError: the disk has no room for them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, NDArray[np.uint8]] = {}
     for name in ARRAYS:
@@ -71,8 +77,22 @@ def create_arrays(folder: Path, total: int, size: int) -> dict[str, NDArray[np.u
         if path.exists():
             arrays[name] = _opened(path, _shape(name, total, size), "r+")
         else:
-            arrays[name] = np.lib.format.open_memmap(path, "w+", np.uint8, _shape(name, total, size))
+            arrays[name] = _created(path, _shape(name, total, size))
     return arrays
+
+
+def _created(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Create an array with its place on the disk: a page of the mapping without one would end the process."""
+    with system_errors(ShowfaceError, path, "cannot be written"):
+        try:
+            array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+            if hasattr(os, "posix_fallocate"):
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+    return array
 
 
 def _shape(name: str, total: int, size: int) -> tuple[int, ...]:
