@@ -91,13 +91,14 @@ def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[FloatArra
     return image, small_hole[None].astype(np.float32)
 
 
-def luma(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def luma(values: FloatArray) -> FloatArray:
     """Return the gray [...] of red, green and blue [..., 3] (ITU-R BT.601).
 
     Not a matrix product, whose last bits depend on the processor and on how many pixels there are.
     """
     red, green, blue = (values[..., index] for index in range(3))
-    return np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+    gray: FloatArray = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+    return gray
 
 
 def is_gray(pixels: Pixels, hole: Hole) -> bool:
