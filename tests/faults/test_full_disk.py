@@ -120,7 +120,7 @@ except ShowfaceError as error:
 
 
 def test_samples_that_the_disk_cannot_hold_are_not_begun(tmp_path, place):
-    result = on_a_disk("256k", place, tmp_path / "kept", [sys.executable, "-c", SAMPLES, place / "samples"])
+    result = on_a_disk("200k", place, tmp_path / "kept", [sys.executable, "-c", SAMPLES, place / "samples"])
     assert result.returncode == 1, (result.returncode, result.stderr)
     assert result.stderr.strip() == f"{place / 'samples' / 'image.npy'}: cannot be written: No space left on device"
     assert not list((tmp_path / "kept" / "samples").iterdir())
