@@ -13,7 +13,7 @@ from showface.runtime.backends import Backend
 from showface.runtime.batch.results_log import parse_result
 from showface.runtime.bundle import MANIFEST_FILE, open_bundle
 from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.files import check_replaceable, write_side
+from showface.runtime.files import Ours, check_replaceable, nobodys, write_side
 
 if TYPE_CHECKING:
     from showface.runtime.batch.options import Alignment
@@ -169,13 +169,14 @@ def check_writable(option: str, path: Path | None) -> None:
         raise UsageError(f"{option} {path}: cannot be written: permission denied")
 
 
-def check_sides(sides: Mapping[str, Path | None], overwrite: bool, *given: Path | None) -> None:
+def check_sides(sides: Mapping[str, Path | None], overwrite: bool, *given: Path | None, ours: Ours = nobodys) -> None:
     """Refuse, before any work, files beside the outputs that could not or may not be written after it.
 
     Args:
         sides: what the options name.
         overwrite: replace files that showface did not write.
         given: files and folders that the verb reads; these are never written to.
+        ours: see :func:`showface.runtime.files.check_replaceable`.
 
     Raises:
         UsageError: as :func:`check_writable`; or two options name one file, it is read by the verb, or exists.
@@ -197,10 +198,10 @@ def check_sides(sides: Mapping[str, Path | None], overwrite: bool, *given: Path 
             if inside and kept:
                 how = "is" if real == os.path.realpath(folder) else "lies in"
                 raise UsageError(f"{option} {path}: {how} {folder}, which is read; choose another place")
-        check_replaceable(path, overwrite, _are_results)
+        check_replaceable(path, overwrite, ours)
 
 
-def _are_results(data: bytes) -> bool:
+def are_results(data: bytes) -> bool:
     """Return whether a file is what ``masks --json`` writes: a line for each result."""
     lines = data.decode("utf-8", "replace").splitlines()
     return bool(lines) and all(parse_result(line) is not None for line in lines)
@@ -220,7 +221,7 @@ def check_pictures(sides: Mapping[str, Path | None], overwrite: bool, *given: Pa
     check_sides(sides, overwrite, *given)
 
 
-def write_text(path: Path | None, text: str, overwrite: bool) -> None:
+def write_text(path: Path | None, text: str, overwrite: bool, ours: Ours = nobodys) -> None:
     """Write a file that an option names, where it does; see :func:`showface.runtime.files.write_side`."""
     if path is not None:
-        write_side(path, text.encode(), overwrite, _are_results)
+        write_side(path, text.encode(), overwrite, ours)

@@ -16,6 +16,7 @@ from typing import IO, Any
 from .errors import DiskFullError, InputError, ShowfaceError, UsageError, system_errors
 from .untrusted.read import read_file
 
+Ours = Callable[[bytes], bool]  # whether the bytes of a file are of an earlier run
 _SEAL = b"\nshowface "  # stands, with a digest of all before it, behind a picture; decoders stop before it
 _FULL = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
 
@@ -106,7 +107,12 @@ def sealed(data: bytes) -> bytes:
     return data + _SEAL + hashlib.sha256(data).hexdigest().encode()
 
 
-def check_replaceable(path: Path, overwrite: bool, ours: Callable[[bytes], bool] = lambda data: False) -> None:
+def nobodys(data: bytes) -> bool:
+    """Tell that a file is not of an earlier run, whatever it holds."""
+    return False
+
+
+def check_replaceable(path: Path, overwrite: bool, ours: Ours = nobodys) -> None:
     """Refuse to replace a file that somebody else wrote, or changed.
 
     Args:
@@ -125,7 +131,7 @@ def check_replaceable(path: Path, overwrite: bool, ours: Callable[[bytes], bool]
         raise UsageError(f"{path}: exists, and is not as showface wrote it; add --overwrite, or choose another name")
 
 
-def write_side(path: Path, data: bytes, overwrite: bool, ours: Callable[[bytes], bool] = lambda data: False) -> None:
+def write_side(path: Path, data: bytes, overwrite: bool, ours: Ours = nobodys) -> None:
     """Write a file beside the outputs of a run, all of it or nothing.
 
     Args:

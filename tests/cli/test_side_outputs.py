@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from showface import cli
-from showface.cli.options import check_pictures, check_sides, write_text
+from showface.cli.options import are_results, check_pictures, check_sides, write_text
 from showface.runtime.batch.item import Item
 from showface.runtime.batch.results_log import Result
 from showface.runtime.batch.sheets.contact_sheet import write_sheet
@@ -50,9 +50,9 @@ def test_a_foreign_file_is_kept(place, name, data):
     path = place / "other" / name
     path.write_bytes(data)
     with pytest.raises(UsageError, match="--overwrite"):
-        check_sides({"--side": path}, False, place / "in")
+        check_sides({"--side": path}, False, place / "in", ours=are_results)
     with pytest.raises(ShowfaceError, match="--overwrite"):
-        write_text(path, "figures", False)
+        write_text(path, "figures", False, are_results)
     assert path.read_bytes() == data
     check_sides({"--side": path}, True, place / "in")
     write_text(path, "figures", True)
@@ -85,11 +85,16 @@ def test_an_own_picture_is_replaced_and_still_a_picture(place, name):
         write_sheet(path, items, results, MaskSource("file", place / "masks" / "face.png"))
 
 
-def test_lines_of_results_are_ours(place):
+def test_lines_of_results_belong_to_the_verb_that_writes_such(place):
     path = place / "other" / "masks.jsonl"
     path.write_bytes(OURS)
-    check_sides({"--json": path}, False)
-    write_text(path, "next", False)
+    with pytest.raises(UsageError, match="--overwrite"):
+        check_sides({"--json": path}, False)
+    with pytest.raises(ShowfaceError, match="--overwrite"):
+        write_text(path, "figures", False)
+    assert path.read_bytes() == OURS
+    check_sides({"--json": path}, False, ours=are_results)
+    write_text(path, "next", False, are_results)
     assert path.read_text() == "next"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,16 @@ from showface.runtime.errors import InputError, UsageError
 from showface.runtime.images.codec import check_image, decode_errors
 from showface.runtime.untrusted.read import read_file
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the errors below say what it would print
+
+@contextmanager
+def _silent_opencv() -> Iterator[None]:
+    """Keep OpenCV from printing what an error says."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def read_picture(path: Path, mode: int) -> NDArray[Any]:
@@ -33,7 +44,7 @@ def read_picture(path: Path, mode: int) -> NDArray[Any]:
     try:
         data = read_file(path)
         check_image(data, name)
-        with decode_errors(data, name):
+        with decode_errors(data, name), _silent_opencv():
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     except InputError as error:
         raise UsageError(f"{error}; replace the file or take it out") from error

@@ -131,14 +131,20 @@ class Task(nn.Module):
         assert settings.weights is not None  # checked
         return vgg_from_file(data / settings.weights, settings.network)
 
-    def learn(self) -> list[nn.Parameter]:
-        """Freeze everything but the trained networks and return their parameters."""
+    def thaw(self) -> list[nn.Module]:
+        """Freeze everything but the networks that learn, and return these."""
         self.requires_grad_(False).eval()
         named = dict(self.model.named_modules())  # an ablation leaves networks out
         networks = [named[name] for name in self.learning if name in named]
         for network in networks:
             network.requires_grad_(True).train()
-            if self.config.compile:
+        return networks
+
+    def learn(self) -> list[nn.Parameter]:
+        """Freeze everything but the trained networks and return their parameters."""
+        networks = self.thaw()
+        if self.config.compile:
+            for network in networks:
                 network.compile()
         return [p for network in networks for p in network.parameters()]
 

@@ -56,7 +56,9 @@ def make_samples(config: TrainConfig, data: Path, output: Path, resume: bool, fa
         if count <= record.count:
             continue
         sample = augment(feed.batch(step, phase.batch_size), config.augment, phase, (config.seed, step), fabric.device)
-        for name, values in task.arrays(sample).items():
+        with fabric.autocast():
+            made = task.arrays(sample)
+        for name, values in made.items():
             arrays[name][place] = values.cpu().numpy()
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
             for array in arrays.values():

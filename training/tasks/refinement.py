@@ -80,11 +80,7 @@ class MdrnetTask(Task):
 
     def learn(self) -> list[nn.Parameter]:
         """Freeze everything but the networks of the scale and return their parameters."""
-        self.requires_grad_(False).eval()
-        named = dict(self.model.named_modules())  # an ablation leaves networks out
-        networks = [named[name] for name in self.learning if name in named]
-        for network in networks:
-            network.requires_grad_(True).train()
+        networks = self.thaw()
         self.model.refiner.train()  # nothing is cut off, so that saturated pixels keep a gradient
         if self.config.compile:
             for network in (self.model.coarse, self.model.parser, self.model.refiner.body, self.model.refiner.detail):

@@ -33,7 +33,7 @@ class SamplesTask(Task):
     @torch.no_grad()
     def arrays(self, sample: Sample) -> dict[str, Tensor]:
         """Return the arrays of ``data.sample_cache`` for a batch, uint8."""
-        coarse_image = self.model.coarse(sample.image, sample.mask)
+        coarse_image = self.model.coarse(sample.image, sample.mask).float()
         return {
             "image": _as_bytes(sample.image),
             "mask": sample.mask[:, 0].round().byte(),

@@ -27,6 +27,7 @@ from ...options import (
     MinHoleOption,
     ThresholdOption,
     alignment_of,
+    are_results,
     check_pictures,
     check_sides,
     found_mask_source,
@@ -91,13 +92,14 @@ def masks(
         folder.mkdir(parents=True, exist_ok=True)
     given = source, bundle or default_bundle(), landmarks, face_detector
     check_pictures({"--sheet": sheet}, overwrite, *given)
-    check_sides({"--json": json_file, "--sheet": sheet}, overwrite, *given)
+    check_sides({"--json": json_file, "--sheet": sheet}, overwrite, *given, ours=are_results)
     inpainter = Inpainter.from_bundle(bundle, device, threads_of(context), backend)
     tally = Tally(len(items))
     results = _find(items, inpainter, options, caught, tally)
     found = tally.found_line("with a mask", "empty mask")
     errors.print(f"{found}; {tally.count['failed']} failed")
-    write_text(json_file, "".join(json.dumps(asdict(result)) + "\n" for result in results), overwrite)
+    lines = "".join(json.dumps(asdict(result)) + "\n" for result in results)
+    write_text(json_file, lines, overwrite, are_results)
     if write_review(sheet, items, results, overwrite):
         errors.print(f"the masks over their faces: {sheet}")
     if caught:

@@ -50,6 +50,16 @@ def test_arrays_hold_what_the_frozen_networks_give(made, data, stages):
     assert arrays["photograph"].all()
 
 
+def test_samples_are_made_in_the_precision_of_the_config(made, data, stages):
+    run, folder = made
+    half = stages / "samples-bf16"
+    train("samples", replace(run, precision="bf16"), data, half, False, make_fabric("cpu", 1, "bf16"))
+    exact, rounded = (np.load(f / "coarse_image.npy").astype(int) for f in (folder, half))
+    assert 0 < np.abs(exact - rounded).max() < 26  # of 255
+    assert np.abs(exact - rounded).mean() < 1
+    np.testing.assert_array_equal(np.load(half / "image.npy"), np.load(folder / "image.npy"))
+
+
 def test_a_stopped_run_goes_on_where_it_was(made, data, stages, config):
     run, folder = made
     part = stages / "samples-part"
