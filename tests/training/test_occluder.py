@@ -37,7 +37,7 @@ def faces(tmp_path_factory):
 
 
 def config(steps=4, **changes):
-    shares = ShareConfig(*(0.0,) * 12)
+    shares = ShareConfig(*(0.0,) * 14)
     base = TrainConfig(
         {"plain": SourceConfig("plain")},
         {"all": PhaseConfig(steps, 4, 64)},

@@ -25,12 +25,12 @@ class CutoutConfig:
     """A folder of cut-outs: pictures with an alpha channel, one thing each.
 
     ``kind`` decides where they are pasted: hands enter from outside, masks lie over mouth and nose, sunglasses over
-    the eyes, objects anywhere. ``points`` tells where a hand's fingers point in the pictures. ``only`` and
-    ``without`` choose files by the beginning of their names.
+    the eyes, objects anywhere, hats above the brows, where they are no occlusion. ``points`` tells where a hand's
+    fingers point in the pictures. ``only`` and ``without`` choose files by the beginning of their names.
     """
 
     folder: str
-    kind: Literal["hand", "mask", "sunglasses", "object"]
+    kind: Literal["hand", "mask", "sunglasses", "object", "hat"]
     weight: float = 1.0
     points: Literal["up", "down", "any"] = "any"
     only: tuple[str, ...] = ()
@@ -42,8 +42,9 @@ class ShareConfig:
     """How often each kind of occlusion is drawn, relative to each other; ``nothing`` and the rest are negatives.
 
     ``cloth`` is fabric over the lower face, ``shape`` a textured patch, a sticker or a block of text, ``microphone``
-    is drawn. ``light`` is a shadow or coloured light, ``paint`` make-up, a tattoo or a mark, ``other_face`` a part of
-    another person's face (mostly a beard, or lips), ``outside`` a cut-out that does not touch the head.
+    is drawn. ``light`` is a shadow, stripes or coloured light, ``paint`` make-up, a tattoo or a mark, ``other_face`` a
+    part of another person's face (mostly a beard, or lips), ``eyeglasses`` a frame around clear lenses, ``hat`` a
+    cut-out above the brows (0 by default: it needs cut-outs), ``outside`` a cut-out that does not touch the head.
     """
 
     hand: float = 0.30
@@ -54,9 +55,11 @@ class ShareConfig:
     cloth: float = 0.09
     shape: float = 0.06
     nothing: float = 0.07
-    light: float = 0.05
-    paint: float = 0.03
+    light: float = 0.06
+    paint: float = 0.04
     other_face: float = 0.03
+    eyeglasses: float = 0.04
+    hat: float = 0.0
     outside: float = 0.02
 
 

@@ -35,13 +35,14 @@ def blob(rng: np.random.Generator, centre: NDArray[np.float64], radius: float, r
     return np.asarray(centre + local @ np.asarray([[cos, sin], [-sin, cos]]))
 
 
-def sunglasses(rng: np.random.Generator, size: int, reflected: FloatPicture) -> Layer:
-    """Draw opaque sunglasses: superellipse lenses with a gradient and a reflection, a bridge, a rim and temples.
+def glasses(rng: np.random.Generator, size: int, reflected: FloatPicture, clear: bool = False) -> Layer:
+    """Draw glasses: superellipse lenses with a gradient and a reflection, a bridge, a rim and temples.
 
     Args:
         rng: decides their shape and colour.
         size: side of the canvas.
         reflected: a picture [S, S, 3] that the lenses mirror faintly.
+        clear: eyeglasses that one sees through; otherwise sunglasses.
     """
     half_width = rng.uniform(0.095, 0.15) * size
     half_height = half_width * rng.uniform(0.55, 1.0)
@@ -80,7 +81,7 @@ def sunglasses(rng: np.random.Generator, size: int, reflected: FloatPicture) -> 
     frame = np.maximum(frame, bars * (lenses < 0.5))
 
     dark = rng.uniform(0.0, 0.28, 3) * np.asarray((1, 1, 1) if rng.random() < 0.6 else rng.uniform(0.5, 1.6, 3))
-    if rng.random() < 0.12:  # mirrored
+    if rng.random() < 0.2:  # mirrored
         dark = rng.uniform(0.3, 0.8, 3)
     fade = np.linspace(-1, 1, size, dtype=np.float32)[:, None] * rng.uniform(-0.3, 0.6) * 3
     colour = (dark * (1 + fade[..., None]) * np.ones((size, size, 1))).astype(np.float32)
@@ -91,7 +92,7 @@ def sunglasses(rng: np.random.Generator, size: int, reflected: FloatPicture) -> 
         colour += cv2.GaussianBlur(shine, (0, 0), 0.01 * size)[..., None] * rng.uniform(0.2, 0.8)
     rim_colour = any_colour(rng) * rng.uniform(0.1, 1)
     colour = colour * (1 - frame[..., None]) + rim_colour * frame[..., None]
-    opacity = rng.uniform(0.72, 0.98)
+    opacity = rng.uniform(0.0, 0.15) if clear else rng.uniform(0.66, 0.98)
     layer = Layer(colour.clip(0, 1).astype(np.float32), np.maximum(lenses * opacity, frame))
     return turned(rng, layer, 6)
 

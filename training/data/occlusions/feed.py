@@ -121,8 +121,8 @@ def open_synthesis(config: TrainConfig, data: Path, held_out: bool = False) -> S
         counts[name] = (config.sources[name].weight, len(kept))
     shares = np.cumsum(face_probability(counts, np.ones(len(hosts))))
     cutouts = read_cutouts(occlusion, data, held_out)
-    for kind, share in (("hand", occlusion.shares.hand), ("mask", occlusion.shares.mask),
-                        ("object", occlusion.shares.object)):  # fmt: skip
+    for kind in ("hand", "mask", "object", "hat"):
+        share = getattr(occlusion.shares, kind)
         if share and not cutouts.kinds.get(kind):
             held = " to hold out" if held_out else ""
             raise UsageError(f"occlusion.shares.{kind} = {share}, but there is no cut-out of this kind{held}")

@@ -33,7 +33,7 @@ def _in_face(rng: np.random.Generator, lowest: float = 1.0) -> NDArray[np.float6
 
 def hand(rng: np.random.Generator, scene: Scene, supply: Supply) -> None:
     """Paste a hand that reaches for the face, seldom two; own skin, another's, or a glove."""
-    tips = rng.random() < 0.2
+    tips = rng.random() < 0.3
     twice = rng.random() < 0.15
     skin = skin_colour(scene)
     own, glove = rng.random() < 0.4, rng.random() < 0.07
@@ -139,7 +139,7 @@ def sunglasses(rng: np.random.Generator, scene: Scene, supply: Supply) -> None:
     size = scene.size
     cutout = supply.cutouts.draw(rng, "sunglasses") if rng.random() < 0.45 else None
     if cutout is None:
-        paste(rng, scene, drawn.sunglasses(rng, size, supply.other()), shadow=0.3)
+        paste(rng, scene, drawn.glasses(rng, size, supply.other()), shadow=0.3)
         return
     rgba = cutout.rgba.copy()
     keyed = (rgba[..., 2].astype(int) - rgba[..., :2].max(axis=2)) > 150  # lenses left for any colour
@@ -150,6 +150,30 @@ def sunglasses(rng: np.random.Generator, scene: Scene, supply: Supply) -> None:
     centre = np.asarray((0.5 + rng.normal(0, 0.01), 0.485 + rng.uniform(-0.015, 0.035))) * size
     layer = placed(rgba, tuple(centre), rng.uniform(0.5, 0.66) * size, rng.normal(0, 0.06), rng.random() < 0.5, size)
     paste(rng, scene, layer, shadow=0.3)
+
+
+def eyeglasses(rng: np.random.Generator, scene: Scene, supply: Supply) -> None:
+    """Draw a frame around clear lenses: no occlusion."""
+    layer = drawn.glasses(rng, scene.size, supply.other(), clear=True)
+    paste(rng, scene, layer, shadow=0.2, counts=False)
+
+
+def hat(rng: np.random.Generator, scene: Scene, supply: Supply) -> None:
+    """Paste a hat, a cap or a helmet above the brows: no occlusion."""
+    size = scene.size
+    cutout = supply.cutouts.draw(rng, "hat")
+    if cutout is None:
+        raise ValueError("no cut-outs of hats")
+    height, width = cutout.rgba.shape[:2]
+    wide = rng.uniform(0.62, 0.95) * size
+    high = wide * height / width
+    brim = rng.uniform(0.2, 0.37) * size  # its lower edge: over the forehead, above the brows
+    centre = ((0.505 + rng.normal(0, 0.02)) * size, brim - high / 2)
+    layer = placed(cutout.rgba, centre, max(wide, high), rng.normal(0, 0.08), rng.random() < 0.5, size)
+    if rng.random() < 0.6:
+        lab = cv2.cvtColor(any_colour(rng).reshape(1, 1, 3).clip(0, 1), cv2.COLOR_RGB2LAB)[0, 0]
+        layer = recoloured(layer, lab, None, np.full(3, rng.uniform(0.5, 1), np.float32))
+    paste(rng, scene, layer, shadow=0.5, counts=False)
 
 
 def thing(rng: np.random.Generator, scene: Scene, supply: Supply) -> None:
@@ -215,5 +239,5 @@ def outside(rng: np.random.Generator, scene: Scene, supply: Supply) -> None:
 
 KINDS: dict[str, Callable[[np.random.Generator, Scene, Supply], None]] = {
     "hand": hand, "mask": mask, "sunglasses": sunglasses, "object": thing, "microphone": microphone, "cloth": cloth,
-    "shape": shape, "outside": outside,
+    "shape": shape, "eyeglasses": eyeglasses, "hat": hat, "outside": outside,
 }  # fmt: skip

@@ -12,16 +12,20 @@ from .layers import FloatPicture, Scene, smooth_noise
 
 
 def light(rng: np.random.Generator, scene: Scene) -> None:
-    """Cast a shadow, or coloured light, with a soft or hard edge."""
+    """Cast a shadow, or coloured light, with a soft or hard edge; or stripes, as blinds and leaves do."""
     size = scene.size
-    if rng.random() < 0.5:
+    draw = rng.random()
+    if draw < 0.4:
         centre = rng.uniform(0.15, 0.85, 2) * size
         alpha = outline(size, blob(rng, centre, rng.uniform(0.1, 0.4) * size, 0.5))
-    else:  # half of the face
+    else:
         turn = rng.uniform(0, 2 * np.pi)
         place = (np.arange(size) + 0.5) / size - 0.5
         across = np.cos(turn) * place + np.sin(turn) * place[:, None] + rng.uniform(-0.2, 0.2)
-        alpha = (across + smooth_noise(rng, size, 4) * 0.03 > 0).astype(np.float32)
+        across = across + smooth_noise(rng, size, 4) * 0.03
+        if draw > 0.8:
+            across = np.sin(across * rng.uniform(15, 60)) + rng.uniform(-0.5, 0.5)
+        alpha = (across > 0).astype(np.float32)  # half of the face, or stripes
     alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.004, 0.08) * size)[..., None]
     gain = np.float32(rng.uniform(0.35, 0.85)) if rng.random() < 0.6 else (0.5 + any_colour(rng)).astype(np.float32)
     scene.picture = (scene.picture * (1 - alpha + alpha * gain)).clip(0, 1)

@@ -16,6 +16,7 @@ from showface.training.config import (
 )
 from showface.training.occluder.config import CutoutConfig, OcclusionConfig
 
+KINDS = ("hand", "mask", "sunglasses", "object", "hat")
 SIZE = 64
 
 
@@ -45,7 +46,7 @@ def tree(tmp_path_factory):
             labels[28:34, 18:46] = 3  # eyeglasses
             labels[44:] = 18  # cloth
             cv2.imwrite(str(root / f"labelled/labels/{i:03d}.png"), labels)
-    for kind in ("hand", "mask", "sunglasses", "object"):
+    for kind in KINDS:
         for i in range(12):
             write_cutout(root / f"cutouts/{kind}/{kind}{i:02d}.png", (20 * i, 200 - 10 * i, 30))
     for i in range(4):
@@ -60,7 +61,7 @@ def run():
     """Return a function that builds a run's config; keywords change its table ``occlusion`` or the whole."""
 
     def make(feed="memory", workers=0, steps=4, network=SIZE, **occlusion):
-        cutouts = {k: CutoutConfig(f"cutouts/{k}", k) for k in ("hand", "mask", "sunglasses", "object")}
+        cutouts = {k: CutoutConfig(f"cutouts/{k}", k) for k in KINDS}
         base = OcclusionConfig(cutouts, "textures", {"plain": "left_out.txt"}, samples=12, holdout_every=4)
         return TrainConfig(
             {"plain": SourceConfig("plain"), "labelled": SourceConfig("labelled/images", 2.0, "labelled/labels")},

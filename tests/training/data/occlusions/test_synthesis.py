@@ -9,6 +9,7 @@ import pytest
 from showface.runtime.errors import UsageError
 from showface.training.data.occlusions import drawn, negatives
 from showface.training.data.occlusions.feed import open_synthesis
+from showface.training.data.occlusions.kinds import KINDS, Supply
 from showface.training.data.occlusions.layers import (
     COVERED,
     FACE,
@@ -25,7 +26,7 @@ from showface.training.data.occlusions.synthesis import share_table
 from showface.training.occluder.config import ShareConfig
 
 POSITIVE = ("hand", "mask", "sunglasses", "object", "microphone", "cloth", "shape")
-NEGATIVE = ("nothing", "light", "paint", "other_face", "outside")
+NEGATIVE = ("nothing", "light", "paint", "other_face", "eyeglasses", "hat", "outside")
 S = 128
 
 
@@ -65,6 +66,26 @@ def test_negatives_do_change_the_picture(synthesis, kind):
     else:
         getattr(negatives, kind)(rng, scene)
     assert (np.abs(scene.picture - before).max(axis=2) > 0.02).mean() > 0.0005
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("eyeglasses", (0.35, 0.6)), ("hat", (0.0, 0.4))])
+def test_what_is_worn_lies_where_it_is_worn(synthesis, kind, rows):
+    supply = Supply(synthesis.cutouts, (), lambda: np.zeros((S, S, 3), np.float32))
+    scene = Scene(np.full((S, S, 3), 0.5, np.float32), np.zeros((S, S), np.uint8))
+    KINDS[kind](np.random.default_rng(3), scene, supply)
+    changed = np.abs(scene.picture - 0.5).max(axis=2)
+    inside = changed[int(rows[0] * S) : int(rows[1] * S)].sum() / changed.sum()
+    assert changed.max() > 0.1
+    assert inside > 0.8
+
+
+def test_one_sees_through_clear_lenses_and_not_through_sunglasses():
+    reflected = np.zeros((S, S, 3), np.float32)
+    for seed in range(8):
+        clear, dark = (drawn.glasses(np.random.default_rng(seed), S, reflected, each).alpha for each in (True, False))
+        eyes = [(round(y * S), round(x * S)) for x, y in drawn.EYES]
+        assert max(clear[eye] for eye in eyes) < 0.2
+        assert min(dark[eye] for eye in eyes) > 0.5
 
 
 def test_sunglasses_cover_the_eyes_and_masks_the_mouth(synthesis):
@@ -149,12 +170,12 @@ def test_every_kind_is_drawn_by_its_share(synthesis):
     names, shares = share_table(synthesis.config.shares)
     assert names == list(asdict(ShareConfig()))
     assert shares.sum() == pytest.approx(1)
-    assert sum(shares[names.index(kind)] for kind in NEGATIVE) == pytest.approx(0.18, abs=0.03)
+    assert sum(shares[names.index(kind)] for kind in NEGATIVE) == pytest.approx(0.23, abs=0.03)
 
 
 @pytest.mark.parametrize(
     ("shares", "said"),
-    [(replace(ShareConfig(), hand=-1.0), "not negative"), (ShareConfig(*(0.0,) * 12), "all are 0")],
+    [(replace(ShareConfig(), hand=-1.0), "not negative"), (ShareConfig(*(0.0,) * 14), "all are 0")],
 )
 def test_shares_that_are_none_are_refused(shares, said):
     with pytest.raises(UsageError, match=said):
