@@ -78,19 +78,28 @@ def _bright(mask: Pixels, name: str) -> Hole:
         return _gray(mask, name)
     if _is_gray(mask):
         return _gray(mask[..., 0], name)
-    brightest = np.ascontiguousarray(mask.max(axis=2))  # a pure blue has hardly any luminance
+    darkest, brightest = extremes(mask)  # not luminance, of which a pure blue has hardly any
     if _colors(mask) <= FEW and int(brightest.min()) == 0:
         return np.asarray(brightest > 0)
     counts = np.bincount(brightest.reshape(-1), minlength=256)
     level = min(int(brightest.max()) // 2, THRESHOLD)
     if int(brightest.min()) < DARK and counts[:DARK].sum() >= CLEAR * counts[: level + 1].sum():
         return np.asarray(brightest > level)  # with soft edges, or lossy
-    if int((brightest - mask.min(axis=2)).max()) < COLORFUL:  # the noise of a lossy file
+    if int((brightest - darkest).max()) < COLORFUL:  # the noise of a lossy file
         return _gray(np.asarray(cv2.cvtColor(mask, cv2.COLOR_RGB2GRAY)), name)
     raise InputError(
         f"{name}: has colours, but not on black, so that it does not tell what is to be completed; {_PLAIN}, or any "
         "colour on black; for a key colour in the photograph use --mask-from color:#RRGGBB"
     )
+
+
+def extremes(pixels: Pixels) -> tuple[Pixels, Pixels]:
+    """Return the least and the greatest of red, green and blue, each (H, W), of pixels (H, W, 3 or 4).
+
+    Plane by plane: NumPy takes twenty times as long along an axis of three.
+    """
+    red, green, blue = cv2.split(pixels)[:3]
+    return np.asarray(cv2.min(cv2.min(red, green), blue)), np.asarray(cv2.max(cv2.max(red, green), blue))
 
 
 def _gray(gray: Pixels, name: str) -> Hole:

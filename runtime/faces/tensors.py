@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..images.codec import Pixels
-from .mask_picture import Hole
+from .mask_picture import Hole, extremes
 
 FloatArray = NDArray[np.float32]
 
@@ -107,8 +107,9 @@ def is_gray(pixels: Pixels, hole: Hole) -> bool:
         return True
     tolerance = GRAY_TOLERANCE * (int(np.iinfo(pixels.dtype).max) // 255)
     for first in range(0, len(pixels), ROWS):
-        known = pixels[first : first + ROWS, :, :3][~hole[first : first + ROWS]]
-        if known.size and int((known.max(axis=1) - known.min(axis=1)).max()) > tolerance:
+        least, greatest = extremes(pixels[first : first + ROWS])
+        hued = greatest - least > tolerance
+        if bool((hued & ~hole[first : first + ROWS]).any()):
             return False
     return not bool(hole.all())
 
