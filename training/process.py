@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from signal import SIGINT, SIGTERM, signal
 from types import FrameType
 from typing import Any
@@ -17,6 +18,9 @@ from torch import nn
 from torch.optim import Adam
 
 from showface.runtime.errors import ShowfaceError, UsageError
+
+from .config import TrainConfig
+from .config_reader import config_from_toml
 
 SOFTWARE_BF16 = ("DEFAULT", "AVX2")  # instruction sets without products of bfloat16
 
@@ -62,6 +66,23 @@ class Bfloat16(Precision):
     def forward_context(self) -> AbstractContextManager[Any]:
         """See :class:`Precision`."""
         return torch.autocast(self.device, torch.bfloat16)
+
+
+def open_run(config: Path, device: str, devices: int, threads: int | None) -> tuple[TrainConfig, Fabric]:
+    """Read the TOML file of a run's config and start Fabric for it; see :func:`use_threads` and :func:`make_fabric`.
+
+    Raises:
+        UsageError: the config is wrong, or the device is not to be had.
+    """
+    run = config_from_toml(TrainConfig, config)
+    use_threads(threads)
+    return run, make_fabric(device, devices, run.precision)
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch compute with so many threads; each process does so. None leaves it to torch."""
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def make_fabric(device: str, devices: int, precision: str) -> Fabric:

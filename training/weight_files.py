@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 from showface.runtime.errors import UsageError
 from showface.runtime.untrusted.read import parse_json, read_file
@@ -81,3 +81,14 @@ def matching_weights(
             shapes = f"{list(weights[key].shape)} instead of {list(value.shape)}"
             raise UsageError(f"{path}: {key} has the shape {shapes}; expected {source}")
     return {key: weights[key].float() for key in wanted}
+
+
+def load_mobilenet(features: nn.ModuleList, path: Path) -> None:
+    """Load as many blocks of torchvision's ImageNet MobileNetV2 (key names ``features.N.*``) as ``features`` has.
+
+    Raises:
+        UsageError: the file is no safetensors, or lacks a key of the right shape.
+    """
+    wanted = {f"features.{key}": value for key, value in features.state_dict().items()}
+    weights = matching_weights(read_safetensors(path)[0], wanted, path, "torchvision's MobileNetV2")
+    features.load_state_dict({key.removeprefix("features."): value for key, value in weights.items()})

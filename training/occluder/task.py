@@ -16,8 +16,8 @@ from ..config import TrainConfig
 from ..data.dataset import Feed
 from ..data.occlusions.feed import open_occlusion_feed
 from ..data.occlusions.layers import COVERED, UNCOUNTED
-from ..pretrained import load_encoder
 from ..tasks.base import Outcome, Task
+from ..weight_files import load_mobilenet
 from .network import Occluder
 
 BOUNDARY_WEIGHT = 3.0  # of the pixels along an outline: there the hole is decided
@@ -57,7 +57,7 @@ class OccluderTask(Task):
     def __init__(self, config: TrainConfig, data: Path, output: Path) -> None:
         super().__init__(config, data, output)
         if config.backbone is not None:
-            load_encoder(self.model.occluder.encoder.features, data / config.backbone)
+            load_mobilenet(self.model.occluder.encoder.features, data / config.backbone)
 
     def open_feed(self, data: Path, device: torch.device, rank: int, world: int, held_out: bool = False) -> Feed:
         """Open synthetic occlusions."""

@@ -55,7 +55,7 @@ class Validation:
             sample = augment(batch, AugmentConfig(), phase, (self.config.seed, 0), self.fabric.device)
             outcome = self.module(*(getattr(sample, field.name) for field in fields(sample)))
             terms = dict(outcome.terms)
-            terms["total"] = total_loss(terms, {name: self.task.weights[name] for name in terms})
+            terms["total"] = total_loss(terms, self.task.weights)
             count += len(batch.names)
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(batch.names)

@@ -14,7 +14,7 @@ from showface.runtime.errors import UsageError
 from showface.runtime.stages import CATEGORIES
 
 from .. import losses
-from ..checkpoint import read_checkpoint, reconstruction_from_checkpoint
+from ..checkpoint import reconstruction_from_checkpoint
 from ..config import TrainConfig
 from ..data.augment import Sample
 from ..loss_networks.reconstruction import ReconstructionNetwork
@@ -74,8 +74,7 @@ class MdrnetTask(Task):
         self.reconstruction: ReconstructionNetwork | None = None
         if self.coordinated(self.weights):
             assert config.coordination is not None  # checked
-            checkpoint = read_checkpoint(output / config.coordination)
-            self.reconstruction = reconstruction_from_checkpoint(output / config.coordination)
+            self.reconstruction, checkpoint = reconstruction_from_checkpoint(output / config.coordination)
             self.digests[config.coordination] = checkpoint.sha256
 
     def learn(self) -> list[nn.Parameter]:
@@ -131,10 +130,8 @@ class MdrnetTask(Task):
 
     def prepare(self, sample: Sample) -> Tensor:
         """Return the known codes V [B, n, c]."""
-        coarse_image, semantic_map = self.coarse_and_map(
-            sample.image, sample.mask, sample.coarse_image, sample.semantic_map
-        )
-        return self.model.memory.codes(coarse_image, semantic_map, sample.mask)[1]
+        face = self.health_face(sample)
+        return self.model.memory.codes(face.coarse_image, face.semantic_map, face.mask)[1]
 
     def start(self, prepared: Tensor, generator: torch.Generator) -> None:
         """Fill the memory with them."""

@@ -15,7 +15,7 @@ from .. import losses
 from ..config import TrainConfig
 from ..loss_networks.reconstruction import ReconstructionNetwork
 from ..occluder.task import OccluderTask
-from ..pretrained import load_backbone
+from ..weight_files import load_mobilenet
 from .base import Outcome, Task, with_layout
 from .refinement import MdrnetTask
 from .samples import SamplesTask
@@ -45,7 +45,7 @@ class ParserTask(Task):
     def __init__(self, config: TrainConfig, data: Path, output: Path) -> None:
         super().__init__(config, data, output)
         if config.backbone is not None:
-            load_backbone(self.model.parser.context, data / config.backbone)
+            load_mobilenet(self.model.parser.context.features, data / config.backbone)
 
     def with_coarse_faces(self, image: Tensor, mask: Tensor) -> Tensor:
         """Return ``image`` with the share ``coarse_faces`` of its faces completed.

@@ -25,9 +25,9 @@ def train(
 ) -> None:
     """Train one stage, or all by a recipe; also: torchrun --nproc-per-node N -m showface.cli train STAGE …."""
     with extra("train"):
+        from showface.training.process import open_run, use_threads
         from showface.training.recipe import read_recipe, train_all
         from showface.training.run.loop import train as train_stage
-        from showface.training.start import open_run, use_threads
     if stage == "all":
         runs = read_recipe(config, data, output or Path("runs"))
         use_threads(threads_of(context))

@@ -9,14 +9,13 @@ from typing import overload
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from showface.runtime.errors import UsageError
 
 from ...config import TrainConfig
 from ..dataset import Feed, Stream, checked_share, generator
 from ..masks import MaskBank
-from ..readers import FaceTensors, checked, collate, decoded_by_workers
+from ..readers import FaceTensors, MadeFaces
 from ..sources import FaceFiles, face_probability, open_sources
 from .cutouts import read_cutouts
 from .synthesis import Host, Synthesis, share_table
@@ -42,8 +41,8 @@ class SampleNames(Sequence[Path]):
 
 
 @dataclass(frozen=True)
-class SynthesisedFaces(Dataset["FaceTensors | UsageError"]):
-    """Samples that workers make as they are needed; a dataset of single ones to torch."""
+class SynthesisedFaces(MadeFaces):
+    """Synthetic samples."""
 
     synthesis: Synthesis
     stream_of: Stream
@@ -51,21 +50,10 @@ class SynthesisedFaces(Dataset["FaceTensors | UsageError"]):
     workers: int
     pinned: bool
 
-    def __getitem__(self, index: int) -> FaceTensors | UsageError:
-        """Make one sample; an error is returned, because torch would bury its message in a traceback."""
-        try:
-            image, labels, _ = self.synthesis.sample(generator(self.stream_of, self.seed, index))
-            return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1), torch.from_numpy(labels)
-        except UsageError as error:
-            return error
-
-    def read(self, indices: Sequence[int]) -> FaceTensors:
-        """Return the samples ``indices``, made here and now."""
-        return checked(collate([self[i] for i in indices]))
-
-    def stream(self, batches: Iterable[list[int]]) -> Iterator[FaceTensors]:
-        """Return the samples of one batch after the other, made ahead by workers."""
-        return decoded_by_workers(self, batches, self.workers, self.pinned)
+    def face(self, index: int) -> FaceTensors:
+        """Make one sample."""
+        image, labels, _ = self.synthesis.sample(generator(self.stream_of, self.seed, index))
+        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1), torch.from_numpy(labels)
 
 
 class KeptFaces:
