@@ -16,7 +16,7 @@ from showface.runtime.untrusted.read import read_json, shown
 
 from .accumulate import PERFECT, ComparedPicture, Gallery, TensorTally, finite
 from .cases import Case
-from .sources import Identity, Source, check_pair
+from .sources import Source, check_pair
 from .stats import float_figures, hole_figures
 from .tolerances import Tolerance, judge, plan_tolerances, stored_tolerances
 
@@ -139,8 +139,8 @@ class Comparison:
         """Return what was measured, not yet judged, as JSON can hold it."""
         return {
             "schema_version": RESULT_SCHEMA,
-            "reference": _identity(self.reference.identity),
-            "candidate": _identity(self.candidate.identity),
+            "reference": asdict(self.reference.identity),
+            "candidate": asdict(self.candidate.identity),
             "not_compared": self._not_compared(),
             "cases": self.cases,
             "images": self.images,
@@ -235,14 +235,6 @@ def _worst(tensors: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "max_abs": max((tensor["max_abs"] for tensor in floats), default=0.0),
         "mean_abs": max((tensor["mean_abs"] for tensor in floats), default=0.0),
         "agreement": min((tensor["agreement"] for tensor in labels), default=1.0),
-    }
-
-
-def _identity(identity: Identity) -> dict[str, Any]:
-    return {
-        **asdict(identity),
-        "precision": dict(identity.precision),
-        "environment": dict(identity.environment),
     }
 
 

@@ -25,12 +25,7 @@ RESULTS_FILE, PAGE_FILE, JUNIT_FILE = "results.json", "index.html", "junit.xml"
 
 
 def write_report(folder: Path, result: Mapping[str, Any], pictures: Sequence[ComparedPicture]) -> None:
-    """Write ``index.html``, ``results.json`` and ``junit.xml``, all or nothing.
-
-    Args:
-        folder: a folder that is missing or empty.
-        result: of :func:`showface.evaluation.parity.compare.compare_sources`.
-        pictures: the worst images.
+    """Write ``index.html``, ``results.json`` and ``junit.xml`` into a folder that is missing or empty, all or nothing.
 
     Raises:
         ShowfaceError: a file cannot be written.

@@ -77,14 +77,7 @@ def source_of_checkpoint(path: Path, threads: int | None = None) -> TorchSource:
 def source_of_model(
     model: MDRNets, description: str, weights: str, occluder: OccluderStage | None = None
 ) -> TorchSource:
-    """Make a source of a model in evaluation mode.
-
-    Args:
-        model: model in evaluation mode.
-        description: one line for people.
-        weights: digest of the checkpoint.
-        occluder: the occluder beside it, in evaluation mode.
-    """
+    """Make a source of a model, and the occluder beside it, in evaluation mode; ``weights`` is its digest."""
     variant = variant_of(model.config)
     environment = environment_of(f"PyTorch {torch.__version__}, eager, CPU, {torch.get_num_threads()} threads")
     names = () if occluder is None else (OCCLUDER.name,)
