@@ -206,13 +206,8 @@ def _check_weights(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None
 def _rebuild(make: Callable[[], Network], stages: str | None, checkpoint: Checkpoint, path: Path) -> Network:
     """Return the network that a checkpoint's config describes, with its weights, in evaluation mode.
 
-    It is laid out first on the meta device, which takes no memory: a config may ask for any.
-
-    Args:
-        make: builds it.
-        stages: name of the one network that it is; None for the assembled model.
-        checkpoint: that was read from ``path``.
-        path: for errors.
+    It is laid out first on the meta device, which takes no memory: a config may ask for any. ``stages`` is the name of
+    the one network that it is; None for the assembled model.
     """
 
     def named(network: nn.Module) -> nn.Module:

@@ -42,10 +42,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def unpickle_weights(path: Path, digest: str, source: str) -> dict[str, Any]:
     """Unpickle a state dict, as plain weights and only if the file is the published one.
 
-    Args:
-        path: of the file.
-        digest: first digits of its sha256.
-        source: what the file should be, for the message.
+    The sha256 of that starts with ``digest``; ``source`` says in the message what it is.
 
     Raises:
         UsageError: the file cannot be read, has another digest, or holds anything but a state dict.

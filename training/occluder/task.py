@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from showface.runtime.errors import UsageError
 
 from ..config import TrainConfig
+from ..data.augment import Sample
 from ..data.dataset import Feed
 from ..data.occlusions.feed import open_occlusion_feed
 from ..data.occlusions.layers import COVERED, UNCOUNTED
@@ -63,18 +64,18 @@ class OccluderTask(Task):
         """Open synthetic occlusions."""
         return open_occlusion_feed(self.config, data, device, rank, world, held_out)
 
-    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, *_: object) -> Outcome:
+    def forward(self, sample: Sample) -> Outcome:
         """Compare the found occlusion with the pasted one."""
-        assert labels is not None
-        logits = self.model.occluder(image)
-        target = (labels == COVERED)[:, None].float()
-        counted = (labels != UNCOUNTED)[:, None].float()
+        assert sample.labels is not None
+        logits = self.model.occluder(sample.image)
+        target = (sample.labels == COVERED)[:, None].float()
+        counted = (sample.labels != UNCOUNTED)[:, None].float()
         terms = {
             "cross_entropy": boundary_cross_entropy(logits, target, counted),
             "dice": soft_dice_loss(logits, target, counted),
         }
         wanted = {name: value for name, value in terms.items() if self.weights[name]}
-        return Outcome(wanted, overlay(image, torch.sigmoid(logits)), overlay(image, target))
+        return Outcome(wanted, overlay(sample.image, torch.sigmoid(logits)), overlay(sample.image, target))
 
 
 def boundary_cross_entropy(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ class Trainer:
         Raises:
             ShowfaceError: names what is wrong.
         """
-        faces = [self.task.health_face(sample) for sample in self._first_samples(HEALTH_FACES)]
+        faces = [self.task.known_faces(sample) for sample in self._first_samples(HEALTH_FACES)]
         with self.averaged():
             text = health_report(self.task.model, faces, not self.task.oracle, self.task.learning)
         if self.fabric.is_global_zero:
@@ -135,7 +135,7 @@ class Trainer:
         scale = rate_scale(self.config.optimizer, self.step, self.config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.optimizer.learning_rate * scale
-        outcome = self.module(*(getattr(sample, f.name) for f in fields(sample)))
+        outcome = self.module(sample)
         terms, gradients = self._weighted_terms(outcome)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(terms["total"])
@@ -269,7 +269,7 @@ class Trainer:
                 if config.keep_every is not None and self.step % config.keep_every == 0:
                     self.save_checkpoint(f"{self.task.name}-step{self.step:07d}")
                 if stop:
-                    raise Interrupted(stop, f"stopped at step {self.step}; continue with --resume")
+                    raise Interrupted(stop, f"stopped at step {self.step}, which was saved; resume the run to go on")
 
     def _validates(self) -> bool:
         """Return whether the held-out faces are looked at after this step."""
@@ -312,7 +312,7 @@ def train(stage: str, config: TrainConfig, data: Path, output: Path, resume: boo
         make_samples(config, data, output, resume, fabric)
         return
     if (output / STATE_FILE).exists() and not resume:
-        raise UsageError(f"{output}: holds a run already; continue it with --resume or choose another --output")
+        raise UsageError(f"{output}: holds a run already; resume it, or choose another folder", "resume")
     trainer = Trainer(stage, config, data, output, fabric)
     if resume:
         trainer.resume()

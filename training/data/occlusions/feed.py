@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import torch
@@ -19,25 +18,6 @@ from ..readers import FaceTensors, MadeFaces
 from ..sources import FaceFiles, face_probability, open_sources
 from .cutouts import read_cutouts
 from .synthesis import Host, Synthesis, share_table
-
-
-@dataclass(frozen=True, slots=True)
-class SampleNames(Sequence[Path]):
-    """Names of the samples for messages; a million of them take no room."""
-
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    @overload
-    def __getitem__(self, index: int) -> Path: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Path]: ...
-    def __getitem__(self, index: int | slice) -> Path | list[Path]:
-        if isinstance(index, slice):
-            return [Path(f"sample-{k}") for k in range(self.count)[index]]
-        return Path(f"sample-{range(self.count)[index]}")
 
 
 @dataclass(frozen=True)
@@ -161,4 +141,4 @@ def open_occlusion_feed(
     bank = MaskBank(np.zeros((1, synthesis.size, synthesis.size), np.uint8), np.ones(1), np.zeros(1, np.bool_))
     photographs = torch.zeros(count, dtype=torch.bool, device=device)  # no camera saw what is pasted together
     empty = torch.from_numpy(bank.masks).to(device)
-    return Feed(config, SampleNames(count), faces, photographs, shares, bank, empty, rank, world)
+    return Feed(config, "sample-{}".format, faces, photographs, shares, bank, empty, rank, world)
