@@ -248,7 +248,7 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: it cannot be read, or is none, or of a newer version.
     """
-    mend = "run showface validate again with --json"
+    mend = "compare again, and keep the figures as JSON"
     result: dict[str, Any] = read_json(path, "the result of a comparison", mend)
     try:
         version = result["schema_version"]

@@ -44,7 +44,7 @@ def render_page(result: Mapping[str, Any], pictures: Sequence[ComparedPicture]) 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=printable_value
     )
-    environment.filters.update(number=_number, png=_png_address)
+    environment.filters.update(number=_number, png=png_address)
     template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     rows = []
     for picture in pictures:
@@ -100,5 +100,6 @@ def _number(value: float | int | None, digits: int | None = None) -> str:
     return f"{value:.2e}" if value and abs(value) < 10**-digits else f"{value:.{digits}f}"
 
 
-def _png_address(data: bytes) -> Markup:
+def png_address(data: bytes) -> Markup:
+    """Return the address of a picture that stands in the page itself."""
     return Markup("data:image/png;base64," + base64.b64encode(data).decode())

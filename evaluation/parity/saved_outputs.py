@@ -29,7 +29,7 @@ from .sources import Identity, Kept
 
 OUTPUTS_FILE = "outputs.json"
 OUTPUTS_SCHEMA = 1
-AGAIN = "save the outputs again with: showface validate … --save-outputs DIR"
+AGAIN = "save the outputs again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class ChainSource:
 
     loaded: Chain
     identity: Identity
-    runs: bool = True
+    runs = True
 
     def chain(self, case: Case, given: Tensors | None = None) -> Tensors:
         """See :class:`Source`."""
@@ -90,11 +90,7 @@ class Kept:
     """What sources share that do not run."""
 
     identity: Identity
-
-    @property
-    def runs(self) -> bool:
-        """See :class:`Source`."""
-        return False
+    runs = False
 
     def stage(self, stage: Stage, inputs: Tensors) -> Tensors:
         """Refuse: who compares asks first whether a source runs."""

@@ -32,9 +32,9 @@ from .sources import Identity, environment_of
 class TorchSource:
     """A model in evaluation mode, run eagerly on the CPU, and the occluder beside it where there is one."""
 
+    runs = True
     model: MDRNets
     identity: Identity
-    runs: bool = True
     occluder: OccluderStage | None = None
 
     def chain(self, case: Case, given: Tensors | None = None) -> Tensors:
@@ -84,4 +84,4 @@ def source_of_model(
     precision = {stage.name: "float32" for stage in graphs_of(variant, names)}
     system = {**environment, "system": platform.platform()}
     identity = Identity(description, variant, model.config.image_size, weights, precision, system)
-    return TorchSource(model, identity, occluder=occluder)
+    return TorchSource(model, identity, occluder)

@@ -21,11 +21,10 @@ from showface.runtime.errors import UsageError
 from showface.runtime.faces.tensors import prepare
 from showface.runtime.stages import CATEGORIES
 from showface.training.checkpoint import model_from_checkpoint
-from showface.training.data.sources import image_files
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.tasks.health import HealthFaces, MemoryFigures, join_ratios, memory_figures
 
-from ..faces import BUCKETS, pair_files, read_batches
+from ..faces import BUCKETS, needed_files, pair_files, read_batches
 from .evaluate import EvaluationSet, evaluate, evaluate_parser
 from .feature_networks import FeatureNetwork, feature_network
 from .methods import model_method, network_method, torch_device
@@ -177,7 +176,7 @@ def _parser_overlap(
     """Return the overlap on the held-out photographs, and on their coarse faces behind the largest holes."""
     if holdout_every < 1:
         raise UsageError(f"{holdout_every}: give a whole number from 1", "holdout-every")
-    files = image_files(photographs)[::holdout_every][: test.limit]
+    files = needed_files(photographs, "photographs with labels are needed", "labelled")[::holdout_every][: test.limit]
     # A pair of the largest bucket for each photograph, with the masks that an evaluation would take.
     paired = pair_files(photographs, test.masks, LARGEST, len(files))
     paired = [replace(pair, image=file) for pair, file in zip(paired, files, strict=True)]
