@@ -75,7 +75,7 @@ def pair_files(images: Path, masks: Path, bucket: str, limit: int | None = None)
         UsageError: there are no images, a bin is missing or empty, or ``limit`` is below 1.
     """
     if limit is not None and limit < 1:
-        raise UsageError(f"{limit}: at least one image is needed", "limit")
+        raise UsageError(f"limit {limit}: at least one image is needed", "limit")
     files = needed_files(images, "a folder of aligned faces is needed", "images")[:limit]
     bins = [needed_files(masks / name, f"the bins {', '.join(BINS)} are needed", "masks") for name in BUCKETS[bucket]]
     found = [bins[k % len(bins)] for k in range(len(files))]

@@ -92,9 +92,10 @@ def make_fabric(device: str, devices: int, precision: str) -> Fabric:
         UsageError: CUDA was asked for and is not to be had.
     """
     if device not in ("cpu", "cuda"):
-        raise UsageError(f"{device!r}: choose cpu or cuda", "device")
+        raise UsageError(f"device {device!r}: choose cpu or cuda", "device")
     if device == "cuda" and torch.cuda.device_count() < devices:
-        raise UsageError(f"{torch.cuda.device_count()} CUDA devices found, {devices} asked for; use fewer", "devices")
+        found = torch.cuda.device_count()
+        raise UsageError(f"{found} CUDA devices found, {devices} asked for; ask for fewer, or for cpu", "device")
     if precision == "bf16" and device == "cpu" and torch.backends.cpu.get_cpu_capability() in SOFTWARE_BF16:
         logger.warning('this CPU computes bfloat16 in software, which is slow; set precision = "fp32" in the config')
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)

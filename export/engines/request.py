@@ -61,7 +61,8 @@ class BuildOptions:
                 "profiles",
             )
         if not 0 <= self.optimization_level <= MAX_LEVEL:
-            raise UsageError(f"{self.optimization_level}: use 0 to {MAX_LEVEL}", "optimization-level")
+            text = f"optimization level {self.optimization_level}: use 0 to {MAX_LEVEL}"
+            raise UsageError(text, "optimization-level")
         if self.backend == "tensorrt-rtx" and (self.target == AMPERE_PLUS or self.version_compatible):
             kind = "hardware-compatible" if self.target == AMPERE_PLUS else "version-compatible"
             raise UsageError("only tensorrt builds such engines: TensorRT-RTX compiles its kernels on the device", kind)

@@ -380,7 +380,7 @@ TELEA = MethodChoice(baselines=("telea",))
         (MethodChoice(), {}, "cpu", "ffhq", "no method given"),
         (MethodChoice(coarse=True, baselines=("telea",)), {}, "cpu", "ffhq", "coarse is a stage of a bundle"),
         (MethodChoice(baselines=("magic",)), {}, "cpu", "ffhq", "magic is unknown; use telea or navier-stokes"),
-        (TELEA, {"limit": 0}, "cpu", "ffhq", "0: at least one image"),
+        (TELEA, {"limit": 0}, "cpu", "ffhq", "limit 0: at least one image"),
         (TELEA, {"features": Path("absent.pth")}, "cpu", "ffhq", "absent.pth: cannot be read"),
         (TELEA, {"lpips": Path("absent")}, "cpu", "ffhq", "vgg16-397923af.pth: no such file; LPIPS needs"),
         (TELEA, {}, "cpu", "lfw", "lfw is no row of the paper's Table 1"),

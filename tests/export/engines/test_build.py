@@ -165,7 +165,7 @@ def test_a_failure_leaves_the_engines_of_before(bundle_copy, options, monkeypatc
         ({"batches": (1, 4, 2)}, "max-batch: batches 1, 4, 2: need 1 ≤ least ≤ best ≤ greatest"),
         ({"profiles": 3}, "profiles: 3 profiles: use 1, or 2 with a least batch of 1 and a greatest of 2 or more"),
         ({"profiles": 2, "batches": (2, 2, 4)}, "profiles: 2 profiles: use 1, or 2 with"),
-        ({"optimization_level": 6}, "optimization-level: 6: use 0 to 5"),
+        ({"optimization_level": 6}, "optimization-level: optimization level 6: use 0 to 5"),
         ({"version_compatible": True}, "version-compatible: only tensorrt builds such engines"),
         ({"target": "ampere_plus"}, "hardware-compatible: only tensorrt builds such engines"),
     ],
