@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from showface.runtime.backends.int8 import cpu_name
 from showface.training.checkpoint import save_checkpoint
-from showface.training.config import FeedConfig, MaskConfig, NetworkConfig, PhaseConfig, SourceConfig, TrainConfig
+from showface.training.config import FeedConfig, MaskConfig, PhaseConfig, SourceConfig, TrainConfig
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.process import make_fabric
 from showface.training.run.loop import Trainer
@@ -66,9 +67,6 @@ def measure(case: dict[str, Any]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         make_faces(data)
-        torch.manual_seed(0)
-        chain = MDRNets(NetworkConfig())
-        save_checkpoint(data / "frozen.safetensors", chain, chain.config, TASKS[case["stage"]].needed, {})
         config = TrainConfig(
             {"random": SourceConfig("images", labels="labels")},
             {"full": PhaseConfig(steps, case["batch_size"])},
@@ -76,11 +74,14 @@ def measure(case: dict[str, Any]) -> dict[str, float]:
             feed=FeedConfig("memory"),
             precision=case["precision"],
             compile=case["compiled"],
-            init=("frozen.safetensors",) if TASKS[case["stage"]].needed else (),
-            network=NetworkConfig(),
+            memory_faces=FACES,
         )
+        needed = TASKS[case["stage"]].needed(config)
+        if needed:
+            torch.manual_seed(0)
+            save_checkpoint(data / "frozen.safetensors", MDRNets(config.network), config.network, needed, {})
+            config = replace(config, init=("frozen.safetensors",))
         trainer = Trainer(case["stage"], config, data, data, make_fabric(case["device"], 1, case["precision"]))
-        trainer.prepare()
         waits: list[float] = []
         cuda = case["device"] == "cuda"
         for index, batch in enumerate(timed(iter(trainer.feed.batches(0)), waits)):
@@ -88,6 +89,7 @@ def measure(case: dict[str, Any]) -> dict[str, float]:
                 if cuda:
                     torch.cuda.synchronize()
                 started = time.perf_counter()
+            trainer.begin_step()
             trainer.train_step(batch)
         if cuda:
             torch.cuda.synchronize()
@@ -101,14 +103,6 @@ def measure(case: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def cpu_name() -> str:
-    """Return the processor's model name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def main() -> None:
     """Measure all cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,7 +110,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--stages", default=",".join(TASKS))
+    parser.add_argument("--stages", default="parser,coarse,reconstruction,mdrnet")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:

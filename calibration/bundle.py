@@ -23,14 +23,9 @@ PLAN_FILE = "plan.toml"
 def write_int8_bundle(
     destination: Path, source: Bundle, plan: Plan, graphs: Mapping[str, ModelProto], record: Mapping[str, Any]
 ) -> Bundle:
-    """Write a bundle with the quantised ``graphs``; every other stage is copied byte by byte.
+    """Write a bundle with the quantised ``graphs`` of some stages; the others of ``source`` are copied byte by byte.
 
-    Args:
-        destination: folder to create; it must not exist.
-        source: the float bundle.
-        plan: is kept beside the graphs.
-        graphs: quantised graphs by stage.
-        record: method, data digest and figures for the manifest; of JSON's types.
+    The plan is kept beside the graphs, and in the manifest the ``record``: method, data digest and figures.
 
     Raises:
         UsageError: the destination exists or cannot be written; nothing is left behind.

@@ -13,13 +13,13 @@ from onnx import ModelProto
 
 from showface.export.graph import float_bytes
 from showface.runtime.bundle import Bundle, check_new, open_bundle
-from showface.runtime.errors import ShowfaceError, UsageError
+from showface.runtime.errors import ShowfaceError
 
 from .bundle import write_int8_bundle
 from .pace import pace, paced
 from .placement import quantizable
 from .planning.candidates import Workshop, library_versions, open_workshop
-from .planning.plan import INT8, Plan, read_plan
+from .planning.plan import Plan, read_plan
 from .planning.search import (
     PLAN_FACES,
     PROBE_FACES,
@@ -112,9 +112,6 @@ class CalibrationResult:
 def calibrate(settings: Settings) -> CalibrationResult:
     """Write the INT8 variant of a bundle.
 
-    Args:
-        settings: see there.
-
     Raises:
         UsageError: something given is wrong, or the bundle is quantised already; nothing was written.
         ShowfaceError: no stage stays within the budget; nothing was written.
@@ -126,7 +123,6 @@ def calibrate(settings: Settings) -> CalibrationResult:
 def _calibrate(settings: Settings) -> CalibrationResult:
     check_new(settings.destination)
     bundle = open_bundle(settings.bundle)
-    _refuse_quantized(bundle)
     graphs_for = cache(partial(_float_graphs, bundle))
     plan = None
     if settings.plan is not None:
@@ -185,12 +181,6 @@ def _durations(samples: Samples, quick: bool, replayed: bool, groups: Mapping[st
         "judging": 0.6 * len(samples.check),
         "timing": 18.0,
     }
-
-
-def _refuse_quantized(bundle: Bundle) -> None:
-    quantized = [stage for stage, precision in bundle.manifest.precision.items() if precision == INT8]
-    if quantized:
-        raise UsageError(f"{bundle.folder}: {', '.join(quantized)} in INT8 already; calibrate the float bundle")
 
 
 def _float_graphs(bundle: Bundle, target: Target) -> dict[str, ModelProto]:

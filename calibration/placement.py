@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -9,10 +10,13 @@ from types import MappingProxyType
 
 from onnx import ModelProto, NodeProto
 
-from showface.export.graph import producers
+from showface.export.graph import module_of, producers
 
-from .layers import group_of, layer_of
 from .settings import Target
+
+PART = re.compile(r"\.part\d+$")  # of a weight that was split; its layer is one all the same
+# Module levels that make one layer group; the parser's stage wraps it in a module of its own.
+GROUP_DEPTH = {"coarse": 2, "parser": 4, "memory": 2, "mrem": 2, "refiner": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +102,20 @@ FLOAT_RULES = (
 )
 
 
+def layer_of(node: NodeProto) -> str:
+    """Return the torch module that a node came from, such as ``decode4.spade1.shared``; empty for the stage itself."""
+    if len(node.input) > 1 and node.input[1].endswith(".weight"):  # a folded normalisation overwrites the scopes
+        return PART.sub("", node.input[1].removesuffix(".weight"))
+    return module_of(node)
+
+
 def quantizable(model: ModelProto, stage: str, target: Target) -> dict[str, tuple[NodeProto, ...]]:
     """Return the nodes that can be quantised by layer group, in the order of the graph."""
     groups: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:
         if node.op_type in RULES[target].operators:
-            groups.setdefault(group_of(node, stage) or "(stage)", []).append(node)
+            group = ".".join(layer_of(node).split(".")[: GROUP_DEPTH[stage]])
+            groups.setdefault(group or "(stage)", []).append(node)
     return {name: tuple(nodes) for name, nodes in groups.items()}
 
 

@@ -64,13 +64,8 @@ def find_ranges(
 ) -> RangeOptions:
     """Run ``model`` over ``faces`` and return the range of each of ``tensors``, under each setting of ``method``.
 
-    Args:
-        model: float graph of a stage.
-        tensors: names of float activations.
-        faces: inputs of the stage, one face at a time; memory does not grow with their number.
-        method: which calibrator.
-        symmetric: whether ranges lie around 0.
-        threads: number of CPU threads of ONNX Runtime.
+    The faces are inputs of the stage, one at a time: memory does not grow with their number. The tensors are float
+    activations; ``symmetric`` ranges lie around 0.
 
     Returns:
         Each of :func:`settings_of` the method → tensor → range.
@@ -184,12 +179,9 @@ def collapsed(ranges: Mapping[str, Range]) -> list[str]:
 
 
 def cached_ranges(path: Path, key: Mapping[str, Any], compute: Callable[[], RangeOptions]) -> RangeOptions:
-    """Return the ranges in ``path`` if they were computed under ``key``, else compute and keep them.
+    """Return the ranges in the JSON file ``path`` if they were computed under ``key``, else compute and keep them.
 
-    Args:
-        path: JSON file.
-        key: all that decides the result: digests, method, versions; of JSON's types.
-        compute: gives the ranges.
+    The key holds all that decides the result: digests, method, versions; of JSON's types.
 
     Raises:
         UsageError: the file cannot be written.

@@ -68,14 +68,9 @@ class Recording:
 
 
 def record(folder: Path, bundle: Bundle, pairs: Sequence[Pair], digest: str, threads: int | None) -> Recording:
-    """Run the float chain over ``pairs``; shards that an earlier, interrupted call wrote are kept.
+    """Run the float chain over ``pairs``; shards in ``folder`` that an earlier, interrupted call wrote are kept.
 
-    Args:
-        folder: folder of the shards; made if missing.
-        bundle: the float bundle.
-        pairs: faces and masks.
-        digest: digest of the files of ``pairs``.
-        threads: number of CPU threads of ONNX Runtime.
+    ``digest`` is that of the files of the pairs; the folder is made if it is missing.
 
     Raises:
         UsageError: a file cannot be read, or every mask is empty.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from showface.evaluation.metrics import Rgb
+from showface.evaluation.parity.report import png_address
 from showface.runtime.backends.chain import Session
 from showface.runtime.files import write_side
 from showface.runtime.images.codec import encode_photo
@@ -34,12 +33,7 @@ _INT8, _FLOAT = "#3b6ea5", "#bbbbbb"
 
 
 def write_report(path: Path, outcome: CalibrationResult, overwrite: bool = False) -> None:
-    """Write the page; it refers to no other file.
-
-    Args:
-        path: HTML file.
-        outcome: of :func:`showface.calibration.calibrate.calibrate`.
-        overwrite: replace what somebody else wrote there.
+    """Write the HTML page, which refers to no other file; ``overwrite`` replaces what somebody else wrote there.
 
     Raises:
         ShowfaceError: as :func:`showface.runtime.files.write_side`.
@@ -108,7 +102,8 @@ def face_rows(
         masked = face.rgb.copy()
         masked[face.hole] = GREY_LEVEL
         pictures = (masked, reference, result, amplified_difference(result, reference))
-        rows.append({"title": title, "score": scores[k], "pictures": [_picture(picture) for picture in pictures]})
+        shown = [png_address(encode_photo(picture, ".png", lossy=False)) for picture in pictures]
+        rows.append({"title": title, "score": scores[k], "pictures": shown})
     return rows
 
 
@@ -116,11 +111,6 @@ def amplified_difference(a: Rgb, b: Rgb) -> Rgb:
     """Return the absolute difference × ``AMPLIFICATION``, clipped to [0, 255]."""
     difference: NDArray[Any] = np.abs(a.astype(np.int64) - b) * AMPLIFICATION
     return difference.clip(0, 255).astype(np.uint8)
-
-
-def _picture(pixels: Rgb) -> Markup:
-    data = base64.b64encode(encode_photo(pixels, ".png", lossy=False)).decode()
-    return Markup(f"data:image/png;base64,{data}")
 
 
 def _svg(figure: Figure) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from showface.evaluation.faces import BINS, BUCKETS, SIZE, Pair, pair_files, read_pair
+from showface.evaluation.faces import BINS, BUCKETS, SIZE, Pair, needed_files, pair_files, read_pair
 from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.faces.masks import mask_source
 from showface.runtime.images.codec import SUFFIXES
-from showface.training.data.sources import image_files, read_face
+from showface.training.data.sources import read_face
 
 MIN_FACES = 6  # a range over fewer faces says little of the next one
 MIN_CHECKED = 3  # one a bucket
@@ -38,14 +38,10 @@ class Samples:
 
 
 def choose_samples(images: Path, masks: Path, faces: int, checked: int) -> Samples:
-    """Pair images with masks and split them.
+    """Pair images with masks and split them: at most ``faces`` set the ranges, ``checked``, the last by name, judge.
 
-    Args:
-        images: folder of aligned faces.
-        masks: folder of ratio bins (``00-10`` …), paired as ``showface evaluate`` does, or of masks
-            of the images' stems.
-        faces: how many set the ranges at most.
-        checked: how many judge the result at most; they are the last by name.
+    The images are aligned faces, the masks ratio bins (``00-10`` …), paired as ``showface evaluate`` does, or masks of
+    the images' stems.
 
     Raises:
         UsageError: images or masks are missing or too few.
@@ -83,7 +79,7 @@ def _binned_pairs(images: Path, masks: Path) -> list[Pair]:
 def _pairs_by_stem(images: Path, masks: Path) -> list[Pair]:
     source = mask_source("file", masks)
     pairs = []
-    for image in image_files(images):
+    for image in needed_files(images, "a folder of aligned faces is needed", "images"):
         if image.suffix.lower() not in SUFFIXES:
             continue
         mask = source.find(Path(image.name))

@@ -75,18 +75,23 @@ def pair_files(images: Path, masks: Path, bucket: str, limit: int | None = None)
         UsageError: there are no images, a bin is missing or empty, or ``limit`` is below 1.
     """
     if limit is not None and limit < 1:
-        raise UsageError(f"{limit}: at least one image is needed", "limit")
-    files = _files(images, "a folder of aligned faces is needed", "images")[:limit]
-    bins = [_files(masks / name, f"the bins {', '.join(BINS)} are needed", "masks") for name in BUCKETS[bucket]]
+        raise UsageError(f"limit {limit}: at least one image is needed", "limit")
+    files = needed_files(images, "a folder of aligned faces is needed", "images")[:limit]
+    bins = [needed_files(masks / name, f"the bins {', '.join(BINS)} are needed", "masks") for name in BUCKETS[bucket]]
     found = [bins[k % len(bins)] for k in range(len(files))]
     return [Pair(path, found[k][k % len(found[k])], bucket) for k, path in enumerate(files)]
 
 
-def _files(folder: Path, mend: str, argument: str) -> list[Path]:
+def needed_files(folder: Path, mend: str, argument: str) -> list[Path]:
+    """Return the image files of a folder by name.
+
+    Raises:
+        UsageError: there is none, with ``mend`` and the argument that named the folder.
+    """
     try:
         return image_files(folder)
     except UsageError as error:
-        raise UsageError(f"{folder}: no such folder, or no images in it; {mend}", argument) from error
+        raise UsageError(f"{error}; {mend}", argument) from error
 
 
 def read_pair(pair: Pair) -> Face:

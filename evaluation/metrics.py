@@ -8,8 +8,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from showface.runtime.errors import UsageError
-
 Rgb = NDArray[np.uint8]  # [H, W, 3]
 Confusion = NDArray[np.int64]  # [n, n]; row = truth, column = prediction
 
@@ -86,13 +84,13 @@ def confusion(labels: NDArray[Any], truth: NDArray[Any], categories: int) -> Con
     [[1, 1], [0, 1]]
 
     Raises:
-        UsageError: the shapes differ, or a value is no category.
+        ValueError: the shapes differ, or a value is no category.
     """
     if labels.shape != truth.shape:
-        raise UsageError(f"labels of shape {labels.shape} do not fit a truth of shape {truth.shape}")
+        raise ValueError(f"labels of shape {labels.shape} do not fit a truth of shape {truth.shape}")
     for name, values in (("predicted", labels), ("true", truth)):
         if values.size and not 0 <= values.min() <= values.max() < categories:
-            raise UsageError(f"{name} labels span {values.min()} to {values.max()}; only 0-{categories - 1} are known")
+            raise ValueError(f"{name} labels span {values.min()} to {values.max()}; only 0-{categories - 1} are known")
     pairs = truth.astype(np.int64).ravel() * categories + labels.astype(np.int64).ravel()
     return np.bincount(pairs, minlength=categories**2).reshape(categories, categories)
 

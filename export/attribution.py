@@ -30,7 +30,7 @@ from showface.runtime.bundle import Bundle
 from showface.runtime.stages import Stage
 
 from .engines import debug
-from .graph import scopes_of
+from .graph import readers, scopes_of
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +80,9 @@ class _Seen:
 
 
 def attribute_failures(found: ValidatedPair, bundle: Bundle) -> None:
-    """Add to a validation's result, under ``attribution``, the module where the error of each failed stage jumps.
+    """Add, under ``attribution``, the module where the error of each failed stage jumps.
 
-    Args:
-        found: by a comparison of a bundle with a checkpoint.
-        bundle: the candidate.
+    It is added to what a comparison of ``bundle`` with a checkpoint found.
     """
     result, origin, source = found.outcome.result, found.reference, found.candidate
     assert isinstance(origin, TorchSource)
@@ -166,8 +164,8 @@ def compare_modules(
         proto: the stage's graph.
         stage: its entry of the stage table.
         module: the same in PyTorch.
-        inputs: inputs of the stage; others are left out.
-        run: of the marked graph; ONNX Runtime on the CPU by default.
+        inputs: of the stage; others are left out.
+        run: runs the marked graph; ONNX Runtime on the CPU by default.
     """
     fed = {name: inputs[name] for name in stage.inputs}
     seen = _watch(module, [torch.from_numpy(array) for array in fed.values()])
@@ -243,39 +241,31 @@ def _watch(module: nn.Module, arguments: Sequence[torch.Tensor]) -> list[_Seen]:
 
 def _leaving_tensors(proto: onnx.ModelProto) -> dict[str, list[str]]:
     """Return the tensors that leave each module in the graph, in its order."""
-    scopes = _scopes(proto)
-    consumers: dict[str, list[tuple[str, ...]]] = {}
-    for node, scope in zip(proto.graph.node, scopes, strict=True):
-        for name in node.input:
-            consumers.setdefault(name, []).append(scope)
-    outputs = [output.name for output in proto.graph.output]
+    scopes, following = _scopes(proto), readers(proto)
+    outputs = {output.name for output in proto.graph.output}
     leaving: dict[str, list[str]] = {}
-    for node, scope in zip(proto.graph.node, scopes, strict=True):
-        for module in scope:
+    for node in proto.graph.node:
+        for module in scopes[node.output[0]]:
             for name in node.output:
-                readers = consumers.get(name, [])
-                if name in outputs or any(module not in reader for reader in readers):
+                reading = (scopes[reader.output[0]] for reader in following.get(name, []))
+                if name in outputs or any(module not in scope for scope in reading):
                     leaving.setdefault(module, []).append(name)
     return leaving
 
 
-def _scopes(proto: onnx.ModelProto) -> list[tuple[str, ...]]:
-    """Return the modules, outermost first, that each node was traced in.
+def _scopes(proto: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
+    """Return the modules, outermost first, that each node was traced in, by the node's first output.
 
-    A node that a pass of the exporter made carries none: it has what its readers have in common.
+    A node that a pass of the exporter made carries none: it has what those that read it have in common.
     """
-    nodes = list(proto.graph.node)
-    traced = [scopes_of(node) for node in nodes]
-    scopes = [scope or () for scope in traced]
-    readers: dict[str, list[int]] = {}
-    for index, node in enumerate(nodes):
-        for name in node.input:
-            readers.setdefault(name, []).append(index)
-    for index in reversed(range(len(nodes))):
-        if traced[index] is None:
-            using = [scopes[k] for name in nodes[index].output for k in readers.get(name, [])]
-            shared = set.intersection(*(set(scope) for scope in using)) if using else set()
-            scopes[index] = tuple(name for name in (using[0] if using else ()) if name in shared)
+    scopes, following = dict[str, tuple[str, ...]](), readers(proto)
+    for node in reversed(proto.graph.node):
+        traced = scopes_of(node)
+        if traced is None:
+            using = [scopes[reader.output[0]] for name in node.output for reader in following.get(name, [])]
+            shared = set.intersection(*map(set, using)) if using else set()
+            traced = tuple(name for name in (using[0] if using else ()) if name in shared)
+        scopes[node.output[0]] = traced
     return scopes
 
 

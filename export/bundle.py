@@ -24,7 +24,7 @@ from showface.training.networks.mdrnets import MDRNets
 from showface.training.networks.stages import numpy_reference, reference_outputs, run_stage, stage_modules, variant_of
 
 from .float16_bundle import REMEDY, lower
-from .occluder import GRAPH_FILE, TracedOccluder, open_occluder, trace_occluder
+from .occluder import GRAPH_FILE, TracedOccluder, open_occluder
 from .onnx_stages import OPSET, export_stage
 from .parity import bundle_parity, refuse_difference
 
@@ -92,7 +92,7 @@ def _write(
     image, mask = (torch.from_numpy(array[:GOLDEN_FACES]) for array in faces)
     tensors = reference_outputs(model, image, mask)
     if finder is not None:
-        files[GRAPH_FILE] = trace_occluder(finder, model.config).SerializeToString()
+        files[GRAPH_FILE] = export_stage(finder.module, OCCLUDER, model.config, True).SerializeToString()
         tensors.update(run_stage(finder.module, OCCLUDER, tensors))
     golden: dict[str, Any] = numpy_reference(tensors)
     buffer = io.BytesIO()

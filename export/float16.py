@@ -7,7 +7,7 @@ they know islands by operator only, not by module.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -17,7 +17,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
 from showface.runtime.errors import ShowfaceError
 from showface.training.networks.islands import Island
 
-from .graph import module_of
+from .graph import module_of, producers, readers
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 FLOAT32_INPUTS = {"Resize": (1, 2)}  # of the operator's signature: roi and scales
@@ -40,7 +40,7 @@ def convert_to_float16(proto: onnx.ModelProto, islands: Sequence[Island], stage:
     model = onnx.ModelProto()
     model.CopyFrom(proto)
     _unfold_weights(model)
-    _Converter(model, island_nodes(model.graph, islands), stage).convert()
+    _Converter(model, island_nodes(model, islands), stage).convert()
     del model.graph.value_info[:]
     model = shape_inference.infer_shapes(model, strict_mode=True)
     onnx.checker.check_model(model)
@@ -67,29 +67,25 @@ def _unfold_weights(model: onnx.ModelProto) -> None:
         graph.initializer.remove(stored[name])
 
 
-def island_nodes(graph: onnx.GraphProto, islands: Sequence[Island]) -> set[str]:
+def island_nodes(model: onnx.ModelProto, islands: Sequence[Island]) -> set[str]:
     """Return the names of the nodes in float32: those declared, and those between them.
 
     An island may match nothing: a variant of the chain lacks some modules.
     """
     chosen = {
         node.name
-        for node in graph.node
+        for node in model.graph.node
         for island in islands
         if node.op_type in island.operators and fnmatchcase(module_of(node), island.scope)
     }
-    return chosen | _between(graph, chosen)
+    return chosen | _between(model, chosen)
 
 
-def _between(graph: onnx.GraphProto, chosen: set[str]) -> set[str]:
+def _between(model: onnx.ModelProto, chosen: set[str]) -> set[str]:
     """Return the nodes all of whose producers and consumers are islands: a cast there and back would only round."""
-    producer = {name: n for n in graph.node for name in n.output}
-    consumers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            consumers.setdefault(name, []).append(node)
-    constants = {i.name for i in graph.initializer}
-    outputs = {o.name for o in graph.output}
+    producer, consumers = producers(model), readers(model)
+    constants = {i.name for i in model.graph.initializer}
+    outputs = {o.name for o in model.graph.output}
 
     def enclosed(node: NodeProto) -> bool:
         if node.op_type in PRODUCTS or node.name in chosen:
@@ -100,7 +96,7 @@ def _between(graph: onnx.GraphProto, chosen: set[str]) -> set[str]:
         inside = all(n.name in chosen for n in sources) and all(n.name in chosen for n in targets)
         return inside and (bool(targets) or ends_here) and any(name not in constants for name in node.input)
 
-    return {n.name for n in graph.node if enclosed(n)}
+    return {n.name for n in model.graph.node if enclosed(n)}
 
 
 class _Converter:
@@ -179,7 +175,7 @@ class _Converter:
         if not largest <= HALF_MAX:
             raise ShowfaceError(
                 f"stage {self.stage}: {name!r}, read by module {module_of(reader)!r}, reaches {largest:g}, beyond "
-                "float16; make the module an island in training/networks/islands.py, or export with --precision fp32"
+                "float16; make the module an island in training/networks/islands.py, or export with precision fp32"
             )
         return numpy_helper.from_array(values.astype(np.float16), target)
 
@@ -193,7 +189,7 @@ def half_shares(proto: onnx.ModelProto) -> dict[str, float]:
             count = int(np.prod(initializer.dims, dtype=np.int64))
             weights[initializer.data_type == TensorProto.FLOAT16] += count
     single = float_values(graph)
-    half = _values_of(graph.value_info, TensorProto.FLOAT16)
+    half = {v.name for v in graph.value_info if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
     lowered = sum(any(o in half for o in n.output) for n in graph.node if n.op_type != "Cast")
     kept = sum(any(o in single for o in n.output) for n in graph.node if n.op_type != "Cast")
     return {
@@ -218,7 +214,3 @@ def assert_float16(proto: onnx.ModelProto, stage: str) -> None:
             )
     if not products:
         raise ShowfaceError(f"stage {stage}: float16 was asked for, but its graph holds no product to compute in it")
-
-
-def _values_of(infos: Iterable[onnx.ValueInfoProto], kind: int) -> set[str]:
-    return {v.name for v in infos if v.type.tensor_type.elem_type == kind}

@@ -44,7 +44,10 @@ def export_float16(
         UsageError: the bundle is not float32, or the destination exists or cannot be written.
         ShowfaceError: the float16 graphs compute something else; nothing is left behind.
     """
-    check_float32(source)
+    other = [f"{name} is {kind}" for name, kind in source.manifest.precision.items() if kind != "float32"]
+    if other:
+        named = ", ".join(other)
+        raise UsageError(f"{source.folder}: float16 is made from a float32 bundle, and {named}; give that bundle")
     check_new(destination)
     beside = [source.folder / name for name in TERMS if (source.folder / name).is_file()]
     with system_errors(UsageError, destination, "cannot be written"), atomic_folder(destination) as folder:
@@ -62,18 +65,6 @@ def export_float16(
             report = bundle_parity(bundle, scored_source(source, threads), faces, threads)
         refuse_difference(report, f"{source.folder}: the float16 graph differs from the float32 one, {REMEDY}")
     return {**report, "shares": shares}
-
-
-def check_float32(bundle: Bundle) -> None:
-    """Refuse a bundle that float16 cannot be made from.
-
-    Raises:
-        UsageError: a stage is float16 or int8 already.
-    """
-    other = [f"{name} is {kind}" for name, kind in bundle.manifest.precision.items() if kind != "float32"]
-    if other:
-        named = ", ".join(other)
-        raise UsageError(f"{bundle.folder}: float16 is made from a float32 bundle, and {named}; give that bundle")
 
 
 def lower(bundle: Bundle) -> tuple[Bundle, dict[str, dict[str, float]]]:

@@ -74,11 +74,6 @@ def fold_and_round(network: Occluder) -> Occluder:
     return network
 
 
-def trace_occluder(finder: TracedOccluder, config: NetworkConfig) -> ModelProto:
-    """Return the occluder's float32 graph, its weights stored as float16."""
-    return export_stage(finder.module, OCCLUDER, config, half_weights=True)
-
-
 def add_occluder(
     source: Bundle,
     checkpoint: Path,
@@ -108,7 +103,8 @@ def add_occluder(
     finder, manifest = open_occluder(checkpoint), source.manifest
     chain = {manifest.precision[stage.name] for stage in manifest.stages}
     precision = "float16" if chain == {"float16"} else "float32"
-    proto = trace_occluder(finder, NetworkConfig(image_size=manifest.image_size))
+    config = NetworkConfig(image_size=manifest.image_size)
+    proto = export_stage(finder.module, OCCLUDER, config, half_weights=True)
     if precision == "float16":
         proto = convert_to_float16(proto, ISLANDS[OCCLUDER.name], OCCLUDER.name)
         assert_float16(proto, OCCLUDER.name)

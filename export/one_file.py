@@ -27,12 +27,7 @@ WHOLE = Stage("joined", CHAIN_INPUTS, (CHAIN_OUTPUT,))
 
 
 def export_one_file(bundle: Bundle, path: Path, threads: int | None = None) -> dict[str, Any]:
-    """Write a bundle's stages as one ONNX file that takes ``image`` and ``mask`` and returns ``completed_image``.
-
-    Args:
-        bundle: of any precision.
-        path: file to create; it must not exist.
-        threads: for ONNX Runtime.
+    """Write a bundle's stages as one new ONNX file that takes ``image`` and ``mask`` and returns ``completed_image``.
 
     Returns:
         ``{"nodes": int, "bytes": int, "faces": int}``; so many golden faces came out bit by bit as from the chain.
@@ -54,7 +49,7 @@ def export_one_file(bundle: Bundle, path: Path, threads: int | None = None) -> d
         raise ShowfaceError("the joined graph computes something else than the stages one by one; nothing was kept")
     try:
         write_file(path, data)
-    except OSError as error:
+    except OSError as error:  # it names the temporary file
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
     return {"nodes": len(proto.graph.node), "bytes": len(data), "faces": len(image)}
 

@@ -26,13 +26,9 @@ MIN_HALF_SIZE = 64  # elements; a smaller weight is not worth a cast
 
 
 def export_stage(module: nn.Module, stage: Stage, config: NetworkConfig, half_weights: bool) -> onnx.ModelProto:
-    """Trace one stage with a dynamic batch.
+    """Trace one stage, whose module is in evaluation mode, with a dynamic batch.
 
-    Args:
-        module: module of the stage, in evaluation mode.
-        stage: its entry of the stage table.
-        config: config of the model.
-        half_weights: store weights as float16 with a cast, where that loses nothing.
+    With ``half_weights`` its weights are stored as float16 with a cast, where that loses nothing.
     """
     batch = torch.export.Dim("batch", min=1, max=4096)
     inputs = example_inputs(stage, config, 2)  # a batch of 1 would be traced as a constant

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from showface.evaluation.faces import FacePairs
 from showface.evaluation.parity.cases import Case, array_cases
 from showface.evaluation.parity.compare import compare_sources
-from showface.evaluation.parity.sources import Identity, Source, source_of_bundle
+from showface.evaluation.parity.sources import ChainSource, Source, source_of_bundle
 from showface.evaluation.parity.tolerances import plan_tolerances
 from showface.runtime.backends.chain import Tensors
 from showface.runtime.backends.onnxruntime import open_chain, session_options
@@ -36,31 +36,20 @@ def bundle_parity(bundle: Bundle, reference: Source, faces: FacePairs, threads: 
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredSource:
+class ScoredSource(ChainSource):
     """A bundle as a reference that tells by which lead each label was found, as PyTorch does."""
 
-    inner: Source
     parser: Stage
     scores: ort.InferenceSession
 
-    @property
-    def identity(self) -> Identity:
-        """See :class:`~showface.evaluation.parity.sources.Source`."""
-        return self.inner.identity
-
-    @property
-    def runs(self) -> bool:
-        """See :class:`~showface.evaluation.parity.sources.Source`."""
-        return self.inner.runs
-
     def chain(self, case: Case, given: Tensors | None = None) -> Tensors:
         """Return every tensor of the chain, and the margin."""
-        tensors = self.inner.chain(case, given)
+        tensors = ChainSource.chain(self, case, given)
         return {**tensors, SEMANTIC_MARGIN: self._margin(tensors)}
 
     def stage(self, stage: Stage, inputs: Tensors) -> Tensors:
         """Run one stage alone; the parser gives its margin too."""
-        outputs = self.inner.stage(stage, inputs)
+        outputs = ChainSource.stage(self, stage, inputs)
         return {**outputs, SEMANTIC_MARGIN: self._margin(inputs)} if LABELS in stage.outputs else outputs
 
     def _margin(self, tensors: Tensors) -> NDArray[np.float32]:
@@ -86,7 +75,8 @@ def scored_source(bundle: Bundle, threads: int | None = None) -> ScoredSource:
     proto.graph.output.append(onnx.ValueInfoProto(name=chosen[-1].input[0]))
     data, options = proto.SerializeToString(), session_options(threads)
     session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return ScoredSource(source_of_bundle(bundle, open_chain(bundle, "cpu", threads)), parser, session)
+    source = source_of_bundle(bundle, open_chain(bundle, "cpu", threads))
+    return ScoredSource(source.loaded, source.identity, parser, session)
 
 
 def _cases(image: NDArray[np.float32], mask: NDArray[np.float32]) -> Iterator[Case]:

@@ -206,13 +206,8 @@ def _check_weights(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None
 def _rebuild(make: Callable[[], Network], stages: str | None, checkpoint: Checkpoint, path: Path) -> Network:
     """Return the network that a checkpoint's config describes, with its weights, in evaluation mode.
 
-    It is laid out first on the meta device, which takes no memory: a config may ask for any.
-
-    Args:
-        make: builds it.
-        stages: name of the one network that it is; None for the assembled model.
-        checkpoint: that was read from ``path``.
-        path: for errors.
+    It is laid out first on the meta device, which takes no memory: a config may ask for any. ``stages`` is the name of
+    the one network that it is; None for the assembled model.
     """
 
     def named(network: nn.Module) -> nn.Module:
@@ -230,12 +225,11 @@ def _rebuild(make: Callable[[], Network], stages: str | None, checkpoint: Checkp
     return network.eval()
 
 
-def _settings_of(kind: type[SettingsKind], stage: str, checkpoint: Checkpoint, path: Path) -> SettingsKind:
-    """Return the config of the one network that a run of ``stage`` left.
-
-    Raises:
-        UsageError: it is another stage's, or its config is broken.
-    """
+def _one_network(
+    path: Path, stage: str, kind: type[SettingsKind], make: Callable[[SettingsKind], Network]
+) -> tuple[Network, Checkpoint]:
+    """Rebuild the one network that a run of ``stage`` left, by its config of ``kind``."""
+    checkpoint = read_checkpoint(path)
     if checkpoint.stages != (stage,):
         raise UsageError(f"{path}: holds {', '.join(checkpoint.stages)}; wanted: showface train {stage}")
     try:
@@ -244,7 +238,8 @@ def _settings_of(kind: type[SettingsKind], stage: str, checkpoint: Checkpoint, p
         raise UsageError(f"{path}: lacks the config of {stage}; the file is damaged") from error
     if not isinstance(settings, dict) or _absurd(settings) is not None:
         raise UsageError(f"{path}: the config of {stage} is {shown(settings)}, which no network has")
-    return config_from_dict(kind, settings, f"{path}: {stage}")
+    config = config_from_dict(kind, settings, f"{path}: {stage}")
+    return _rebuild(lambda: make(config), stage, checkpoint, path).requires_grad_(False), checkpoint
 
 
 def model_from_checkpoint(path: Path) -> tuple[MDRNets, Checkpoint]:
@@ -280,18 +275,9 @@ def occluder_from_checkpoint(path: Path) -> tuple[Occluder, Checkpoint]:
     Raises:
         UsageError: as :func:`read_checkpoint` and :func:`load_weights`, or it is another stage's.
     """
-    checkpoint = read_checkpoint(path)
-    settings = _settings_of(OccluderConfig, "occluder", checkpoint, path)
-    return _rebuild(lambda: Occluder(settings), "occluder", checkpoint, path).requires_grad_(False), checkpoint
+    return _one_network(path, "occluder", OccluderConfig, Occluder)
 
 
-def reconstruction_from_checkpoint(path: Path) -> ReconstructionNetwork:
-    """Rebuild the reconstruction network that a run of the stage ``reconstruction`` left, frozen.
-
-    Raises:
-        UsageError: as :func:`read_checkpoint` and :func:`load_weights`, or it is another stage's.
-    """
-    checkpoint = read_checkpoint(path)
-    settings = _settings_of(ReconstructionConfig, "reconstruction", checkpoint, path)
-    network = _rebuild(lambda: ReconstructionNetwork(settings), "reconstruction", checkpoint, path)
-    return network.requires_grad_(False)
+def reconstruction_from_checkpoint(path: Path) -> tuple[ReconstructionNetwork, Checkpoint]:
+    """Rebuild the network that a run of the stage ``reconstruction`` left; see :func:`occluder_from_checkpoint`."""
+    return _one_network(path, "reconstruction", ReconstructionConfig, ReconstructionNetwork)

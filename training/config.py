@@ -260,12 +260,11 @@ class ValidationConfig:
 class TrainConfig:
     """One run of one training stage.
 
-    Paths are relative to the data folder (``--data``); those of ``init`` and ``coordination`` to
-    the output folder (``--output``): checkpoints that the run starts from or keeps frozen, and the
-    reconstruction network of the InCo² loss. ``loss`` gives the weights λ of the stage's terms;
-    a term with weight zero is not computed; with ``per_hole`` the terms of pixels and features are means over the hole
-    rather than over the face. ``coarse_faces`` is the share of the parser's samples that a coarse network from ``init``
-    completes first: it is such faces that the chain parses.
+    Paths are relative to the data folder; those of ``init`` and ``coordination`` to the output folder: checkpoints that
+    the run starts from or keeps frozen, and the reconstruction network of the InCo² loss. ``loss`` gives the weights λ
+    of the stage's terms; a term with weight zero is not computed; with ``per_hole`` the terms of pixels and features
+    are means over the hole rather than over the face. ``coarse_faces`` is the share of the parser's samples that a
+    coarse network from ``init`` completes first: it is such faces that the chain parses.
 
     The stage ``mdrnet`` trains at a ``scale``: the ``small`` refinement body with memory and MREM at a quarter of the
     size, the ``detail`` path on crops over a frozen body, or all of it on ``whole`` faces. For the first

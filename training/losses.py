@@ -139,12 +139,6 @@ def inter_coordination_loss(hidden: Tensor, known: Tensor, target_hidden: Tensor
     return _mean_distance(similarity, _product(_widen(target_hidden), _widen(target_known)))
 
 
-def coordination_loss(hidden: Tensor, known: Tensor, target_hidden: Tensor, target_known: Tensor) -> Tensor:
-    """L_InCo² = L_intra + L_inter (eq. 8); the arguments are those of :func:`inter_coordination_loss`."""
-    inter = inter_coordination_loss(hidden, known, target_hidden, target_known)
-    return intra_coordination_loss(hidden, target_hidden) + inter
-
-
 def semantic_loss(logits: Tensor, target_logits: Tensor) -> Tensor:
     """L_sem = CE(P(I), P(Î)), the ground truth's categories against the completed face's parse (eq. 9).
 
@@ -208,16 +202,9 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: Adversari
         real_logits: [B, 1, h, w], of the ground truth.
         fake_logits: [B, 1, h, w], of the completed face, detached from the generator.
         kind: ``paper`` or ``hinge``.
-
-    Raises:
-        ValueError: another ``kind``.
     """
-    real, fake = _widen(real_logits), _widen(fake_logits)
-    if kind == "paper":
-        return -F.logsigmoid(real).mean() - F.logsigmoid(-fake).mean()
-    if kind == "hinge":
-        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-    raise ValueError(f"unknown kind of adversarial loss {kind!r}")
+    real, fake = (_patch_losses(x, kind) for x in (real_logits, fake_logits))
+    return real.taken_for_real.mean() + fake.taken_for_fake.mean()
 
 
 def generator_loss(fake_logits: Tensor, kind: AdversarialKind) -> Tensor:
@@ -229,16 +216,8 @@ def generator_loss(fake_logits: Tensor, kind: AdversarialKind) -> Tensor:
     Args:
         fake_logits: [B, 1, h, w], of the completed face.
         kind: ``paper`` or ``hinge``.
-
-    Raises:
-        ValueError: another ``kind``.
     """
-    fake = _widen(fake_logits)
-    if kind == "paper":
-        return F.logsigmoid(-fake).mean()
-    if kind == "hinge":
-        return -fake.mean()
-    raise ValueError(f"unknown kind of adversarial loss {kind!r}")
+    return _generator_losses(fake_logits, kind).mean()
 
 
 def patch_discriminator_loss(
@@ -253,7 +232,7 @@ def patch_discriminator_loss(
         photographs: [B] bool, faces whose ground truth is real.
         kind: ``paper`` or ``hinge``.
     """
-    real, fake = (_patch_losses(_widen(x), kind) for x in (real_logits, fake_logits))
+    real, fake = (_patch_losses(x, kind) for x in (real_logits, fake_logits))
     chosen = photographs.to(real.taken_for_real.dtype).reshape(-1, 1, 1, 1).expand_as(real.taken_for_real)
     truths = (real.taken_for_real * chosen).sum() / chosen.sum().clamp(min=1.0)
     known = ~holes & photographs.reshape(-1, 1, 1, 1)
@@ -270,8 +249,7 @@ def patch_generator_loss(fake_logits: Tensor, holes: Tensor, kind: AdversarialKi
         holes: [B, 1, h, w] bool.
         kind: ``paper`` or ``hinge``.
     """
-    fake = _widen(fake_logits)
-    each = F.logsigmoid(-fake) if kind == "paper" else -fake
+    each = _generator_losses(fake_logits, kind)
     inside = holes.to(each.dtype)
     return ((each * inside).sum(dim=(1, 2, 3)) / inside.sum(dim=(1, 2, 3)).clamp(min=1.0)).mean()
 
@@ -282,12 +260,17 @@ class _PatchLosses(NamedTuple):
 
 
 def _patch_losses(logits: Tensor, kind: AdversarialKind) -> _PatchLosses:
-    """Return what each patch costs if it is real, and if it is fake."""
+    """Return what each patch costs the discriminator if it is real, and if it is fake."""
+    logits = _widen(logits)
     if kind == "paper":
         return _PatchLosses(-F.logsigmoid(logits), -F.logsigmoid(-logits))
-    if kind == "hinge":
-        return _PatchLosses(F.relu(1 - logits), F.relu(1 + logits))
-    raise ValueError(f"unknown kind of adversarial loss {kind!r}")
+    return _PatchLosses(F.relu(1 - logits), F.relu(1 + logits))
+
+
+def _generator_losses(logits: Tensor, kind: AdversarialKind) -> Tensor:
+    """Return what each patch of a completed face costs the generator."""
+    logits = _widen(logits)
+    return F.logsigmoid(-logits) if kind == "paper" else -logits
 
 
 def total_variation_loss(image: Tensor) -> Tensor:
@@ -305,18 +288,9 @@ def total_loss(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Ten
     """L_total = Σ λ · L over the terms (eq. 15).
 
     Args:
-        terms: the losses by name, each a scalar.
-        weights: λ of exactly these names.
-
-    Raises:
-        ValueError: a term without weight, a weight without term, or no term at all.
+        terms: the losses by name, each a scalar; at least one.
+        weights: λ of these names; those of others are left out.
     """
-    if unweighted := sorted(terms.keys() - weights.keys()):
-        raise ValueError(f"loss term {unweighted[0]!r} has no weight")
-    if unused := sorted(weights.keys() - terms.keys()):
-        raise ValueError(f"loss weight {unused[0]!r} has no term")
-    if not terms:
-        raise ValueError("no loss term is given")
     return torch.stack([weights[name] * _widen(term) for name, term in terms.items()]).sum()
 
 

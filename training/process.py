@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from signal import SIGINT, SIGTERM, signal
 from types import FrameType
 from typing import Any
@@ -17,6 +18,9 @@ from torch import nn
 from torch.optim import Adam
 
 from showface.runtime.errors import ShowfaceError, UsageError
+
+from .config import TrainConfig
+from .config_reader import config_from_toml
 
 SOFTWARE_BF16 = ("DEFAULT", "AVX2")  # instruction sets without products of bfloat16
 
@@ -64,6 +68,23 @@ class Bfloat16(Precision):
         return torch.autocast(self.device, torch.bfloat16)
 
 
+def open_run(config: Path, device: str, devices: int, threads: int | None) -> tuple[TrainConfig, Fabric]:
+    """Read the TOML file of a run's config and start Fabric for it; see :func:`use_threads` and :func:`make_fabric`.
+
+    Raises:
+        UsageError: the config is wrong, or the device is not to be had.
+    """
+    run = config_from_toml(TrainConfig, config)
+    use_threads(threads)
+    return run, make_fabric(device, devices, run.precision)
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch compute with so many threads; each process does so. None leaves it to torch."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 def make_fabric(device: str, devices: int, precision: str) -> Fabric:
     """Start Fabric on ``devices`` devices of the kind ``device``, or on what torchrun started.
 
@@ -71,9 +92,10 @@ def make_fabric(device: str, devices: int, precision: str) -> Fabric:
         UsageError: CUDA was asked for and is not to be had.
     """
     if device not in ("cpu", "cuda"):
-        raise UsageError(f"--device {device!r}: choose cpu or cuda")
+        raise UsageError(f"device {device!r}: choose cpu or cuda", "device")
     if device == "cuda" and torch.cuda.device_count() < devices:
-        raise UsageError(f"--device cuda: {torch.cuda.device_count()} CUDA devices found, {devices} asked for")
+        found = torch.cuda.device_count()
+        raise UsageError(f"{found} CUDA devices found, {devices} asked for; ask for fewer, or for cpu", "device")
     if precision == "bf16" and device == "cpu" and torch.backends.cpu.get_cpu_capability() in SOFTWARE_BF16:
         logger.warning('this CPU computes bfloat16 in software, which is slow; set precision = "fp32" in the config')
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)

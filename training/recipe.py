@@ -102,7 +102,7 @@ def read_recipe(path: Path, data: Path, output: Path) -> list[Run]:
         try:
             _check_run(run, runs, data)
         except UsageError as error:
-            raise UsageError(f"{path.parent / entry.config}: {error}") from error
+            raise UsageError(f"{path.parent / entry.config}: {error}", error.argument) from error
         runs.append(run)
     if not runs:
         raise UsageError(f"{path}: names no runs")
@@ -121,17 +121,19 @@ def _check_run(run: Run, before: list[Run], data: Path) -> None:
     masks = (config.masks.folder, config.masks.part_labels)
     for name in filter(None, (*sources, *masks, *weights, *task.files(config))):
         if not (data / name).exists():
-            raise UsageError(f"{data / name}: not there; name the folder that holds it with --data")
+            raise UsageError(f"{data / name}: not there; name the data folder that holds it", "data")
     loaded: set[str] = set()
     for name in filter(None, (*config.init, config.coordination)):
         path = Path(os.path.normpath(run.output / name))  # the run's own folder is not there yet
         maker = next((other for other in before if other.makes(path)), None)
         if maker is None and not path.is_file():
             raise UsageError(f"{path}: not there, and no earlier run of the recipe leaves it")
-        if name in config.init:
-            loaded |= _networks_in(path) if maker is None else maker.leaves
-            if maker is not None:
-                _check_network(maker, config.network)
+        if name in config.init and maker is not None:
+            loaded |= maker.leaves
+            _check_network(maker, config.network)
+        elif name in config.init:
+            checkpoint = read_checkpoint(path)
+            loaded |= with_layout(set(checkpoint.stages), checkpoint.config)
     task.check_loaded(config, loaded)
 
 
@@ -142,12 +144,6 @@ def _check_samples(run: Run, before: list[Run]) -> None:
     made = any(other.makes_samples and other.output.resolve() == folder for other in before)
     if not made and not (folder / RECORD_FILE).is_file():
         raise UsageError(f"{folder}: no samples there, and no earlier run of the recipe leaves them")
-
-
-def _networks_in(path: Path) -> set[str]:
-    """Return the networks that a checkpoint holds."""
-    checkpoint = read_checkpoint(path)
-    return with_layout(set(checkpoint.stages), checkpoint.config)
 
 
 def _check_network(maker: Run, network: NetworkConfig) -> None:
@@ -175,14 +171,9 @@ def _finished(run: Run) -> bool:
 
 
 def train_all(runs: list[Run], data: Path, resume: bool, device: str, devices: int) -> None:
-    """Train ``runs`` in order; with ``resume``, finished runs are not repeated.
+    """Train the runs that :func:`read_recipe` read, in order; with ``resume`` go on where an earlier call stopped.
 
-    Args:
-        runs: from :func:`read_recipe`.
-        data: folder that the configs' paths are relative to.
-        resume: continue where an earlier call stopped.
-        device: ``cpu`` or ``cuda``.
-        devices: processes, one a device.
+    The configs' paths are relative to ``data``. There are ``devices`` processes, one a device, ``cpu`` or ``cuda``.
 
     Raises:
         UsageError: a run's folder holds a run and ``resume`` is not set, or one of another config.
@@ -190,7 +181,7 @@ def train_all(runs: list[Run], data: Path, resume: bool, device: str, devices: i
     """
     for run in runs:
         if run.begun and not resume:
-            raise UsageError(f"{run.output}: holds a run already; continue it with --resume or choose another --output")
+            raise UsageError(f"{run.output}: holds a run already; resume it, or choose another folder", "resume")
     console = Terminal()
     for number, run in enumerate(runs, 1):
         fabric = make_fabric(device, devices, run.config.precision)

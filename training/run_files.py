@@ -110,7 +110,7 @@ def load_state(output: Path, config: TrainConfig) -> dict[str, Any]:
     """
     path = output / STATE_FILE
     if not path.is_file():
-        raise UsageError(f"{path}: nothing to resume from; leave --resume out to start anew")
+        raise UsageError(f"{path}: nothing to resume from; start anew", "resume")
     try:
         data = _unsealed(read_file(path, MAX_STATE, UsageError))
         state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -124,7 +124,8 @@ def load_state(output: Path, config: TrainConfig) -> dict[str, Any]:
     changed = [key for key in now if key not in FREE_KEYS and now[key] != before.get(key)]
     if changed:
         raise UsageError(
-            f"{path}: the run was started with another {changed[0]!r} in its config; "
-            "restore it, or start anew in another --output"
+            f"{path}: the run was started with another {changed[0]!r} in its config; restore it, or start anew in "
+            "another folder",
+            "output",
         )
     return state

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 from showface.runtime.errors import UsageError
 from showface.runtime.untrusted.read import parse_json, read_file
@@ -42,10 +42,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def unpickle_weights(path: Path, digest: str, source: str) -> dict[str, Any]:
     """Unpickle a state dict, as plain weights and only if the file is the published one.
 
-    Args:
-        path: of the file.
-        digest: first digits of its sha256.
-        source: what the file should be, for the message.
+    The sha256 of that starts with ``digest``; ``source`` says in the message what it is.
 
     Raises:
         UsageError: the file cannot be read, has another digest, or holds anything but a state dict.
@@ -81,3 +78,14 @@ def matching_weights(
             shapes = f"{list(weights[key].shape)} instead of {list(value.shape)}"
             raise UsageError(f"{path}: {key} has the shape {shapes}; expected {source}")
     return {key: weights[key].float() for key in wanted}
+
+
+def load_mobilenet(features: nn.ModuleList, path: Path) -> None:
+    """Load as many blocks of torchvision's ImageNet MobileNetV2 (key names ``features.N.*``) as ``features`` has.
+
+    Raises:
+        UsageError: the file is no safetensors, or lacks a key of the right shape.
+    """
+    wanted = {f"features.{key}": value for key, value in features.state_dict().items()}
+    weights = matching_weights(read_safetensors(path)[0], wanted, path, "torchvision's MobileNetV2")
+    features.load_state_dict({key.removeprefix("features."): value for key, value in weights.items()})

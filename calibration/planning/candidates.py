@@ -104,15 +104,8 @@ def open_workshop(
 ) -> Workshop:
     """Find the ranges of all stages, or take those that ``work`` holds for the same data, graphs and versions.
 
-    Args:
-        bundle: the float bundle.
-        graphs: of its stages, from :func:`showface.calibration.rewrites.float_graph.float_graph`.
-        recording: recorded faces that set the ranges.
-        digest: digest of their files.
-        target: who will run the result.
-        method: how the ranges are found.
-        work: folder of the kept ranges.
-        threads: number of CPU threads of ONNX Runtime.
+    The graphs are those of :func:`showface.calibration.rewrites.float_graph.float_graph`; ``digest`` is of the files
+    of the recorded faces, which set the ranges.
     """
     ranges = {}
     for count, stage in enumerate(bundle.manifest.stages):

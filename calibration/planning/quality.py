@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -125,20 +126,13 @@ def quality_of(scores: Sequence[FaceScores]) -> Quality:
         figures: dict[str, float] = {"faces": len(rows)}
         for k, metric in enumerate(("l1_percent", "psnr", "ssim")):
             pairs = [(row.truth[k], row.float_truth[k]) for row in rows]
-            finite = [pair for pair in pairs if all(map(math.isfinite, pair))]
-            figures[metric] = _mean(pair[0] for pair in finite)
-            figures[f"float_{metric}"] = _mean(pair[1] for pair in finite)
+            finite = [pair for pair in pairs if all(map(math.isfinite, pair))] or [(0.0, 0.0)]
+            figures[metric], figures[f"float_{metric}"] = map(fmean, zip(*finite, strict=True))
         buckets[name] = figures
     # A face without a difference would make the mean infinite: it counts as the best that 8-bit files can show.
     holes = [min(score.hole_psnr, 100.0) for score in scores]
-    return Quality(
-        buckets, _mean(holes), min(holes), _mean(s.labels for s in scores), _mean(s.hole_error for s in scores)
-    )
-
-
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return math.fsum(listed) / len(listed) if listed else 0.0
+    labels, error = fmean(score.labels for score in scores), fmean(score.hole_error for score in scores)
+    return Quality(buckets, fmean(holes), min(holes), labels, error)
 
 
 def measure(sessions: Mapping[str, Session], faces: Iterable[Recorded], start: str | None = None) -> Quality:

@@ -84,26 +84,18 @@ class Budget:
 
     def violated(self, quality: Quality) -> list[str]:
         """Return what ``quality`` exceeds, as texts; nothing if it is within the budget."""
-        bounds = (
-            (
-                quality.psnr_drop <= self.psnr_drop,
-                f"PSNR falls by {quality.psnr_drop:.3f} dB (at most {self.psnr_drop:.3g})",
-            ),
-            (
-                quality.hole_psnr >= self.hole_psnr,
-                f"{quality.hole_psnr:.1f} dB in the hole (at least {self.hole_psnr:.1f})",
-            ),
-            (quality.labels >= self.labels, f"{quality.labels:.2%} equal labels (at least {self.labels:.2%})"),
-        )
-        return [text for kept, text in bounds if not kept]
+        texts = []
+        if quality.psnr_drop > self.psnr_drop:
+            texts.append(f"PSNR falls by {quality.psnr_drop:.3f} dB (at most {self.psnr_drop:.3g})")
+        if quality.hole_psnr < self.hole_psnr:
+            texts.append(f"{quality.hole_psnr:.1f} dB in the hole (at least {self.hole_psnr:.1f})")
+        if quality.labels < self.labels:
+            texts.append(f"{quality.labels:.2%} equal labels (at least {self.labels:.2%})")
+        return texts
 
 
 def make_plan(
-    shop: Workshop,
-    plan: Plan,
-    found: Sequence[Sensitivity],
-    faces: Sequence[Recorded],
-    budget: Budget,
+    shop: Workshop, plan: Plan, found: Sequence[Sensitivity], faces: Sequence[Recorded], budget: Budget
 ) -> Plan:
     """Leave in float the fewest groups, the costliest for what they save first, that bring the chain in ``budget``.
 

@@ -68,14 +68,7 @@ def probe(
 
 
 def probe_all(shop: Workshop, plan: Plan, faces: Sequence[Recorded], quick: bool = False) -> list[Sensitivity]:
-    """Probe every stage of ``plan`` as a whole, then each group that it quantises alone, until the time is up.
-
-    Args:
-        shop: what the variants are made of.
-        plan: what may be quantised.
-        faces: to compare on.
-        quick: leave the groups out.
-    """
+    """Probe every stage of ``plan`` as a whole, then, unless ``quick``, each of its groups, until the time is up."""
     found: list[Sensitivity] = []
     stages = [stage for stage in shop.groups() if plan.quantized(stage)]
     wanted: list[tuple[str, str | None]] = [(stage, None) for stage in stages]

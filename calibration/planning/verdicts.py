@@ -67,15 +67,14 @@ def gate_quality(shop: Workshop, plan: Plan, faces: Sequence[Recorded], budget: 
         left = [stage for stage in plan.stages if plan.quantized(stage)]
         if verdict.passed or not left:
             return plan, verdict
-        alone = {stage: judge_quality(_only(shop, plan, stage), faces, budget).quality for stage in left}
+        alone = {}
+        for stage in left:
+            only = {**shop.sessions, stage: shop.open_stage(stage, plan.quantized(stage))}
+            alone[stage] = judge_quality(only, faces, budget).quality
         by_labels = verdict.quality.labels < budget.labels
         worst = max(left, key=lambda stage: -alone[stage].labels if by_labels else alone[stage].hole_error)
         logger.info(f"stage {worst} failed the budget, left in float: {'; '.join(verdict.violated)}")
         plan = plan.without(worst, f"the stage failed the budget: {verdict.violated[0]}")
-
-
-def _only(shop: Workshop, plan: Plan, stage: str) -> dict[str, Session]:
-    return {**shop.sessions, stage: shop.open_stage(stage, plan.quantized(stage))}
 
 
 def drop_slow_stages(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> Plan:

@@ -22,12 +22,7 @@ ELU_HALVES = ((*PAIR, "Relu"), (*PAIR, "Sub", "Exp", "Neg", "Relu", "Neg"))
 
 
 def use_fast_forms(model: ModelProto, weights: Mapping[str, NDArray[Any]]) -> None:
-    """Rewrite a Q/DQ graph for the CPU in place.
-
-    Args:
-        model: the graph.
-        weights: constants of the float graph that it was made of.
-    """
+    """Rewrite a Q/DQ graph for the CPU in place; ``weights`` are the constants of the float graph behind it."""
     _quantize_before_repeating(model)
     convolve_small(model, weights)
     _pad_input_channels(model)

@@ -30,11 +30,8 @@ def convolve_small(model: ModelProto, weights: Mapping[str, NDArray[Any]]) -> No
     """Write a 3×3 convolution of features that nearest neighbour has enlarged 2× as four of 2×2 at the small size.
 
     Each makes the outputs of one parity of row and column, and reads taps that fell on equal pixels as their
-    sum: 4 products instead of 9, and a quarter of the pixels to read. The results are interleaved.
-
-    Args:
-        model: a Q/DQ graph, changed in place.
-        weights: constants of the float graph, whose sums are quantised anew.
+    sum: 4 products instead of 9, and a quarter of the pixels to read. The results are interleaved. The Q/DQ graph is
+    changed in place; ``weights`` are constants of the float graph, whose sums are quantised anew.
     """
     wiring = Wiring.of(model)
     for node in list(model.graph.node):

@@ -41,13 +41,9 @@ def compare_masks(
 ) -> list[MaskPair]:
     """Paste a held-out thing on each face and complete it under both masks.
 
-    Args:
-        paths: of aligned faces that nothing covers and that were not trained on.
-        inpainter: completes them.
-        find: of the occluder.
-        config: of the occluder's training; its held-out cut-outs are pasted, by its shares.
-        data: folder that the config's paths are relative to.
-        margin: pixels by which the true mask grows, as the found one does.
+    The faces in ``paths`` are aligned, nothing covers them, and they were not trained on. The cut-outs are those that
+    the occluder's ``config``, relative to ``data``, holds out, by its shares. The true mask grows by ``margin`` pixels,
+    as the found one does.
 
     Raises:
         UsageError: a cut-out or a face cannot be read.

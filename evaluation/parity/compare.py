@@ -16,7 +16,7 @@ from showface.runtime.untrusted.read import read_json, shown
 
 from .accumulate import PERFECT, ComparedPicture, Gallery, TensorTally, finite
 from .cases import Case
-from .sources import Identity, Source, check_pair
+from .sources import Source, check_pair
 from .stats import float_figures, hole_figures
 from .tolerances import Tolerance, judge, plan_tolerances, stored_tolerances
 
@@ -139,8 +139,8 @@ class Comparison:
         """Return what was measured, not yet judged, as JSON can hold it."""
         return {
             "schema_version": RESULT_SCHEMA,
-            "reference": _identity(self.reference.identity),
-            "candidate": _identity(self.candidate.identity),
+            "reference": asdict(self.reference.identity),
+            "candidate": asdict(self.candidate.identity),
             "not_compared": self._not_compared(),
             "cases": self.cases,
             "images": self.images,
@@ -238,14 +238,6 @@ def _worst(tensors: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _identity(identity: Identity) -> dict[str, Any]:
-    return {
-        **asdict(identity),
-        "precision": dict(identity.precision),
-        "environment": dict(identity.environment),
-    }
-
-
 def _or(value: float, replacement: float) -> float:
     return replacement if np.isnan(value) else value
 
@@ -256,7 +248,7 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: it cannot be read, or is none, or of a newer version.
     """
-    mend = "run showface validate again with --json"
+    mend = "compare again, and keep the figures as JSON"
     result: dict[str, Any] = read_json(path, "the result of a comparison", mend)
     try:
         version = result["schema_version"]

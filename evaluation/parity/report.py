@@ -25,12 +25,7 @@ RESULTS_FILE, PAGE_FILE, JUNIT_FILE = "results.json", "index.html", "junit.xml"
 
 
 def write_report(folder: Path, result: Mapping[str, Any], pictures: Sequence[ComparedPicture]) -> None:
-    """Write ``index.html``, ``results.json`` and ``junit.xml``, all or nothing.
-
-    Args:
-        folder: a folder that is missing or empty.
-        result: of :func:`showface.evaluation.parity.compare.compare_sources`.
-        pictures: the worst images.
+    """Write ``index.html``, ``results.json`` and ``junit.xml`` into a folder that is missing or empty, all or nothing.
 
     Raises:
         ShowfaceError: a file cannot be written.
@@ -49,7 +44,7 @@ def render_page(result: Mapping[str, Any], pictures: Sequence[ComparedPicture]) 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=printable_value
     )
-    environment.filters.update(number=_number, png=_png_address)
+    environment.filters.update(number=_number, png=png_address)
     template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     rows = []
     for picture in pictures:
@@ -105,5 +100,6 @@ def _number(value: float | int | None, digits: int | None = None) -> str:
     return f"{value:.2e}" if value and abs(value) < 10**-digits else f"{value:.{digits}f}"
 
 
-def _png_address(data: bytes) -> Markup:
+def png_address(data: bytes) -> Markup:
+    """Return the address of a picture that stands in the page itself."""
     return Markup("data:image/png;base64," + base64.b64encode(data).decode())

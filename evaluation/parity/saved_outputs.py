@@ -21,15 +21,15 @@ from showface.runtime.backends.chain import Tensors
 from showface.runtime.bundle import check_inputs, check_new, tensor_fault
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from showface.runtime.files import atomic_folder
-from showface.runtime.stages import CHAIN_INPUTS, LABELS, SEMANTIC_MARGIN, Stage, graphs_of
+from showface.runtime.stages import CHAIN_INPUTS, LABELS, SEMANTIC_MARGIN, graphs_of
 from showface.runtime.untrusted.read import MAX_FILE, parse_arrays, read_file, read_json, shown
 
 from .cases import Case
-from .sources import Identity
+from .sources import Identity, Kept
 
 OUTPUTS_FILE = "outputs.json"
 OUTPUTS_SCHEMA = 1
-AGAIN = "save the outputs again with: showface validate … --save-outputs DIR"
+AGAIN = "save the outputs again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class OutputsWriter:
 
     def finish(self) -> None:
         """Write the list of the cases."""
-        source = {**asdict(self.identity), "precision": dict(self.identity.precision)}
-        document = {"schema_version": OUTPUTS_SCHEMA, "source": source, "cases": [asdict(c) for c in self.cases]}
+        cases = [asdict(case) for case in self.cases]
+        document = {"schema_version": OUTPUTS_SCHEMA, "source": asdict(self.identity), "cases": cases}
         self._write(OUTPUTS_FILE, (json.dumps(document, indent=1) + "\n").encode())
 
     def _write(self, name: str, data: bytes) -> None:
@@ -89,13 +89,11 @@ def save_outputs(folder: Path, identity: Identity) -> Iterator[OutputsWriter]:
 
 
 @dataclass(frozen=True, slots=True)
-class SavedSource:
+class SavedSource(Kept):
     """The outputs of an earlier run; each file is checked when it is read."""
 
     folder: Path
-    identity: Identity
     entries: Mapping[str, SavedCase]
-    runs: bool = False
 
     def cases(self) -> Iterator[Case]:
         """Yield the inputs that the outputs belong to."""
@@ -125,14 +123,6 @@ class SavedSource:
         if given:
             raise UsageError(f"{self.folder}: saved outputs cannot run again with other {', '.join(given)}")
         return self._read(entry)
-
-    def stage(self, stage: Stage, inputs: Tensors) -> Tensors:
-        """Refuse.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError(f"{self.folder}: saved outputs cannot run stage {stage.name}")
 
     def _read(self, entry: SavedCase) -> dict[str, Any]:
         path = self.folder / entry.file
@@ -176,7 +166,7 @@ def open_outputs(folder: Path) -> SavedSource:
     by_name = {entry.name: entry for entry in entries}
     if len(by_name) != len(entries) or not entries:
         raise UsageError(f"{path}: holds no cases, or one twice; {AGAIN}")
-    return SavedSource(folder, identity, by_name)
+    return SavedSource(identity, folder, by_name)
 
 
 def _identity(data: Mapping[str, Any]) -> Identity:

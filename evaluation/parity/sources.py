@@ -11,7 +11,7 @@ from showface.runtime.backends.chain import Chain, Tensors
 from showface.runtime.backends.int8 import cpu_name
 from showface.runtime.bundle import Bundle
 from showface.runtime.errors import UsageError
-from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, OCCLUDER, SEMANTIC_MARGIN, TENSORS, Stage
+from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, OCCLUDER, SEMANTIC_MARGIN, Stage
 from showface.runtime.version import __version__
 
 from .cases import Case
@@ -65,7 +65,7 @@ class ChainSource:
 
     loaded: Chain
     identity: Identity
-    runs: bool = True
+    runs = True
 
     def chain(self, case: Case, given: Tensors | None = None) -> Tensors:
         """See :class:`Source`."""
@@ -86,12 +86,22 @@ class ChainSource:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSource:
-    """Tensors in memory, such as a bundle's golden file."""
+class Kept:
+    """What sources share that do not run."""
 
     identity: Identity
+    runs = False
+
+    def stage(self, stage: Stage, inputs: Tensors) -> Tensors:
+        """Refuse: who compares asks first whether a source runs."""
+        raise UsageError(f"{self.identity.description}: kept outputs cannot run stage {stage.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSource(Kept):
+    """Tensors in memory, such as a bundle's golden file."""
+
     tensors: Mapping[str, Tensors]  # by case name
-    runs: bool = False
 
     def chain(self, case: Case, given: Tensors | None = None) -> Tensors:
         """See :class:`Source`; ``given`` cannot be honoured.
@@ -102,14 +112,6 @@ class KeptSource:
         if case.name not in self.tensors or given:
             raise UsageError(f"{self.identity.description}: holds nothing for {case.name}; give it a source that runs")
         return self.tensors[case.name]
-
-    def stage(self, stage: Stage, inputs: Tensors) -> Tensors:
-        """Refuse.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError(f"{self.identity.description}: kept outputs cannot run stage {stage.name}")
 
 
 def environment_of(backend: str) -> dict[str, str]:
@@ -140,9 +142,10 @@ def source_of_bundle(bundle: Bundle, chain: Chain) -> ChainSource:
 
 def golden_source(bundle: Bundle) -> tuple[KeptSource, Case]:
     """Return the bundle's golden tensors, with which a device proves itself without torch, and their case."""
-    tensors = golden_reference(bundle)
+    manifest, golden = bundle.manifest, bundle.golden()
+    outputs = (name for stage in manifest.graphs for name in stage.outputs)
+    tensors = {name: golden[name] for name in (*CHAIN_INPUTS, *outputs, SEMANTIC_MARGIN)}
     case = Case("golden", {name: tensors[name] for name in CHAIN_INPUTS})
-    manifest = bundle.manifest
     versions = {f"{name} (export)": version for name, version in manifest.versions.items()}
     identity = Identity(
         f"PyTorch's outputs in {bundle.folder / 'golden.npz'}",
@@ -153,13 +156,6 @@ def golden_source(bundle: Bundle) -> tuple[KeptSource, Case]:
         versions,
     )
     return KeptSource(identity, {case.name: tensors}), case
-
-
-def golden_reference(bundle: Bundle) -> Tensors:
-    """Return the bundle's golden tensors by name."""
-    golden = bundle.golden()
-    expected = {SEMANTIC_MARGIN, *CHAIN_INPUTS, *(o for s in bundle.manifest.graphs for o in s.outputs)}
-    return {name: golden[name] for name in sorted(expected & set(TENSORS) | {SEMANTIC_MARGIN})}
 
 
 def check_pair(reference: Identity, candidate: Identity) -> None:

@@ -163,7 +163,7 @@ def _label_failures(tensor: Mapping[str, Any], tolerance: Tolerance) -> list[str
         if largest is None:
             found.append(
                 f"a label flipped, and the reference does not tell by which lead it was found, so that no tie can be "
-                f"told from a fault ({where}); compare with a checkpoint, or with the golden file, without --reference"
+                f"told from a fault ({where}); compare with a checkpoint, or with the golden file"
             )
         else:
             found.append(f"a label flipped with a lead of {largest:.3g}, {ties} ({where})")

@@ -32,9 +32,9 @@ from .sources import Identity, environment_of
 class TorchSource:
     """A model in evaluation mode, run eagerly on the CPU, and the occluder beside it where there is one."""
 
+    runs = True
     model: MDRNets
     identity: Identity
-    runs: bool = True
     occluder: OccluderStage | None = None
 
     def chain(self, case: Case, given: Tensors | None = None) -> Tensors:
@@ -77,18 +77,11 @@ def source_of_checkpoint(path: Path, threads: int | None = None) -> TorchSource:
 def source_of_model(
     model: MDRNets, description: str, weights: str, occluder: OccluderStage | None = None
 ) -> TorchSource:
-    """Make a source of a model in evaluation mode.
-
-    Args:
-        model: model in evaluation mode.
-        description: one line for people.
-        weights: digest of the checkpoint.
-        occluder: the occluder beside it, in evaluation mode.
-    """
+    """Make a source of a model, and the occluder beside it, in evaluation mode; ``weights`` is its digest."""
     variant = variant_of(model.config)
     environment = environment_of(f"PyTorch {torch.__version__}, eager, CPU, {torch.get_num_threads()} threads")
     names = () if occluder is None else (OCCLUDER.name,)
     precision = {stage.name: "float32" for stage in graphs_of(variant, names)}
     system = {**environment, "system": platform.platform()}
     identity = Identity(description, variant, model.config.image_size, weights, precision, system)
-    return TorchSource(model, identity, occluder=occluder)
+    return TorchSource(model, identity, occluder)

@@ -82,10 +82,10 @@ def ablate(
 
     Args:
         table: ``modules``, ``losses`` or ``memory`` (the paper's Tables 2, 3 and 4).
-        rows: names of rows; all of them by default.
+        rows: their names; None takes all of the table.
         base: config of the stage ``mdrnet`` that the full model trains under.
         data: folder that the config's paths are relative to.
-        output: folder of the rows.
+        output: a folder for each row goes here.
         test: faces and masks to measure on.
         fabric: devices and precision.
 
@@ -129,17 +129,12 @@ def _measure(folder: Path, test: EvaluationSet, fabric: Fabric) -> Scores:
     """Evaluate the row in ``folder``."""
     method = checkpoint_method(folder / "mdrnet.safetensors", fabric.device)
     network = None if test.features is None else feature_network(test.features, fabric.device)
-    report = evaluate(method, test.images, test.masks, network, test.limit)
+    report = evaluate(method, test, network)
     return {bucket: {**asdict(scores), "label": report.frechet_label} for bucket, scores in report.buckets.items()}
 
 
 def ablation_table(table: str, scores: Mapping[str, Scores]) -> str:
-    """Return rows, each beside the paper's, in the layout of its tables, as Markdown.
-
-    Args:
-        table: name of the table.
-        scores: scores of each measured row.
-    """
+    """Return the measured rows of a table, each beside the paper's, in the layout of its tables, as Markdown."""
     lines = ["| hole | metric | " + " | ".join(f"{name} | paper" for name in scores) + " |"]
     lines.append("|---|---|" + "---:|" * (2 * len(scores)))
     for bucket in BUCKETS:

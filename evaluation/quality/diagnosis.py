@@ -6,7 +6,7 @@ A part that brings nothing is a fault to be found: dead slots, a wrong category 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,10 @@ from showface.runtime.errors import UsageError
 from showface.runtime.faces.tensors import prepare
 from showface.runtime.stages import CATEGORIES
 from showface.training.checkpoint import model_from_checkpoint
-from showface.training.data.sources import image_files
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.tasks.health import HealthFaces, MemoryFigures, join_ratios, memory_figures
 
-from ..faces import BUCKETS, Pair, pair_files, read_batches
+from ..faces import BUCKETS, needed_files, pair_files, read_batches
 from .evaluate import EvaluationSet, evaluate, evaluate_parser
 from .feature_networks import FeatureNetwork, feature_network
 from .methods import model_method, network_method, torch_device
@@ -75,15 +74,7 @@ def diagnose_checkpoint(
     device: str,
     threads: int | None,
 ) -> Diagnosis:
-    """Measure the parts of the model in a checkpoint; see :func:`diagnose`.
-
-    Args:
-        checkpoint: checkpoint of an assembled model.
-        test: faces and masks to measure on.
-        labelled: as there.
-        holdout_every: as there.
-        device: ``auto``, ``cpu`` or ``cuda:N``.
-        threads: number of CPU threads; None takes all.
+    """Measure the parts of the model in a checkpoint, see :func:`diagnose`, on ``auto``, ``cpu`` or ``cuda:N``.
 
     Raises:
         UsageError: a file is missing or unreadable, or the device is not to be had.
@@ -93,30 +84,26 @@ def diagnose_checkpoint(
     place = torch_device(device)
     network = None if test.features is None else feature_network(test.features, place)
     model = model_from_checkpoint(checkpoint)[0]
-    return diagnose(model, place, test.images, test.masks, network, labelled, holdout_every, test.limit)
+    return diagnose(model, place, test, network, labelled, holdout_every)
 
 
 def diagnose(
     model: MDRNets,
     device: torch.device,
-    images: Path,
-    masks: Path,
+    test: EvaluationSet,
     features: FeatureNetwork | None = None,
     labelled: tuple[Path, Path] | None = None,
     holdout_every: int = 10,
-    limit: int | None = None,
 ) -> Diagnosis:
     """Measure the parts of ``model``.
 
     Args:
         model: assembled, in evaluation mode.
-        device: device to compute on.
-        images: folder of photographs to complete.
-        masks: folder of ratio bins.
+        device: to compute on.
+        test: faces and masks to measure on; its limit holds for the labelled photographs, too.
         features: network of the Fréchet distance.
         labelled: folders of photographs and of their label maps, for the parser.
         holdout_every: of the labelled photographs each so-many-th is looked at, as training holds them out.
-        limit: images a bucket and labelled photographs at most.
 
     Raises:
         UsageError: files are missing or unreadable.
@@ -126,14 +113,14 @@ def diagnose(
     candidates = {"coarse": network_method(model.coarse, size, device), "whole": model_method(model, device)}
     if model.memory.bank is not None:
         candidates[OTHER_GUIDANCE] = network_method(partial(_misguided, model), size, device)
-    reports = {n: evaluate(method, images, masks, features, limit) for n, method in candidates.items()}
-    parser = {} if labelled is None else _parser_overlap(model, device, *labelled, masks, holdout_every, limit)
-    faces = list(_prepared(model, device, images, masks, LARGEST, limit))
+    reports = {name: evaluate(method, test, features) for name, method in candidates.items()}
+    parser = {} if labelled is None else _parser_overlap(model, device, *labelled, test, holdout_every)
+    faces = list(_prepared(model, device, test, LARGEST))
     return Diagnosis(
         {name: report.buckets for name, report in reports.items()},
         {} if model.memory.bank is None else memory_figures(model, faces),
         join_ratios(model, faces[0]),
-        {b: residual_correlation(model, _prepared(model, device, images, masks, b, limit)) for b in BUCKETS},
+        {b: residual_correlation(model, _prepared(model, device, test, b)) for b in BUCKETS},
         parser,
     )
 
@@ -148,11 +135,9 @@ def _misguided(model: MDRNets, image: Tensor, mask: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _prepared(
-    model: MDRNets, device: torch.device, images: Path, masks: Path, bucket: str, limit: int | None
-) -> Iterator[HealthFaces]:
+def _prepared(model: MDRNets, device: torch.device, test: EvaluationSet, bucket: str) -> Iterator[HealthFaces]:
     """Give the faces of a bucket, batch by batch, with their coarse faces and category maps."""
-    for faces in read_batches(pair_files(images, masks, bucket, limit)):
+    for faces in read_batches(pair_files(test.images, test.masks, bucket, test.limit)):
         size = model.config.image_size
         blank = np.zeros(faces[0].hole.shape, bool)
         whole = torch.from_numpy(np.stack([prepare(f.rgb, blank, size, f.name)[0] for f in faces])).to(device)
@@ -185,15 +170,17 @@ def _parser_overlap(
     device: torch.device,
     photographs: Path,
     labels: Path,
-    masks: Path,
+    test: EvaluationSet,
     holdout_every: int,
-    limit: int | None,
 ) -> dict[str, Overlap]:
     """Return the overlap on the held-out photographs, and on their coarse faces behind the largest holes."""
     if holdout_every < 1:
-        raise UsageError(f"{holdout_every}: give a whole number from 1", "holdout-every")
-    files = image_files(photographs)[::holdout_every][:limit]
-    holes = iter(face.hole for faces in read_batches(_holes_for(files, photographs, masks)) for face in faces)
+        raise UsageError(f"holdout_every {holdout_every}: give a whole number from 1", "holdout-every")
+    files = needed_files(photographs, "photographs with labels are needed", "labelled")[::holdout_every][: test.limit]
+    # A pair of the largest bucket for each photograph, with the masks that an evaluation would take.
+    paired = pair_files(photographs, test.masks, LARGEST, len(files))
+    paired = [replace(pair, image=file) for pair, file in zip(paired, files, strict=True)]
+    holes = iter(face.hole for faces in read_batches(paired) for face in faces)
     size = model.config.image_size
 
     @torch.inference_mode()
@@ -210,12 +197,6 @@ def _parser_overlap(
         each = {c: None if np.isnan(s) else float(s) for c, s in zip(CATEGORIES, scores, strict=True)}
         found[name] = Overlap(each, float(mean))
     return found
-
-
-def _holes_for(files: Sequence[Path], photographs: Path, masks: Path) -> list[Pair]:
-    """Return a pair of the largest bucket for each of ``files``, with the masks that an evaluation would take."""
-    pairs = pair_files(photographs, masks, LARGEST, len(files))
-    return [replace(pair, image=file) for pair, file in zip(pairs, files, strict=True)]
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> str:

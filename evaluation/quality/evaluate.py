@@ -38,8 +38,8 @@ class EvaluationSet:
     """What a method is measured on.
 
     Attributes:
-        images: folder of photographs.
-        masks: folder of ratio bins.
+        images: folder of photographs; resized to 256² by area.
+        masks: folder of ratio bins (``00-10`` …), white = hole.
         features: weights of the network behind the Fréchet distance, and behind the perceptual one if it is VGG-16;
             None leaves both out.
         limit: take the first so many images; None takes all.
@@ -54,32 +54,25 @@ class EvaluationSet:
 
 
 def evaluate(
-    method: Method,
-    images: Path,
-    masks: Path,
-    network: FeatureNetwork | None = None,
-    limit: int | None = None,
-    lpips: Lpips | None = None,
+    method: Method, test: EvaluationSet, network: FeatureNetwork | None = None, lpips: Lpips | None = None
 ) -> Report:
     """Return the figures of ``method`` in each bucket; one batch of faces is in memory at a time.
 
     Args:
         method: completes a batch of faces.
-        images: folder of photographs; resized to 256² by area.
-        masks: folder of ratio bins (``00-10`` …), white = hole.
+        test: faces and masks to measure on; its networks are not loaded.
         network: measure the Fréchet distance with it, of the results from the ground truth; with VGG-16 the
             perceptual distance as well.
-        limit: take the first so many images; None takes all.
         lpips: measure LPIPS with it.
 
     Raises:
         UsageError: images or masks are missing, unreadable or of the wrong polarity, or there are too
             few images for a Fréchet distance.
     """
-    pairs = {bucket: pair_files(images, masks, bucket, limit) for bucket in BUCKETS}
+    pairs = {bucket: pair_files(test.images, test.masks, bucket, test.limit) for bucket in BUCKETS}
     total = sum(map(len, pairs.values()))
     if network is not None and total < 2 * len(BUCKETS):  # all buckets hold the same images
-        raise UsageError(f"{images}: the Fréchet distance needs two images or more; leave the features out")
+        raise UsageError(f"{test.images}: the Fréchet distance needs two images or more; leave the features out")
     for bucket in BUCKETS:
         check_masks(pairs[bucket])
     buckets: dict[str, BucketScores] = {}
@@ -180,17 +173,12 @@ def run_evaluation(
 ) -> Evaluation:
     """Evaluate methods; what the verb ``evaluate`` does.
 
-    Args:
-        choice: which methods.
-        test: faces and masks to measure on.
-        device: ``auto``, ``cpu`` or ``cuda:N``, of the methods and of the feature networks.
-        threads: number of CPU threads; None takes all.
-        paper: rows of the paper's Table 1 to print below, see :func:`.paper_tables.paper_rows`.
+    Methods and feature networks run on ``device``: ``auto``, ``cpu`` or ``cuda:N``. ``paper`` names rows of the
+    paper's Table 1 to print below, see :func:`.paper_tables.paper_rows`.
 
     Raises:
         UsageError: anything given is wrong.
     """
-    choice.check()
     beside = paper_rows(paper)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -198,7 +186,5 @@ def run_evaluation(
     methods = choice.open(names, device, threads)
     network = None if test.features is None else feature_network(test.features, torch_device(device))
     lpips = None if test.lpips is None else lpips_from_folder(test.lpips, torch_device(device))
-    reports = {
-        name: evaluate(method, test.images, test.masks, network, test.limit, lpips) for name, method in methods.items()
-    }
+    reports = {name: evaluate(method, test, network, lpips) for name, method in methods.items()}
     return Evaluation(test, methods, reports, markdown_table(reports, beside))

@@ -21,7 +21,6 @@ from showface.training.weight_files import matching_weights, unpickle_weights
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"  # pytorch-fid's release "fid_weights"
 SHA256_PREFIX = "6726825d"  # of that file, and part of its name
 INPUT_SIZE = 299
-FEATURES = 2048
 BATCH_NORM_EPS = 0.001
 
 Kernel = tuple[int, int]

@@ -16,7 +16,7 @@ from showface.runtime.backends.cuda_devices import parse_device
 from showface.runtime.errors import UsageError
 from showface.runtime.faces.tensors import FloatArray, composite, prepare
 from showface.runtime.inpainter import Inpainter
-from showface.runtime.stages import CHAIN_INPUTS, COARSE_IMAGE
+from showface.runtime.stages import COARSE_IMAGE
 from showface.training.checkpoint import coarse_from_checkpoint, model_from_checkpoint, read_checkpoint
 from showface.training.data.sources import image_files, read_face
 from showface.training.networks.mdrnets import MDRNets
@@ -59,12 +59,11 @@ class MethodChoice:
     baselines: tuple[str, ...] = ()
     coarse: bool = False
 
-    def check(self) -> None:
-        """Refuse no method, and a coarse face of nothing.
-
-        Raises:
-            UsageError: so it is.
-        """
+    def _check(self) -> None:
+        """Refuse no method, one that is unknown, and a coarse face of nothing."""
+        unknown = [name for name in self.baselines if name not in BASELINES]
+        if unknown:
+            raise UsageError(f"{unknown[0]} is unknown; use {' or '.join(BASELINES)}", "baseline")
         if self.bundle is None and self.checkpoint is None:
             if self.coarse:
                 raise UsageError("coarse is a stage of a bundle or a checkpoint; give one")
@@ -75,15 +74,15 @@ class MethodChoice:
         """Return the methods by what they are called in a table.
 
         Args:
-            names: names of the image files to be measured.
+            names: of the image files to be measured.
             device: ``auto``, ``cpu`` or ``cuda:N``.
             threads: number of CPU threads of a bundle; None takes all.
 
         Raises:
-            UsageError: one cannot be loaded.
+            UsageError: none is chosen, or one is unknown or cannot be loaded.
         """
-        self.check()
-        methods: dict[str, Method] = {name: baseline_method(name) for name in self.baselines}
+        self._check()
+        methods: dict[str, Method] = {name: BASELINES[name] for name in self.baselines}
         if self.results is not None:
             methods[f"results {self.results.name}"] = results_method(self.results, names)
         if self.bundle is not None:
@@ -102,40 +101,29 @@ class MethodChoice:
         return methods
 
 
-def baseline_method(name: str) -> Method:
-    """Return a classical method by its name.
-
-    Raises:
-        UsageError: there is no such method.
-    """
-    if name not in BASELINES:
-        raise UsageError(f"{name} is unknown; use {' or '.join(BASELINES)}", "baseline")
-    return BASELINES[name]
-
-
 def bundle_method(inpainter: Inpainter) -> Method:
     """Return the chain of a bundle."""
-
-    def complete(faces: Sequence[Face]) -> list[Rgb]:
-        return inpainter.complete_batch([(face.rgb, face.hole) for face in faces])
-
-    return complete
+    return lambda faces: inpainter.complete_batch([(face.rgb, face.hole) for face in faces])
 
 
 def coarse_method(inpainter: Inpainter) -> Method:
     """Return the coarse stage of a bundle alone; the stages behind it are run, too."""
 
+    def run(image: FloatArray, mask: FloatArray) -> FloatArray:
+        return inpainter.run_stages({"image": image, "mask": mask})[COARSE_IMAGE]
+
+    return _composed(run, inpainter.image_size)
+
+
+def _composed(run: Callable[[FloatArray, FloatArray], FloatArray], size: int) -> Method:
+    """Return a method that prepares the faces for ``run`` and composes what it returns, as the runtime does it."""
+
     def complete(faces: Sequence[Face]) -> list[Rgb]:
-        inputs = _prepared(faces, inpainter.image_size)
-        coarse = inpainter.run_stages(dict(zip(CHAIN_INPUTS, inputs, strict=True)))[COARSE_IMAGE]
-        return [composite(face.rgb, face.hole, c) for face, c in zip(faces, coarse, strict=True)]
+        images, masks = zip(*(prepare(face.rgb, face.hole, size, face.name) for face in faces), strict=True)
+        completed = run(np.stack(images), np.stack(masks))
+        return [composite(face.rgb, face.hole, c) for face, c in zip(faces, completed, strict=True)]
 
     return complete
-
-
-def _prepared(faces: Sequence[Face], size: int) -> tuple[FloatArray, FloatArray]:
-    images, masks = zip(*(prepare(face.rgb, face.hole, size, face.name) for face in faces), strict=True)
-    return np.stack(images), np.stack(masks)
 
 
 def checkpoint_method(path: Path, device: torch.device) -> Method:
@@ -153,21 +141,16 @@ def model_method(model: MDRNets, device: torch.device) -> Method:
 
 
 def network_method(network: Completion, image_size: int, device: torch.device) -> Method:
-    """Return a network, in PyTorch, prepared, composed and rounded as the runtime does it.
+    """Return a network on ``device``, in PyTorch, prepared, composed and rounded as the runtime does it.
 
-    Args:
-        network: maps ``image`` [B, 3, H, W] in [-1, 1] and ``mask`` [B, 1, H, W] to the completed image.
-        image_size: H = W.
-        device: device that holds the network.
+    It maps ``image`` [B, 3, H, W] in [-1, 1] and ``mask`` [B, 1, H, W] to the completed image; H = W = ``image_size``.
     """
 
-    def complete(faces: Sequence[Face]) -> list[Rgb]:
-        image, mask = (torch.from_numpy(array).to(device) for array in _prepared(faces, image_size))
+    def run(image: FloatArray, mask: FloatArray) -> FloatArray:
         with torch.inference_mode():
-            completed = network(image, mask).cpu().numpy()
-        return [composite(face.rgb, face.hole, c) for face, c in zip(faces, completed, strict=True)]
+            return network(*(torch.from_numpy(array).to(device) for array in (image, mask))).cpu().numpy()
 
-    return complete
+    return _composed(run, image_size)
 
 
 def results_method(folder: Path, names: Sequence[str]) -> Method:
@@ -191,10 +174,7 @@ def results_method(folder: Path, names: Sequence[str]) -> Method:
             f"{len(BUCKETS) * len(stems)} are missing: write one for each image and bucket ({', '.join(BUCKETS)})"
         )
 
-    def complete(faces: Sequence[Face]) -> list[Rgb]:
-        return [read_face(found[face.bucket][Path(face.name).stem], SIZE) for face in faces]
-
-    return complete
+    return lambda faces: [read_face(found[face.bucket][Path(face.name).stem], SIZE) for face in faces]
 
 
 def _results(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from showface.runtime.errors import UsageError
@@ -99,9 +100,9 @@ def score_bucket(rows: Sequence[ImageScores], frechet: float | None) -> BucketSc
     """Average the rows of one bucket, at least one."""
     inexact = [row.psnr for row in rows if math.isfinite(row.psnr)]
     return BucketScores(
-        l1_percent=_mean(row.l1_percent for row in rows),
-        psnr=_mean(inexact) if inexact else math.inf,
-        ssim=_mean(row.ssim for row in rows),
+        l1_percent=fmean(row.l1_percent for row in rows),
+        psnr=fmean(inexact) if inexact else math.inf,
+        ssim=fmean(row.ssim for row in rows),
         frechet=frechet,
         images=len(rows),
         exact=len(rows) - len(inexact),
@@ -110,14 +111,9 @@ def score_bucket(rows: Sequence[ImageScores], frechet: float | None) -> BucketSc
     )
 
 
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return math.fsum(listed) / len(listed)
-
-
 def _mean_or_none(values: Iterable[float | None]) -> float | None:
     measured = [value for value in values if value is not None]
-    return _mean(measured) if measured else None
+    return fmean(measured) if measured else None
 
 
 def markdown_table(reports: Mapping[str, Report], paper: Mapping[str, PaperRow]) -> str:
@@ -125,12 +121,8 @@ def markdown_table(reports: Mapping[str, Report], paper: Mapping[str, PaperRow])
 
     The paper's FID stands in the column only if that holds an FID, or nothing of ours.
 
-    Args:
-        reports: by the name of the method; at least one.
-        paper: rows of the paper, by name.
-
     Raises:
-        UsageError: their Fréchet distances come from different networks.
+        UsageError: the Fréchet distances come from different networks.
     """
     labels = {report.frechet_label for report in reports.values()} - {None}
     if len(labels) > 1:
@@ -140,11 +132,8 @@ def markdown_table(reports: Mapping[str, Report], paper: Mapping[str, PaperRow])
     for name, report in reports.items():
         rows.append((name.replace("|", "\\|"), {bucket: asdict(report.buckets[bucket]) for bucket in BUCKETS}))
     for name, row in paper.items():
-        figured = {bucket: row[bucket]._asdict() for bucket in BUCKETS}
-        frechet = {bucket: row[bucket].fid if label == "FID" else None for bucket in BUCKETS}
-        rows.append(
-            (f"paper, {name} †", {bucket: {**figured[bucket], "frechet": frechet[bucket]} for bucket in BUCKETS})
-        )
+        figures = {b: {**row[b]._asdict(), "frechet": row[b].fid if label == "FID" else None} for b in BUCKETS}
+        rows.append((f"paper, {name} †", figures))
     columns = {"l1_percent": "L1(%) ↓", "frechet": f"{label} ↓", "psnr": "PSNR ↑", "ssim": "SSIM ↑"}
     for key, title in (("perceptual", "VGG-16 distance ↓"), ("lpips", "LPIPS ↓")):
         if any(figures[bucket].get(key) is not None for _, figures in rows for bucket in BUCKETS):
@@ -154,8 +143,7 @@ def markdown_table(reports: Mapping[str, Report], paper: Mapping[str, PaperRow])
         ["---", *["---:"] * (3 * len(columns))],
         ["", *[f"{bucket.replace('-', '–')}%" for bucket in BUCKETS] * len(columns)],
     ]
-    for name, figures in rows:
-        lines.append([name, *(_cell(figures[bucket].get(key)) for key in columns for bucket in BUCKETS)])
+    lines += [[name, *(_cell(row[bucket].get(key)) for key in columns for bucket in BUCKETS)] for name, row in rows]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     remark = "\n† On its own 2,000 test images, not these." if paper else ""
     return f"{table}\n\n{_note(reports)}{remark}\n"

@@ -60,18 +60,13 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Time a bundle, in turn with another one and with PyTorch, so that their ratios hold.
 
-    Args:
-        first: what the others are compared with.
-        against: another bundle, backend or device of the same variant and image size.
-        checkpoint: weights of the bundle, which PyTorch runs.
-        plan: batches, rounds and warm-up.
-        threads: number of CPU threads; None takes all.
-        compiled: run PyTorch with ``torch.compile`` too.
-        kernels: time ONNX Runtime's kernels of each stage.
-        fresh: measure start, load and memory in processes of their own.
+    Others are compared with ``first``: ``against``, another bundle, backend or device of the same variant and image
+    size, and PyTorch, which runs the bundle's weights of ``checkpoint``: eagerly, and with ``compiled`` by
+    ``torch.compile`` too. With ``kernels`` ONNX Runtime's kernels of each stage are timed; with ``fresh`` start, load
+    and memory are measured in processes of their own.
 
     Returns:
-        The document of ``--json``: environment, plan, subjects, latencies by batch, phases of a face by bundle,
+        The document of figures: environment, plan, subjects, latencies by batch, phases of a face by bundle,
         fresh processes, FLOP and kernels; under ``int8`` what the manifest of an INT8 bundle says from now on.
 
     Raises:

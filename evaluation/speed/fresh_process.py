@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 
+PROCESSES = 3
 STARTED = time.time()  # before the imports that are measured
 
 import json  # noqa: E402
@@ -19,19 +20,10 @@ from typing import Any  # noqa: E402
 from showface.runtime.errors import ShowfaceError  # noqa: E402
 
 
-def measure_fresh(
-    folder: Path, backend: str, device: str, threads: int, batch: int, processes: int = 3
-) -> dict[str, float | None]:
-    """Load a bundle in processes of their own and complete its golden faces once.
+def measure_fresh(folder: Path, backend: str, device: str, threads: int, batch: int) -> dict[str, float | None]:
+    """Load the bundle in ``folder`` in processes of their own and complete ``batch`` golden faces, twice.
 
-    Args:
-        folder: folder of the bundle.
-        backend: backend that runs it.
-        device: device of the backend.
-        threads: number of CPU threads.
-        batch: faces in the first run.
-        processes: how many one after the other; the fastest stands, since a disturbance only adds, and the largest
-            memory.
+    They run one after the other; the fastest stands, since a disturbance only adds, and the largest memory.
 
     Returns:
         Seconds ``start_to_result`` from the start of the process, of which ``imports``, ``load`` and ``first_run``
@@ -42,7 +34,7 @@ def measure_fresh(
     """
     best: dict[str, float | None] | None = None
     peaks: list[float | None] = []
-    for _ in range(processes):
+    for _ in range(PROCESSES):
         order = {"folder": str(folder), "backend": backend, "device": device, "threads": threads, "batch": batch}
         command = [sys.executable, "-P", "-m", "showface.evaluation.speed.fresh_process"]  # -P: nothing of this folder
         text = json.dumps({**order, "started": time.time()})

@@ -13,19 +13,14 @@ from showface.runtime.backends.chain import Tensors
 from showface.runtime.backends.onnxruntime import session_options
 from showface.runtime.bundle import Bundle
 
+RUNS = 10  # on the clock
 PROVIDERS = ["CPUExecutionProvider"]
 
 
-def kernel_times(bundle: Bundle, tensors: Tensors, threads: int, runs: int = 10) -> dict[str, dict[str, float]]:
+def kernel_times(bundle: Bundle, tensors: Tensors, threads: int) -> dict[str, dict[str, float]]:
     """Return for each stage the milliseconds of one run by kind of kernel, on the CPU, the longest first.
 
-    Of each kernel the fastest run counts; two runs warm up.
-
-    Args:
-        bundle: bundle whose stages are run.
-        tensors: all tensors of a chain, for the inputs of the stages.
-        threads: number of CPU threads.
-        runs: runs on the clock.
+    Of each kernel the fastest run counts; two runs warm up. ``tensors`` are all those of a chain.
     """
     found = {}
     for stage in bundle.manifest.graphs:
@@ -34,7 +29,7 @@ def kernel_times(bundle: Bundle, tensors: Tensors, threads: int, runs: int = 10)
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / stage.name)
             session = ort.InferenceSession(bundle.model(stage), options, providers=PROVIDERS)
-            for _ in range(runs + 2):
+            for _ in range(RUNS + 2):
                 session.run(list(stage.outputs), {name: tensors[name] for name in stage.inputs})
             events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
         durations: dict[tuple[str, str], list[float]] = defaultdict(list)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,8 +16,8 @@ from showface.runtime.faces.tensors import composite, prepare
 from showface.runtime.images.codec import decode_photo, encode_photo
 from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, Stage
 
-from .subjects import Array, Subject
-from .timing import figures, interleave, latency_of, ratio_of
+from .subjects import Subject
+from .timing import interleave, latency_of, ratio_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,34 +63,35 @@ def measure_batch(
     chosen = [k % len(faces["image"]) for k in range(batch)]
     image, mask = (np.ascontiguousarray(faces[name][chosen]) for name in CHAIN_INPUTS)
     tensors = chain.run({"image": image, "mask": mask})
-    tasks = {s.name: _complete(s, image, mask) for s in subjects}
+    tasks: dict[str, Callable[[], Any]] = {s.name: partial(s.complete, image, mask) for s in subjects}
     if yardstick is not None:
         tasks[yardstick[0]] = yardstick[1]
     whole = interleave(tasks, plan.rounds, plan.warm_up)
     by_stage = {
-        stage.name: interleave({s.name: _stage(s, stage, tensors) for s in subjects}, plan.rounds, plan.warm_up)
+        stage.name: interleave({s.name: partial(s.stage, stage, tensors) for s in subjects}, plan.rounds, plan.warm_up)
         for stage in stages
     }
     rows = []
     for subject in subjects:
         latency = latency_of(whole[subject.name])
         parts = {name: latency_of(seconds[subject.name]) for name, seconds in by_stage.items()}
+        copies = sum(parts[s.stage.name].p50_ms for s in chain.sessions) - latency.p50_ms
         rows.append(
             {
                 "subject": subject.name,
                 "batch": batch,
-                "chain": figures(latency),
+                "chain": asdict(latency),
                 "faces_per_second": batch * 1e3 / latency.p50_ms,
-                "stages": {name: figures(part) for name, part in parts.items()},
-                "copies_ms": _copies(subject, sum(parts[s.stage.name].p50_ms for s in chain.sessions) - latency.p50_ms),
+                "stages": {name: asdict(part) for name, part in parts.items()},
+                "copies_ms": copies if subject.on_device and copies > 0 else None,
             }
         )
     first = subjects[0].name
     return {
         "batch": batch,
         "subjects": rows,
-        "ratios": {s.name: figures(ratio_of(whole[s.name], whole[first])) for s in subjects[1:]},
-        "yardstick": None if yardstick is None else figures(latency_of(whole[yardstick[0]])),
+        "ratios": {s.name: asdict(ratio_of(whole[s.name], whole[first])) for s in subjects[1:]},
+        "yardstick": None if yardstick is None else asdict(latency_of(whole[yardstick[0]])),
     }
 
 
@@ -140,15 +142,3 @@ def measure_phases(subject: Subject, faces: Tensors, stages: Sequence[Stage], pl
     middle = runs[len(runs) // 4 : len(runs) - len(runs) // 4]
     means = {name: 1e3 * float(np.mean([run[k][1] for run in middle])) for k, (name, _) in enumerate(middle[0])}
     return {**means, "end to end": sum(means.values())}
-
-
-def _copies(subject: Subject, more: float) -> float | None:
-    return more if subject.on_device and more > 0 else None
-
-
-def _complete(subject: Subject, image: Array, mask: Array) -> Callable[[], Any]:
-    return lambda: subject.complete(image, mask)
-
-
-def _stage(subject: Subject, stage: Stage, tensors: Mapping[str, Array]) -> Callable[[], Any]:
-    return lambda: subject.stage(stage, tensors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -89,15 +89,7 @@ def interleave(tasks: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int
     return seconds
 
 
-def pin(threads: int) -> list[int]:
-    """Keep this process on its first ``threads`` processors; return them, none where the system cannot."""
-    if not hasattr(os, "sched_setaffinity"):
-        return []
-    processors = sorted(os.sched_getaffinity(0))[:threads]
-    os.sched_setaffinity(0, processors)
-    return processors
-
-
-def figures(value: Latency | Ratio) -> dict[str, Any]:
-    """Return the fields as JSON can hold them."""
-    return asdict(value)
+def pin(threads: int) -> None:
+    """Keep this process on its first ``threads`` processors, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])

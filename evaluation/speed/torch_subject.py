@@ -50,12 +50,7 @@ class TorchSubject:
 
 
 def torch_subjects(path: Path, compiled: bool, threads: int) -> tuple[list[TorchSubject], dict[str, float], str]:
-    """Load a checkpoint as baseline.
-
-    Args:
-        path: path of the checkpoint.
-        compiled: add ``torch.compile`` beside eager execution.
-        threads: number of CPU threads.
+    """Load a checkpoint as baseline: eager, and with ``compiled`` by ``torch.compile`` too.
 
     Returns:
         The subjects, the GFLOP of each stage and of the ``chain`` for one face (2 per multiply–add), and the digest

@@ -61,4 +61,4 @@ def _write(bundle: Bundle, verdict: Verdict, single: Bundle) -> str:
     takes = "takes" if verdict.least > 1 else "does not take"
     named = bundle.folder.resolve().name == f"{single.folder.resolve().name}{SUFFIX}"
     where = "" if named else f" once its folder is called {single.folder.name}{SUFFIX} beside that"
-    return f"{fact}; {path} says so, and showface inpaint --bundle {single.folder} {takes} it{where}"
+    return f"{fact}; {path} says so, and an inpainter of {single.folder} {takes} it{where}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,14 +22,25 @@ from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from showface.runtime.files import write_file
 from showface.runtime.stages import TENSORS, Stage
 
-from .process import WORKER, BuildOutcome, Progress, run_request
+from .process import BuildOutcome, Progress, run_request
 from .refusals import explain
-from .request import BuildOptions, engine_request, is_current
+from .request import BuildOptions, build_facts, engine_request, is_current
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What became of one engine; ``error`` is empty unless it failed."""
+    """What became of one engine.
+
+    Attributes:
+        stage: its name.
+        target: of the build.
+        status: an engine that is current was there before.
+        engine_bytes: 0 where it failed.
+        seconds: what the builder took.
+        error: why it failed, and what to do; empty where it did not.
+        argument: option of a build by which it is mended; empty where there is none.
+        refused: nodes that cannot be built; the error names the first.
+    """
 
     stage: str
     target: str
@@ -37,25 +48,21 @@ class Built:
     engine_bytes: int = 0
     seconds: float = 0.0
     error: str = ""
+    argument: str = ""
+    refused: int = 0
 
 
 def build_engines(
-    bundle: Bundle,
-    options: BuildOptions,
-    version: str,
-    gpu: str,
-    progress: Progress | None = None,
-    command: Sequence[str] = WORKER,
+    bundle: Bundle, options: BuildOptions, version: str, gpu: str, progress: Progress | None = None
 ) -> list[Built]:
     """Build every stage for one target; the engines of stages that fail stay as they were.
 
     Args:
         bundle: whose stages are built.
-        options: of the build.
+        options: what all engines of the folder share.
         version: of the library that builds.
         gpu: name of the GPU that it builds on; empty for none.
         progress: is told of the builder's phases, where somebody looks on.
-        command: of the builder's process.
 
     Raises:
         UsageError: the options contradict each other, or the folder cannot be written.
@@ -70,7 +77,7 @@ def build_engines(
         if current is not None and fits_model(current, gpu):
             rows.append(Built(stage.name, options.target, "current", current.engine_bytes, current.build_seconds))
         else:
-            rows.append(_build(folder, stage, options, version, gpu, progress, command))
+            rows.append(_build(folder, stage, options, version, gpu, progress))
     return rows
 
 
@@ -87,23 +94,18 @@ def _current(folder: EngineFolder, stage: Stage, options: BuildOptions, version:
 
 
 def _build(
-    folder: EngineFolder,
-    stage: Stage,
-    options: BuildOptions,
-    version: str,
-    gpu: str,
-    progress: Progress | None,
-    command: Sequence[str],
+    folder: EngineFolder, stage: Stage, options: BuildOptions, version: str, gpu: str, progress: Progress | None
 ) -> Built:
     temporary = folder.path / f".{stage.name}.{os.getpid()}.tmp"
     request = engine_request(folder.bundle, stage, options, temporary)
     try:
-        outcome = run_request(request, progress, command)
+        outcome = run_request(request, progress)
         if not outcome.good:
             error = explain(stage.name, folder.bundle.model(stage), outcome)
-            return Built(stage.name, options.target, "failed", error=error)
+            return Built(stage.name, options.target, "failed", 0, 0.0, error, outcome.argument, len(outcome.refusals))
+        facts = build_facts(folder.bundle, stage.name, options, version)
         with system_errors(ShowfaceError, temporary, "the engine cannot be written"):
-            sidecar = _sidecar(folder, stage, options, version, gpu, outcome, temporary)
+            sidecar = _sidecar(stage, {**facts, "gpu": gpu}, outcome, temporary.read_bytes())
             _replace(temporary, folder.engine(stage.name))
             write_file(folder.sidecar(stage.name), sidecar.to_json().encode())
     finally:
@@ -111,51 +113,25 @@ def _build(
     return Built(stage.name, options.target, "built", sidecar.engine_bytes, sidecar.build_seconds)
 
 
-def _sidecar(
-    folder: EngineFolder,
-    stage: Stage,
-    options: BuildOptions,
-    version: str,
-    gpu: str,
-    outcome: BuildOutcome,
-    engine: Path,
-) -> Sidecar:
+def _sidecar(stage: Stage, known: Mapping[str, Any], outcome: BuildOutcome, engine: bytes) -> Sidecar:
     """Return the sidecar of a new engine, whose inputs and outputs are compared with the stage table.
 
     Raises:
         ShowfaceError: a type is not that of the stage table.
     """
-    facts: dict[str, Any] = outcome.facts
     wanted = {name: TENSORS[name].dtype for name in (*stage.inputs, *stage.outputs)}
-    if facts["dtypes"] != wanted:
+    if outcome.facts["dtypes"] != wanted:
         raise ShowfaceError(
-            f"stage {stage.name}: the engine's inputs and outputs are {facts['dtypes']}, not {wanted} as in the stage "
-            "table; export the bundle again"
+            f"stage {stage.name}: the engine's inputs and outputs are {outcome.facts['dtypes']}, not {wanted} as in "
+            "the stage table; export the bundle again"
         )
-    data = engine.read_bytes()
-    manifest = folder.bundle.manifest
     return Sidecar(
         schema_version=SIDECAR_SCHEMA,
         stage=stage.name,
-        backend=options.backend,
-        tensorrt_version=version,
-        target=options.target,
-        gpu=gpu,
-        version_compatible=options.version_compatible,
-        batches=options.batches,
-        profiles=options.profiles,
-        dtypes=facts["dtypes"],
-        precision=manifest.precision[stage.name],
-        products=facts["products"],
-        tf32=options.tf32,
-        optimization_level=options.optimization_level,
-        workspace_mib=options.workspace_mib,
-        user_allocation=True,
-        platform=facts["platform"],
-        onnx_sha256=manifest.sha256[f"{stage.name}.onnx"],
-        engine_sha256=hashlib.sha256(data).hexdigest(),
-        engine_bytes=len(data),
-        build_seconds=facts["build_seconds"],
+        **known,
+        **{name: outcome.facts[name] for name in ("dtypes", "products", "build_seconds")},
+        engine_sha256=hashlib.sha256(engine).hexdigest(),
+        engine_bytes=len(engine),
     )
 
 

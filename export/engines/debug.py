@@ -17,7 +17,7 @@ from showface.runtime.backends.tensorrt.sidecar import Sidecar, read_sidecar
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from showface.runtime.stages import Stage
 
-from .process import WORKER, run_request
+from .process import run_request
 from .refusals import explain
 from .request import BuildOptions, EngineRequest
 
@@ -27,14 +27,8 @@ if TYPE_CHECKING:
     from ..attribution import DebugRun
 
 
-def debug_run(chain: DeviceChain, stage: Stage, command: Sequence[str] = WORKER) -> DebugRun:
-    """Return what runs a marked graph of ``stage`` as an engine on the chain's device; one graph is built once.
-
-    Args:
-        chain: the candidate.
-        stage: of the chain.
-        command: of the builder's process.
-    """
+def debug_run(chain: DeviceChain, stage: Stage) -> DebugRun:
+    """Return what runs a marked graph of ``stage`` as an engine on the chain's device; one graph is built once."""
     folder, built = chain.folder, dict[str, bytes]()
 
     def run(proto: onnx.ModelProto, inputs: Tensors, names: Sequence[str]) -> dict[str, Any]:
@@ -42,20 +36,15 @@ def debug_run(chain: DeviceChain, stage: Stage, command: Sequence[str] = WORKER)
         graph = proto.SerializeToString()
         digest = hashlib.sha256(graph).hexdigest()
         if digest not in built:
-            built[digest] = build_debug_engine(graph, sidecar, command)
+            built[digest] = build_debug_engine(graph, sidecar)
         outputs = run_once(trt, chain.cuda, built[digest], inputs, sidecar.version_compatible)
         return {name: outputs[name] for name in names}
 
     return run
 
 
-def build_debug_engine(graph: bytes, sidecar: Sidecar, command: Sequence[str] = WORKER) -> bytes:
+def build_debug_engine(graph: bytes, sidecar: Sidecar) -> bytes:
     """Build a marked graph with the options of the stage's engine, in a folder that is gone afterwards.
-
-    Args:
-        graph: serialised ONNX.
-        sidecar: of the stage's engine.
-        command: of the builder's process.
 
     Raises:
         ShowfaceError: Polygraphy is missing, or the build failed; with what to do.
@@ -80,7 +69,7 @@ def build_debug_engine(graph: bytes, sidecar: Sidecar, command: Sequence[str] = 
         source.write_bytes(graph)
         digest = hashlib.sha256(graph).hexdigest()
         request = EngineRequest(sidecar.stage, str(source), digest, str(engine), sidecar.precision, False, options)
-        outcome = run_request(request, command=command)
+        outcome = run_request(request)
         if not outcome.good:
             raise ShowfaceError(f"the debug engine was not built: {explain(sidecar.stage, graph, outcome)}")
         return engine.read_bytes()

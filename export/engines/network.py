@@ -15,12 +15,16 @@ PRODUCT_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 
 @dataclass(frozen=True, slots=True)
 class NodeRefusal:
-    """One node, or the whole graph (empty node), that cannot be built, and what to do about it."""
+    """One node, or the whole graph (empty node), that cannot be built, and what to do about it.
+
+    ``argument`` names the option of a build by which it is done; it is empty where there is none.
+    """
 
     node: str
     operator: str
     reason: str
     remedy: str
+    argument: str = ""
 
 
 def parse(trt: Any, network: Any, logger: Any, data: bytes) -> list[NodeRefusal]:
@@ -77,10 +81,9 @@ def wrong_products(network: Any, request: EngineRequest) -> list[NodeRefusal]:
         operator = layer.type.name.lower()
         if request.precision == "float16" and dtype == "float32":
             reason = "the manifest says float16, but it computes in float32"
-            refused.append(NodeRefusal(layer.name, operator, reason, "export the bundle again with --precision fp16"))
+            refused.append(NodeRefusal(layer.name, operator, reason, "export the bundle again in float16"))
         turing = (request.options.backend, request.options.target) == ("tensorrt-rtx", "sm_75")
         if turing and dtype == "float32" and layer.type.name == "MATRIX_MULTIPLY":
             reason = "TensorRT-RTX compiles no float32 matrix product for sm_75 (Turing)"
-            remedy = "build in float16: add --precision fp16"
-            refused.append(NodeRefusal(layer.name, operator, reason, remedy))
+            refused.append(NodeRefusal(layer.name, operator, reason, "build with precision fp16", "precision"))
     return refused

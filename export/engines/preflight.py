@@ -1,13 +1,12 @@
-"""``showface build --check``: parse every stage, build nothing, and list what would not build."""
+"""Before a build: parse every stage, build nothing, and list what would not build."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from showface.runtime.bundle import Bundle
 
-from .process import WORKER, run_request
+from .process import run_request
 from .refusals import module_names, module_of_refusal
 from .request import BuildOptions, engine_request
 
@@ -23,6 +22,7 @@ class Check:
         dtypes: how many products compute in which type, as far as it parses.
         offending: each refused node with its operator and torch module.
         remedy: what to do about the first of them.
+        argument: option of a build that does it; empty where it is none of them.
     """
 
     stage: str
@@ -31,15 +31,16 @@ class Check:
     dtypes: str
     offending: tuple[str, ...] = ()
     remedy: str = ""
+    argument: str = ""
 
 
-def check_stages(bundle: Bundle, options: BuildOptions, command: Sequence[str] = WORKER) -> list[Check]:
+def check_stages(bundle: Bundle, options: BuildOptions) -> list[Check]:
     """Parse all stages of ``bundle`` for one target, each in a process of its own."""
     options.check()
     rows = []
     for stage in bundle.manifest.graphs:
         request = engine_request(bundle, stage, options, bundle.folder / "unused", check_only=True)
-        outcome = run_request(request, command=command)
+        outcome = run_request(request)
         products = outcome.facts.get("products", {})
         dtypes = ", ".join(f"{count} × {dtype}" for dtype, count in sorted(products.items()))
         if outcome.good:
@@ -51,5 +52,6 @@ def check_stages(bundle: Bundle, options: BuildOptions, command: Sequence[str] =
             for r in outcome.refusals
         )
         remedy = outcome.refusals[0].remedy if outcome.refusals else ""
-        rows.append(Check(stage.name, options.target, False, dtypes, offending or (outcome.failure,), remedy))
+        named = offending or (outcome.failure,)
+        rows.append(Check(stage.name, options.target, False, dtypes, named, remedy, outcome.argument))
     return rows

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,11 +29,12 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BuildOutcome:
-    """What became of a request: facts, or refusals, or one failure."""
+    """What became of a request: facts, or refusals, or one failure; ``argument`` names the option that mends it."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     refusals: tuple[NodeRefusal, ...] = ()
     failure: str = ""
+    argument: str = ""
 
     @property
     def good(self) -> bool:
@@ -42,20 +42,12 @@ class BuildOutcome:
         return not self.refusals and not self.failure
 
 
-def run_request(
-    request: EngineRequest, progress: Progress | None = None, command: Sequence[str] = WORKER
-) -> BuildOutcome:
-    """Serve one request in a process of its own.
-
-    Args:
-        request: what to build.
-        progress: is told of the builder's phases, where somebody looks on.
-        command: of the process.
-    """
+def run_request(request: EngineRequest, progress: Progress | None = None) -> BuildOutcome:
+    """Serve one request in a process of its own; ``progress`` is told of the builder's phases."""
     limit = request.options.host_memory_mib
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         worker = subprocess.Popen(
-            list(command),
+            WORKER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -75,7 +67,8 @@ def run_request(
         log.seek(0)
         text = log.read()
     if exceeded.is_set():
-        return BuildOutcome(failure=f"the builder ran out of memory: more than --host-memory {limit} MiB; raise it")
+        failure = f"the builder ran out of memory: it took more than the {limit} MiB that it may; raise this limit"
+        return BuildOutcome(failure=failure, argument="host-memory")
     return _outcome(last, code, text)
 
 
@@ -120,7 +113,7 @@ def _outcome(last: dict[str, Any], code: int, log: str) -> BuildOutcome:
         return BuildOutcome(facts=last["result"])
     if code == 0 and "refused" in last:
         refusals = tuple(NodeRefusal(**refusal) for refusal in last["refused"])
-        return BuildOutcome(facts=last["facts"], refusals=refusals)
+        return BuildOutcome(facts=last["facts"], refusals=refusals, argument=refusals[0].argument)
     if code == 0 and "failed" in last:
         return BuildOutcome(failure=last["failed"])
     said = " ".join(log.split())[-LOG_TAIL:]

@@ -30,17 +30,11 @@ def module_of_refusal(stage: str, refusal: NodeRefusal, modules: dict[str, str] 
 
 
 def explain(stage: str, data: bytes, outcome: BuildOutcome) -> str:
-    """Return one sentence about a failed outcome.
-
-    Args:
-        stage: its name.
-        data: its graph.
-        outcome: that was not good.
-    """
+    """Return one sentence about a failed outcome of a stage, whose graph is ``data``."""
     if outcome.failure:
         return f"stage {stage}: {outcome.failure}"
     first, modules = outcome.refusals[0], module_names(data)
-    more = f" (and {len(outcome.refusals) - 1} more; --check lists them)" if len(outcome.refusals) > 1 else ""
+    more = f" (and {len(outcome.refusals) - 1} more)" if len(outcome.refusals) > 1 else ""
     operator = f" ({first.operator})" if first.operator else ""
     node = f"node {first.node!r}{operator} of torch module {module_of_refusal(stage, first, modules)}: "
     return f"stage {stage}: {node if first.node else ''}{first.reason}{more}; {first.remedy}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, Sidecar, platform_here
 from showface.runtime.bundle import Bundle
@@ -52,21 +53,19 @@ class BuildOptions:
         """
         least, best, greatest = self.batches
         if not 1 <= least <= best <= greatest:
-            raise UsageError(f"--min-batch {least} --opt-batch {best} --max-batch {greatest}: need 1 ≤ min ≤ opt ≤ max")
+            raise UsageError(f"batches {least}, {best}, {greatest}: need 1 ≤ least ≤ best ≤ greatest", "max-batch")
         if self.profiles not in (1, 2) or (self.profiles == 2 and (least > 1 or greatest < 2)):
             raise UsageError(
-                f"--profiles {self.profiles}: use 1, or 2 with --min-batch 1 and --max-batch 2 or more, "
-                "one for a single face and one for batches"
+                f"{self.profiles} profiles: use 1, or 2 with a least batch of 1 and a greatest of 2 or more, one for a "
+                "single face and one for batches",
+                "profiles",
             )
         if not 0 <= self.optimization_level <= MAX_LEVEL:
-            raise UsageError(f"--optimization-level {self.optimization_level}: use 0 to {MAX_LEVEL}")
-        if self.backend == "tensorrt-rtx":
-            given = {
-                "--hardware-compatible": self.target == AMPERE_PLUS,
-                "--version-compatible": self.version_compatible,
-            }
-            for option in (name for name, used in given.items() if used):
-                raise UsageError(f"{option} is for --backend tensorrt: TensorRT-RTX compiles its kernels on the device")
+            text = f"optimization level {self.optimization_level}: use 0 to {MAX_LEVEL}"
+            raise UsageError(text, "optimization-level")
+        if self.backend == "tensorrt-rtx" and (self.target == AMPERE_PLUS or self.version_compatible):
+            kind = "hardware-compatible" if self.target == AMPERE_PLUS else "version-compatible"
+            raise UsageError("only tensorrt builds such engines: TensorRT-RTX compiles its kernels on the device", kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,37 +120,28 @@ def engine_request(
     )
 
 
+def build_facts(bundle: Bundle, stage: str, options: BuildOptions, version: str) -> dict[str, Any]:
+    """Return what the sidecar of an engine says that is known before it is built."""
+    return {
+        "backend": options.backend,
+        "tensorrt_version": version,
+        "target": options.target,
+        "version_compatible": options.version_compatible,
+        "batches": options.batches,
+        "profiles": options.profiles,
+        "precision": bundle.manifest.precision[stage],
+        "tf32": options.tf32,
+        "optimization_level": options.optimization_level,
+        "workspace_mib": options.workspace_mib,
+        "user_allocation": True,
+        "platform": platform_here(),
+        "onnx_sha256": bundle.manifest.sha256[f"{stage}.onnx"],
+    }
+
+
 def is_current(sidecar: Sidecar, bundle: Bundle, options: BuildOptions, version: str) -> bool:
     """Return whether an engine with this sidecar is what a build by ``version`` with ``options`` would make."""
-    manifest = bundle.manifest
-    wanted = (
-        options.backend,
-        version,
-        options.target,
-        options.version_compatible,
-        options.batches,
-        options.profiles,
-        manifest.precision[sidecar.stage],
-        options.tf32,
-        options.optimization_level,
-        options.workspace_mib,
-        manifest.sha256[f"{sidecar.stage}.onnx"],
-        True,
-        platform_here(),
-    )
-    found = (
-        sidecar.backend,
-        sidecar.tensorrt_version,
-        sidecar.target,
-        sidecar.version_compatible,
-        sidecar.batches,
-        sidecar.profiles,
-        sidecar.precision,
-        sidecar.tf32,
-        sidecar.optimization_level,
-        sidecar.workspace_mib,
-        sidecar.onnx_sha256,
-        sidecar.user_allocation,
-        sidecar.platform if options.backend == "tensorrt" else platform_here(),
-    )
-    return wanted == found
+    wanted = build_facts(bundle, sidecar.stage, options, version)
+    if options.backend != "tensorrt":
+        del wanted["platform"]  # engines of TensorRT-RTX run on any
+    return all(getattr(sidecar, name) == value for name, value in wanted.items())

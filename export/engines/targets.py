@@ -19,12 +19,12 @@ def rtx_targets(trt: Any) -> tuple[str, ...]:
 def choose_targets(
     trt: Any, backend: str, asked: Sequence[str], hardware_compatible: bool, device: CudaDevice | None
 ) -> tuple[str, ...]:
-    """Return the targets to build for.
+    """Return the targets to build for: those that were asked for, or the GPU of this machine.
 
     Args:
         trt: the library.
         backend: ``tensorrt`` or ``tensorrt-rtx``.
-        asked: by the user; empty for the GPU of this machine.
+        asked: compute capabilities such as ``sm_86``.
         hardware_compatible: build TensorRT engines for any GPU from sm_80 on.
         device: the GPU of this machine, or None.
 
@@ -35,17 +35,19 @@ def choose_targets(
         known = rtx_targets(trt)
         targets = tuple(dict.fromkeys(asked)) or ((device.target,) if device else ())
         if not targets:
-            raise UsageError(f"no GPU here to build for; name one with --target: {', '.join(known)}")
+            raise UsageError(f"no GPU here to build for; name a target: {', '.join(known)}", "target")
         for target in targets:
             if target not in known:
-                raise UsageError(f"--target {target}: TensorRT-RTX {trt.__version__} builds for {', '.join(known)}")
+                builds = f"TensorRT-RTX {trt.__version__} builds for {', '.join(known)}"
+                raise UsageError(f"{target}: {builds}", "target")
         return targets
     if device is None:
-        raise UsageError("--backend tensorrt builds on the GPU that it builds for, and no CUDA driver is found here")
+        raise UsageError("tensorrt builds on the GPU that it builds for, and no CUDA driver is found here", "backend")
     for target in asked:
         if target != device.target:
             raise UsageError(
-                f"--target {target}: TensorRT builds for the GPU of this machine ({device.name}, {device.target}); "
-                "build there, or with --hardware-compatible, or use --backend tensorrt-rtx"
+                f"{target}: TensorRT builds for the GPU of this machine ({device.name}, {device.target}); build there, "
+                "or hardware-compatible engines, or use tensorrt-rtx",
+                "target",
             )
     return (AMPERE_PLUS,) if hardware_compatible else (device.target,)

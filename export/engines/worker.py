@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from showface.runtime.backends.tensorrt.library import load_library
 from showface.runtime.backends.tensorrt.messages import error_recorder
-from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, platform_here, profiles_of
+from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, profiles_of
 from showface.runtime.errors import UsageError
 
 from .network import NodeRefusal, io_dtypes, parse, product_dtypes, wrong_products
@@ -63,7 +63,6 @@ def serve(request: EngineRequest, events: TextIO) -> Event:
         "dtypes": io_dtypes(network),
         "products": product_dtypes(network),
         "layers": network.num_layers,
-        "platform": platform_here(),
     }
     if refused:
         return {"refused": [asdict(refusal) for refusal in refused], "facts": facts}
@@ -88,7 +87,7 @@ def _build(trt: Any, builder: Any, network: Any, request: EngineRequest, events:
     config = create_config(trt, network, options, _progress_monitor(trt, events))(builder, network)
     # On by default in one library, off in Polygraphy's config of the other: it is set in both directions.
     (config.set_flag if options.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
-    if takes_all_memory_by_flag(trt):
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # TensorRT's engines take all memory from the caller anyway
         # Otherwise the engine may allocate while it runs, which the capture of a CUDA graph forbids.
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     try:
@@ -100,11 +99,6 @@ def _build(trt: Any, builder: Any, network: Any, request: EngineRequest, events:
     finally:
         if options.timing_cache is not None:
             Path(f"{options.timing_cache}.lock").unlink(missing_ok=True)  # Polygraphy leaves it
-
-
-def takes_all_memory_by_flag(trt: Any) -> bool:
-    """Return whether the library's engines have to be told to take all memory from the caller: TensorRT-RTX's."""
-    return hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION")
 
 
 def create_config(trt: Any, network: Any, options: BuildOptions, monitor: Any) -> Any:
@@ -169,16 +163,17 @@ def _progress_monitor(trt: Any, events: TextIO) -> Any:
 def refusal_of_builder(said: str) -> NodeRefusal:
     """Return the refusal of an engine, with what to do, from what the builder has said of it."""
     reason = said or "the builder gave no reason"
-    remedy = "try --optimization-level 5, or another --target"
+    remedy, argument = "raise the optimization level to 5, or build for another target", "optimization-level"
     if any(word in reason.lower() for word in ("out of memory", "outofmemory", "bad_alloc")):
-        remedy = "lower --max-batch or free memory"
+        remedy, argument = "lower the greatest batch, or free memory", "max-batch"
     elif "nvinfer_lean" in reason:
+        argument = "version-compatible"
         remedy = (
-            "--version-compatible needs TensorRT's lean runtime: pip install tensorrt_lean, or apt install "
-            "libnvinfer-lean, or leave the option out"
+            "version-compatible engines need TensorRT's lean runtime: pip install tensorrt_lean, or apt install "
+            "libnvinfer-lean, or build others"
         )
     named = reason.partition("operation '")[2].partition("'")[0]
-    return NodeRefusal(named, "", reason, remedy)
+    return NodeRefusal(named, "", reason, remedy, argument)
 
 
 def _send(events: TextIO, event: Event) -> None:

@@ -79,10 +79,12 @@ def text_of(config: Config) -> str:
 
 def _configs(bundle: Bundle, serving: Serving) -> dict[str, Config]:
     if serving.backend not in BACKENDS:
-        text = "choose onnxruntime, or tensorrt with engines of showface build --backend tensorrt"
+        text = "choose onnxruntime, or tensorrt with engines that were built for it"
         if serving.backend == "tensorrt-rtx":
-            raise UsageError(f"Triton has no backend for engines of TensorRT-RTX, only for plans of TensorRT; {text}")
-        raise UsageError(f"{serving.backend}: is no backend of Triton's that showface writes for; {text}")
+            fact = "Triton has no backend for engines of TensorRT-RTX, only for plans of TensorRT"
+        else:
+            fact = f"{serving.backend}: is no backend of Triton's that showface writes for"
+        raise UsageError(f"{fact}; {text}", "backend")
     return configs(bundle.manifest, serving)
 
 
@@ -96,7 +98,8 @@ def _engines(bundle: Bundle, serving: Serving, container: str | None, targets: S
     if container is None:
         raise UsageError(
             "a plan runs only in the version of TensorRT that built it; give the one in Triton's container "
-            "(its release notes name it), such as 10.13.3.9"
+            "(its release notes name it), such as 10.13.3.9",
+            "container-tensorrt",
         )
     return {
         f"{model_name(stage)}/1/model.plan": _engine(folder, stage, serving.max_batch, container)
@@ -108,11 +111,10 @@ def _engine_folder(bundle: Bundle, targets: Sequence[str]) -> EngineFolder:
     found = [folder for folder in engine_folders(bundle, "tensorrt") if not targets or folder.target in targets]
     if not found:
         wanted = f" for {', '.join(targets)}" if targets else ""
-        build = f"showface build {bundle.folder} --backend tensorrt"
-        raise UsageError(f"{bundle.folder}: no engines of tensorrt{wanted}; build them with: {build}")
+        raise UsageError(f"{bundle.folder}: no engines of tensorrt{wanted}; build them, or use onnxruntime", "backend")
     if len(found) > 1:
         names = ", ".join(folder.target for folder in found)
-        raise UsageError(f"{bundle.folder}: has engines of tensorrt for {names}; choose one of these targets")
+        raise UsageError(f"{bundle.folder}: has engines of tensorrt for {names}; choose one of these", "target")
     return found[0]
 
 

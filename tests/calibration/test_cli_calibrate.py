@@ -113,7 +113,7 @@ def test_refusals_leave_nothing(calibrated, narrow_bundle, folders, tmp_path, ca
     out = tmp_path / "out"
     common = ("--images", folders[0], "--masks", folders[1])
     code, _, said = call("calibrate", root / "int8", out, *common)
-    assert (code, "mrem in INT8 already; calibrate the float bundle" in said) == (2, True), said
+    assert (code, "stage mrem: is quantised already; calibrate the float bundle" in said) == (2, True), said
     plan = tmp_path / "plan.toml"
     plan.write_text('target = "cpu"\nmethod = "minmax"\n[refiner]\n"decode9" = "int8"\n')
     code, _, said = call("calibrate", narrow_bundle, out, *common, "--plan", plan)

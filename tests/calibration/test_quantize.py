@@ -5,8 +5,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from showface.calibration.layers import layer_of
-from showface.calibration.placement import RULES, default_float, placed_nodes, quantizable
+from showface.calibration.placement import RULES, default_float, layer_of, placed_nodes, quantizable
 from showface.calibration.rewrites.float_graph import float_graph
 from showface.calibration.settings import Target
 from showface.export.graph import producers

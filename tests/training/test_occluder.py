@@ -15,10 +15,10 @@ from showface.training.networks.parser import ContextPath
 from showface.training.occluder.config import OccluderConfig, OcclusionConfig, ShareConfig
 from showface.training.occluder.network import Occluder
 from showface.training.occluder.task import BOUNDARY_WEIGHT, boundary_cross_entropy, overlay, soft_dice_loss
-from showface.training.pretrained import load_encoder
 from showface.training.process import make_fabric
 from showface.training.run.loop import Trainer, train
 from showface.training.run_files import STATE_FILE
+from showface.training.weight_files import load_mobilenet
 
 FABRIC = make_fabric("cpu", 1, "fp32")
 
@@ -74,12 +74,12 @@ def test_it_takes_the_weights_of_the_parser_s_backbone(tmp_path):
     donor = ContextPath(64)
     save_file({f"features.{k}": v for k, v in donor.features.state_dict().items()}, tmp_path / "mobile.safetensors")
     network = Occluder(OccluderConfig())
-    load_encoder(network.encoder.features, tmp_path / "mobile.safetensors")
+    load_mobilenet(network.encoder.features, tmp_path / "mobile.safetensors")
     for key, value in network.encoder.features.state_dict().items():
         assert torch.equal(value, donor.features.state_dict()[key]), key
     save_file({"features.0.0.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(UsageError, match="MobileNetV2"):
-        load_encoder(network.encoder.features, tmp_path / "other.safetensors")
+        load_mobilenet(network.encoder.features, tmp_path / "other.safetensors")
 
 
 def case(seed=0, size=24):

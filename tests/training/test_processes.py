@@ -189,7 +189,7 @@ def wait_for_state(path, ended):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_stopped_and_resumed_run_equals_an_uninterrupted_one(number, start, finish, stages):
+def test_stopped_and_resumed_run_equals_an_uninterrupted_one(number, start, finish, stages, tmp_path):
     if not (stages / "whole").exists():  # one such run serves both signals
         finish(start("whole", steps=12, checkpoint_every=1))
     name = f"stopped-{number}"
@@ -197,6 +197,9 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(number, start, fini
     wait_for_state(stages / name / "state.pt", lambda: process.exitcode)
     os.kill(process.pid, number)
     finish(process, 143 if number == signal.SIGTERM else -signal.SIGKILL)
+    if number == signal.SIGTERM:
+        said = " ".join((tmp_path / "log").read_text().split())
+        assert "which was saved; resume the run to go on (--resume)" in said
     assert 1 <= state_of(stages / name)["step"] < 12
     finish(start(name, "--resume", steps=12, checkpoint_every=1))
     whole, resumed = state_of(stages / "whole"), state_of(stages / name)

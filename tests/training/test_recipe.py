@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import showface.training.configs
+from showface.cli import main
 from showface.runtime.errors import ShowfaceError, UsageError
 from showface.training.checkpoint import read_checkpoint, save_checkpoint
 from showface.training.config import CoarseConfig, LayoutConfig, NetworkConfig, TrainConfig
@@ -94,7 +95,7 @@ def test_runs_follow_one_another_and_a_stopped_recipe_continues(recipe, data, tm
         with pytest.raises(ShowfaceError, match="stopped at step 1"):
             train_all(stopped, data, False, "cpu", 1)
     assert torch.load(tmp_path / "stopped/c/state.pt", weights_only=True)["step"] == 1
-    with pytest.raises(UsageError, match="layout: holds a run already; continue it with --resume"):
+    with pytest.raises(UsageError, match="layout: holds a run already; resume it"):
         train_all(stopped, data, False, "cpu", 1)
     capsys.readouterr()
     train_all(stopped, data, True, "cpu", 1)
@@ -126,6 +127,14 @@ def test_a_recipe_on_two_processes(recipe, data, tmp_path):
     steps = [torch.load(tmp_path / f"runs/{name}/state.pt", weights_only=True)["step"] for name in ("layout", "c")]
     assert steps == [2, 2]
     assert outcome.stdout.count("next: showface export") == 1
+
+
+def test_the_verb_names_the_option_that_mends(recipe, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "all", "--config", str(recipe), "--data", str(tmp_path / "elsewhere")])
+    said = " ".join(capsys.readouterr().err.split())
+    assert (ended.value.code, said.startswith("error: --data: ")) == (2, True), said
+    assert "not there; name the data folder that holds it" in said
 
 
 def test_a_finished_run_on_a_checkpoint_that_was_replaced_is_not_finished(recipe, data, tmp_path):
@@ -203,7 +212,7 @@ def test_a_recipe_without_runs(recipe, data, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "match"),
     [
-        ('"images"', '"faces"', r"coarse\.toml: .*faces: not there; .*--data"),
+        ('"images"', '"faces"', r"coarse\.toml: .*faces: not there; name the data folder"),
         ('"masks/train"', '"holes"', r"coarse\.toml: .*holes: not there"),
         ("layout.safetensors", "coarse.safetensors", r"coarse\.toml: .*: not there, and no earlier run"),
         ("widths = [8, 8], full", "widths = [8, 16], full", r"coarse\.toml: network\.coarse: differs from the run in"),

@@ -8,7 +8,7 @@ of workers nor that of processes changes a sample.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -86,7 +86,7 @@ class Feed:
     """The samples of every step; see :func:`open_feed`."""
 
     config: TrainConfig
-    names: Sequence[Path]  # of the faces
+    name_of: Callable[[int], object]  # names a face by its number
     faces: FaceReader
     photographs: Tensor  # [F] bool
     shares: NDArray[np.float64]  # cumulated probability of each face, up to 1
@@ -122,7 +122,7 @@ class Feed:
         Every process sees equally many: of F faces on W processes the last F mod W are left out.
         ``positions`` number the faces.
         """
-        count = len(self.names) // self.world
+        count = len(self.photographs) // self.world
         mine = range(self.rank * count, (self.rank + 1) * count)
         for start in range(0, count, size):
             plan = {}
@@ -140,7 +140,7 @@ class Feed:
 
     def _batch(self, plan: dict[int, Draw], faces: FaceTensors) -> Batch:
         masks = torch.stack([_turn(self.masks[d.mask], d) for d in plan.values()])
-        names = tuple(str(self.names[d.image]) for d in plan.values())
+        names = tuple(str(self.name_of(d.image)) for d in plan.values())
         photograph = self.photographs[torch.tensor([d.image for d in plan.values()], device=self.photographs.device)]
         return Batch(faces[0], masks[:, None], faces[1], names, tuple(plan), photograph)
 
@@ -227,7 +227,8 @@ def open_feed(
         [np.full(len(source.images), config.sources[name].photographs) for name, source in sources.items()]
     )
     seen = torch.from_numpy(photographs).to(device)
-    return Feed(config, files.images, faces, seen, shares, bank, torch.from_numpy(bank.masks).to(device), rank, world)
+    masks = torch.from_numpy(bank.masks).to(device)
+    return Feed(config, files.images.__getitem__, faces, seen, shares, bank, masks, rank, world)
 
 
 def _within(bank: MaskBank, ratio: tuple[float, ...]) -> MaskBank:

@@ -91,7 +91,8 @@ def _files(config: MaskConfig, data: Path, size: int) -> Masks:
     folder = data / config.folder
     bins = sorted(p for p in folder.glob("*") if p.is_dir())
     if not bins:
-        raise UsageError(f"{folder}: no ratio bins (folders like 20-30) found; check --data and the key masks.folder")
+        mend = "check the data folder and the key masks.folder"
+        raise UsageError(f"{folder}: no ratio bins (folders like 20-30) found; {mend}", "data")
     for path in bins:
         bin_limits(path)
     return np.concatenate([_read_bin(path, config, size) for path in bins])

@@ -45,7 +45,8 @@ def part_masks(folder: Path, size: int, seed: int) -> NDArray[np.uint8]:
         if mask.mean() >= LEAST:
             masks.append(mask)
     if not masks:
-        raise UsageError(f"{folder}: no label map that shows a facial part; check --data and the key masks.part_labels")
+        mend = "check the data folder and the key masks.part_labels"
+        raise UsageError(f"{folder}: no label map that shows a facial part; {mend}", "data")
     return np.asarray(masks)
 
 

@@ -28,11 +28,7 @@ def _silent_opencv() -> Iterator[None]:
 
 
 def read_picture(path: Path, mode: int) -> NDArray[Any]:
-    """Decode a picture file.
-
-    Args:
-        path: of the file.
-        mode: such as ``cv2.IMREAD_COLOR``.
+    """Decode a picture file by one of OpenCV's modes, such as ``cv2.IMREAD_COLOR``.
 
     Returns:
         (H, W), or (H, W, C) in OpenCV's order of channels.

@@ -65,55 +65,62 @@ class MemoryFaces:
         return map(self.read, batches)
 
 
+class MadeFaces(Dataset["FaceTensors | UsageError"]):
+    """Faces that are made as they are needed; a dataset of single ones to torch."""
+
+    workers: int
+    pinned: bool
+
+    def face(self, index: int) -> FaceTensors:
+        """Make one face.
+
+        Raises:
+            UsageError: it cannot be made.
+        """
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> FaceTensors | UsageError:
+        """Make one face; an error is returned, because torch would bury its message in a traceback."""
+        try:
+            return self.face(index)
+        except UsageError as error:
+            return error
+
+    def read(self, indices: Sequence[int]) -> FaceTensors:
+        """Return the faces ``indices``, made here and now."""
+        return _checked(_collate([self[i] for i in indices]))
+
+    def stream(self, batches: Iterable[list[int]]) -> Iterator[FaceTensors]:
+        """Return the faces of one batch after the other, made ahead by processes that live until the last one."""
+        loader: DataLoader[FaceTensors | UsageError] = DataLoader(
+            self,
+            batch_sampler=batches,
+            num_workers=self.workers,
+            collate_fn=_collate,
+            pin_memory=self.pinned,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # otherwise it draws from the global one, and a resumed run would differ
+        )
+        return map(_checked, loader)
+
+
 @dataclass(frozen=True)
-class DiskFaces(Dataset["FaceTensors | UsageError"]):
-    """Faces that workers decode as they are needed; a dataset of single ones to torch."""
+class DiskFaces(MadeFaces):
+    """Faces that are decoded from their files."""
 
     files: FaceFiles
     size: int
     workers: int
     pinned: bool
 
-    def __getitem__(self, index: int) -> FaceTensors | UsageError:
-        """Decode one face; an error is returned, because torch would bury its message in a traceback."""
-        try:
-            image = torch.from_numpy(read_face(self.files.images[index], self.size)).permute(2, 0, 1)
-            if self.files.labels is None:
-                return image, None
-            return image, torch.from_numpy(read_labels(self.files.labels[index], self.size))
-        except UsageError as error:
-            return error
-
-    def read(self, indices: Sequence[int]) -> FaceTensors:
-        """Return the faces ``indices``, decoded here and now."""
-        return checked(collate([self[i] for i in indices]))
-
-    def stream(self, batches: Iterable[list[int]]) -> Iterator[FaceTensors]:
-        """Return the faces of one batch after the other, decoded ahead by workers that live until the last one."""
-        return decoded_by_workers(self, batches, self.workers, self.pinned)
+    def face(self, index: int) -> FaceTensors:
+        """Decode one face."""
+        image = torch.from_numpy(read_face(self.files.images[index], self.size)).permute(2, 0, 1)
+        labels = self.files.labels
+        return image, None if labels is None else torch.from_numpy(read_labels(labels[index], self.size))
 
 
-def decoded_by_workers(
-    faces: Dataset[FaceTensors | UsageError], batches: Iterable[list[int]], workers: int, pinned: bool
-) -> Iterator[FaceTensors]:
-    """Return the faces of one batch after the other, made ahead by ``workers`` processes.
-
-    Raises:
-        UsageError: a face cannot be made.
-    """
-    loader: DataLoader[FaceTensors | UsageError] = DataLoader(
-        faces,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pinned,
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # otherwise it draws from the global one, and a resumed run would differ
-    )
-    return map(checked, loader)
-
-
-def collate(faces: Sequence[FaceTensors | UsageError]) -> FaceTensors | UsageError:
+def _collate(faces: Sequence[FaceTensors | UsageError]) -> FaceTensors | UsageError:
     """Join single faces to a batch; the first error stands for it."""
     images, maps = [], []
     for face in faces:
@@ -125,8 +132,7 @@ def collate(faces: Sequence[FaceTensors | UsageError]) -> FaceTensors | UsageErr
     return torch.stack(images).contiguous(), torch.stack(labels) if labels else None
 
 
-def checked(faces: FaceTensors | UsageError) -> FaceTensors:
-    """Raise what :func:`collate` returned if it is an error."""
+def _checked(faces: FaceTensors | UsageError) -> FaceTensors:
     if isinstance(faces, UsageError):
         raise faces
     return faces

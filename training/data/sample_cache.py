@@ -105,7 +105,7 @@ def _opened(path: Path, shape: tuple[int, ...], mode: Literal["r", "r+"]) -> NDA
     Raises:
         UsageError: it is missing, no array, or of other samples.
     """
-    mend = f"remove {path.parent} or choose another --output"
+    mend = f"remove {path.parent}, or choose another folder of samples"
     with open_file(path, UsageError):  # no FIFO, which the mapping would wait for
         pass
     try:
@@ -157,15 +157,10 @@ class CacheFeed:
 def open_samples(
     config: TrainConfig, folder: Path, digests: Mapping[str, str], device: torch.device, rank: int, world: int
 ) -> CacheFeed:
-    """Open the samples in ``folder``.
+    """Open the samples that the stage ``samples`` left in ``folder``, for a run that trains on them on ``device``.
 
-    Args:
-        config: of the run that trains on them.
-        folder: that the stage ``samples`` filled.
-        digests: of the frozen networks of the run, by name; those behind the samples must be the same.
-        device: where the run trains.
-        rank: this process's number.
-        world: how many processes share each batch.
+    ``digests`` are those of the frozen networks of the run, by name; the networks behind the samples must be the same.
+    ``rank`` is this process's number of ``world``, which share each batch.
 
     Raises:
         UsageError: there are none, they are not complete, damaged, of another size or of other networks, or the config
@@ -173,7 +168,7 @@ def open_samples(
     """
     record = read_record(folder)
     if record.count < record.total:
-        raise UsageError(f"{folder}: {record.count} of {record.total} samples are there; finish with --resume")
+        raise UsageError(f"{folder}: {record.count} of {record.total} samples are there; resume their run")
     if record.size != config.network.image_size:
         raise UsageError(f"{folder}: samples of {record.size}², but network.image_size is {config.network.image_size}")
     for name, digest in record.digests.items():

@@ -17,6 +17,7 @@ from ..config import SourceConfig, TrainConfig, ValidationConfig
 from .labels import PARTS, LabelFile
 from .pictures import read_picture
 
+MEND = "check the data folder and the key 'images'"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 CELEBAHQ_IMAGES = "CelebA-HQ-img"
@@ -45,8 +46,15 @@ def image_files(folder: Path) -> list[Path]:
     named = (p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(APPLE_DOUBLE))
     files = sorted(named)
     if not files:
-        raise UsageError(f"{folder}: no images found; check --data and the key 'images'")
+        raise UsageError(f"{folder}: no such folder, or no images in it")
     return files
+
+
+def _source_images(folder: Path) -> list[Path]:
+    try:
+        return image_files(folder)
+    except UsageError as error:
+        raise UsageError(f"{error}; {MEND}", "data") from error
 
 
 def read_face(path: Path, size: int) -> NDArray[np.uint8]:
@@ -73,7 +81,7 @@ def open_sources(config: TrainConfig, data: Path, with_labels: bool, held_out: b
         try:
             found[name] = open_source(source, data, with_labels)
         except UsageError as error:
-            raise UsageError(f"sources.{name}: {error}") from error
+            raise UsageError(f"sources.{name}: {error}", error.argument) from error
     if not found:
         raise UsageError("sources: there is none; add a table such as [sources.faces] with the key 'images'")
     if config.validation is not None:
@@ -166,7 +174,7 @@ def _open_folder(source: SourceConfig, data: Path, with_labels: bool) -> FaceFil
             f"{data / source.images}: split = {source.split!r}, but only the layouts 'celebahq' and 'ffhq' have "
             "splits; set split = 'all'"
         )
-    images = image_files(data / source.images)
+    images = _source_images(data / source.images)
     if not with_labels:
         return FaceFiles(tuple(images), None)
     if source.labels is None:
@@ -195,7 +203,7 @@ def _open_celebahq(source: SourceConfig, root: Path, with_labels: bool) -> FaceF
     folder = root / CELEBAHQ_IMAGES
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; 'images' must be the root of CelebAMask-HQ, or the layout another")
-    numbered = _numbered(image_files(folder), source.layout)
+    numbered = _numbered(_source_images(folder), source.layout)
     if max(numbered) >= CELEBAHQ_COUNT:
         raise UsageError(f"{numbered[max(numbered)]}: layout = 'celebahq' has the numbers 0-{CELEBAHQ_COUNT - 1} only")
     splits = {
@@ -228,7 +236,7 @@ def _celebahq_labels(folder: Path, images: dict[int, Path]) -> tuple[LabelFile, 
 def _open_ffhq(source: SourceConfig, folder: Path) -> FaceFiles:
     found = sorted(p for pattern in ("*.png", "*/*.png") for p in folder.glob(pattern))
     if not found:
-        raise UsageError(f"{folder}: no numbered PNG files found; check --data and the key 'images'")
+        raise UsageError(f"{folder}: no numbered PNG files found; {MEND}", "data")
     images = list(_numbered(found, source.layout).values())
     if source.split == "all":
         return FaceFiles(tuple(images), None)

@@ -26,41 +26,33 @@ class VggKind:
     """One VGG: convolutions a block, its input ``(value - mean) / std`` with values in [0, ``peak``], its files."""
 
     convolutions: tuple[int, ...]
-    peak: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    blue_first: bool
     suffixes: tuple[str, ...]
     source: str
+    peak: float = 1.0
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    blue_first: bool = False
 
 
 KINDS = {
     "vgg19": VggKind(
         convolutions=(2, 2, 4, 4, 4),
-        peak=1.0,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        blue_first=False,
         suffixes=(".pth", ".safetensors"),
         source="torchvision's VGG-19",
     ),
     "vgg16": VggKind(
         convolutions=(2, 2, 3, 3, 3),
-        peak=1.0,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        blue_first=False,
         suffixes=(".pth",),  # as safetensors Caffe's: the same keys and shapes, another input
         source="torchvision's VGG-16",
     ),
     "vgg16-caffe": VggKind(
         convolutions=(2, 2, 3, 3, 3),
+        suffixes=(".safetensors",),  # as .pth there is torchvision's: the same keys and shapes, another input
+        source="the convolutions of Caffe's VGG-16",
         peak=255.0,
         mean=CAFFE_MEAN,
         std=(1.0, 1.0, 1.0),
         blue_first=True,
-        suffixes=(".safetensors",),  # as .pth there is torchvision's: the same keys and shapes, another input
-        source="the convolutions of Caffe's VGG-16",
     ),
 }
 

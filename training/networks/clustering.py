@@ -19,12 +19,7 @@ def cluster_means(codes: Tensor, count: int, generator: torch.Generator) -> Tens
         codes: at least one.
         count: clusters.
         generator: draws the start and the jitter; on the CPU.
-
-    Raises:
-        ValueError: there is no code.
     """
-    if not len(codes):
-        raise ValueError("no codes to cluster")
     if len(codes) <= count:
         chosen = codes[torch.arange(count, device=codes.device) % len(codes)]
         noise = torch.randn(chosen.shape, generator=generator).to(codes)

@@ -52,6 +52,17 @@ class InvertedResidual(nn.Module):
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
+def mobilenet_blocks() -> list[nn.Module]:
+    """Return MobileNetV2's first convolution and its inverted residuals up to stride 32."""
+    blocks: list[nn.Module] = [nn.Sequential(*conv_norm(3, 32, 3, 2), nn.ReLU6())]
+    width = 32
+    for expansion, out, repeats, stride in INVERTED_RESIDUALS:
+        for i in range(repeats):
+            blocks.append(InvertedResidual(width, out, stride if i == 0 else 1, expansion))
+            width = out
+    return blocks
+
+
 class AttentionRefinement(nn.Module):
     """Channel attention over a context feature (BiSeNet's ARM)."""
 
@@ -71,13 +82,7 @@ class ContextPath(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        blocks: list[nn.Module] = [nn.Sequential(*conv_norm(3, 32, 3, 2), nn.ReLU6())]
-        width = 32
-        for expansion, out, repeats, stride in INVERTED_RESIDUALS:
-            for i in range(repeats):
-                blocks.append(InvertedResidual(width, out, stride if i == 0 else 1, expansion))
-                width = out
-        self.features = nn.ModuleList(blocks)
+        self.features = nn.ModuleList(mobilenet_blocks())
         self.refine16 = AttentionRefinement(96, channels)
         self.refine32 = AttentionRefinement(160, channels)
         self.global_context = nn.Conv2d(160, channels, 1)

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from ..networks.parser import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    INVERTED_RESIDUALS,
     LAST_BLOCK_AT_STRIDE_16,
     AttentionRefinement,
-    InvertedResidual,
     conv_norm,
+    mobilenet_blocks,
 )
 from .config import OccluderConfig
 
@@ -31,13 +30,7 @@ class Encoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        blocks: list[nn.Module] = [nn.Sequential(*conv_norm(3, 32, 3, 2), nn.ReLU6())]
-        width = 32
-        for expansion, out, repeats, stride in INVERTED_RESIDUALS:
-            for i in range(repeats):
-                blocks.append(InvertedResidual(width, out, stride if i == 0 else 1, expansion))
-                width = out
-        self.features = nn.ModuleList(blocks[: LAST_BLOCK_AT_STRIDE_16 + 1])
+        self.features = nn.ModuleList(mobilenet_blocks()[: LAST_BLOCK_AT_STRIDE_16 + 1])
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Map a normalised photograph [B, 3, H, W] to features at strides 2, 4 and 8, and those at stride 16."""

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from showface.runtime.errors import UsageError
 
 from ..config import TrainConfig
+from ..data.augment import Sample
 from ..data.dataset import Feed
 from ..data.occlusions.feed import open_occlusion_feed
 from ..data.occlusions.layers import COVERED, UNCOUNTED
-from ..pretrained import load_encoder
 from ..tasks.base import Outcome, Task
+from ..weight_files import load_mobilenet
 from .network import Occluder
 
 BOUNDARY_WEIGHT = 3.0  # of the pixels along an outline: there the hole is decided
@@ -57,24 +58,24 @@ class OccluderTask(Task):
     def __init__(self, config: TrainConfig, data: Path, output: Path) -> None:
         super().__init__(config, data, output)
         if config.backbone is not None:
-            load_encoder(self.model.occluder.encoder.features, data / config.backbone)
+            load_mobilenet(self.model.occluder.encoder.features, data / config.backbone)
 
     def open_feed(self, data: Path, device: torch.device, rank: int, world: int, held_out: bool = False) -> Feed:
         """Open synthetic occlusions."""
         return open_occlusion_feed(self.config, data, device, rank, world, held_out)
 
-    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, *_: object) -> Outcome:
+    def forward(self, sample: Sample) -> Outcome:
         """Compare the found occlusion with the pasted one."""
-        assert labels is not None
-        logits = self.model.occluder(image)
-        target = (labels == COVERED)[:, None].float()
-        counted = (labels != UNCOUNTED)[:, None].float()
+        assert sample.labels is not None
+        logits = self.model.occluder(sample.image)
+        target = (sample.labels == COVERED)[:, None].float()
+        counted = (sample.labels != UNCOUNTED)[:, None].float()
         terms = {
             "cross_entropy": boundary_cross_entropy(logits, target, counted),
             "dice": soft_dice_loss(logits, target, counted),
         }
         wanted = {name: value for name, value in terms.items() if self.weights[name]}
-        return Outcome(wanted, overlay(image, torch.sigmoid(logits)), overlay(image, target))
+        return Outcome(wanted, overlay(sample.image, torch.sigmoid(logits)), overlay(sample.image, target))
 
 
 def boundary_cross_entropy(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,22 +22,8 @@ ADAPT_MEMORY = 0.8  # of the moving average of the weight
 MOST_WEIGHT = 1e4
 
 
-class Judge(Protocol):
-    """How a discriminator looks at an outcome."""
-
-    @property
-    def network(self) -> nn.Module:
-        """The discriminator."""
-
-    def generator_terms(self, discriminator: nn.Module, outcome: Outcome) -> dict[str, Tensor]:
-        """Return ``adversarial`` and, where it is known, ``feature_matching``."""
-
-    def loss(self, discriminator: nn.Module, outcome: Outcome) -> Tensor:
-        """Return the discriminator's loss; nothing of it reaches the generator."""
-
-
 class PatchJudge:
-    """The paper's PatchGAN, which sees whole faces."""
+    """The paper's PatchGAN, which sees whole faces; nothing of its loss reaches the generator."""
 
     def __init__(self, config: AdversarialConfig) -> None:
         self.kind, self.network = config.loss, PatchDiscriminator(config.width)
@@ -65,7 +51,7 @@ class HeadsJudge:
         return [layers[block - 1] for block in self.blocks]
 
     def generator_terms(self, discriminator: nn.Module, outcome: Outcome) -> dict[str, Tensor]:
-        """Return the mean over the heads of the generator's half, over patches that touch the hole."""
+        """Return the generator's half over patches that touch the hole, and the matching: means over the heads."""
         assert outcome.mask is not None
         fake = discriminator(self._chosen(outcome.found), outcome.mask)
         terms = [losses.patch_generator_loss(logits, _holes(outcome.mask, logits), self.kind) for logits, _ in fake]
@@ -103,7 +89,7 @@ class Adversary:
 
     def __init__(self, config: AdversarialConfig, betas: tuple[float, float], fabric: Fabric) -> None:
         self.config = config
-        self.judge: Judge = PatchJudge(config) if config.network == "patch" else HeadsJudge(config)
+        self.judge: PatchJudge | HeadsJudge = PatchJudge(config) if config.network == "patch" else HeadsJudge(config)
         learning = [p for p in self.judge.network.parameters() if p.requires_grad]
         first, second = config.betas or betas
         optimizer = make_adam(learning, config.learning_rate, (first, second), fabric)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,12 @@ class Trainer:
         """Return what the networks see of ``batch``."""
         return augment(batch, self.config.augment, phase, (self.config.seed, step), self.fabric.device)
 
+    def _first_samples(self, faces: int) -> Iterator[Sample]:
+        """Yield at least so many whole faces, batch by batch: the same ones on any number of processes."""
+        phase = PhaseConfig(steps=1, batch_size=PREPARE_BATCH, resize=self.config.network.image_size)
+        for k in range(-(-faces // PREPARE_BATCH)):
+            yield self.sample(self.feed.batch(k, PREPARE_BATCH), k, phase)
+
     @torch.no_grad()
     def begin_step(self) -> None:
         """Get the networks ready for the next step; a run that was stopped right before it does so again."""
@@ -100,11 +106,7 @@ class Trainer:
         Raises:
             ShowfaceError: names what is wrong.
         """
-        phase = PhaseConfig(steps=1, batch_size=PREPARE_BATCH, resize=self.config.network.image_size)
-        faces = []
-        for k in range(HEALTH_FACES // PREPARE_BATCH):
-            sample = self.sample(self.feed.batch(k, PREPARE_BATCH), k, phase)
-            faces.append(self.task.health_face(sample))
+        faces = [self.task.known_faces(sample) for sample in self._first_samples(HEALTH_FACES)]
         with self.averaged():
             text = health_report(self.task.model, faces, not self.task.oracle, self.task.learning)
         if self.fabric.is_global_zero:
@@ -117,10 +119,8 @@ class Trainer:
             with self.averaged():
                 encoder = {k: v.clone() for k, v in self.task.state().items() if k.startswith("memory.encoder.")}
             self.task.model.load_state_dict(encoder, strict=False)
-        phase = PhaseConfig(steps=1, batch_size=PREPARE_BATCH, resize=self.config.network.image_size)
         parts = []
-        for k in range(-(-self.config.memory_faces // PREPARE_BATCH)):  # the same ones on any number of processes
-            sample = self.sample(self.feed.batch(k, PREPARE_BATCH), k, phase)
+        for sample in self._first_samples(self.config.memory_faces):
             part = self.task.prepare(sample)
             parts.append(self.fabric.all_gather(part).reshape(-1, *part.shape[1:]))
         before = {k: v.clone() for k, v in self.task.state().items()}
@@ -135,7 +135,7 @@ class Trainer:
         scale = rate_scale(self.config.optimizer, self.step, self.config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.optimizer.learning_rate * scale
-        outcome = self.module(*(getattr(sample, f.name) for f in fields(sample)))
+        outcome = self.module(sample)
         terms, gradients = self._weighted_terms(outcome)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(terms["total"])
@@ -155,7 +155,7 @@ class Trainer:
             found = self.adversary.terms(outcome)
             terms |= {name: value for name, value in found.items() if weights.get(name)}
             if self.adversary.adapts_at(self.step):
-                others = total_loss(outcome.terms, {name: weights[name] for name in outcome.terms})
+                others = total_loss(outcome.terms, weights)
                 self.adversary.adapt(*(float(self._gradient(term)) for term in (others, terms["adversarial"])))
             weights["adversarial"] = self.adversary.weight(self.step, weights["adversarial"])
         every = self.config.gradients_every
@@ -163,7 +163,7 @@ class Trainer:
             norms = {name: weights[name] * self._gradient(term) for name, term in terms.items()}
             base = norms.get("reconstruction", torch.zeros(())).clamp_min(1e-12)
             gradients = {f"gradient/{name}": norm / base for name, norm in norms.items() if name != "reconstruction"}
-        terms["total"] = total_loss(terms, {name: weights[name] for name in terms})
+        terms["total"] = total_loss(terms, weights)
         return terms, gradients
 
     def _gradient(self, term: Tensor) -> Tensor:
@@ -269,7 +269,7 @@ class Trainer:
                 if config.keep_every is not None and self.step % config.keep_every == 0:
                     self.save_checkpoint(f"{self.task.name}-step{self.step:07d}")
                 if stop:
-                    raise Interrupted(stop, f"stopped at step {self.step}; continue with --resume")
+                    raise Interrupted(stop, f"stopped at step {self.step}, which was saved; resume the run to go on")
 
     def _validates(self) -> bool:
         """Return whether the held-out faces are looked at after this step."""
@@ -312,7 +312,7 @@ def train(stage: str, config: TrainConfig, data: Path, output: Path, resume: boo
         make_samples(config, data, output, resume, fabric)
         return
     if (output / STATE_FILE).exists() and not resume:
-        raise UsageError(f"{output}: holds a run already; continue it with --resume or choose another --output")
+        raise UsageError(f"{output}: holds a run already; resume it, or choose another folder", "resume")
     trainer = Trainer(stage, config, data, output, fabric)
     if resume:
         trainer.resume()

@@ -18,12 +18,7 @@ from ..run_files import STATE_FILE
 
 
 class LossLog:
-    """The loss terms of the steps since they were last read.
-
-    Args:
-        output: folder of the run, for the message when a term is not finite.
-        fabric: the processes whose means are read.
-    """
+    """The loss terms of the steps since they were last read, as means over the processes of ``fabric``."""
 
     def __init__(self, output: Path, fabric: Fabric) -> None:
         self.output, self.fabric = output, fabric

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from lightning.fabric import Fabric
@@ -53,9 +53,9 @@ class Validation:
         for batch in self.faces.every_face(BATCH):
             phase = PhaseConfig(steps=1, batch_size=len(batch.names), resize=size)
             sample = augment(batch, AugmentConfig(), phase, (self.config.seed, 0), self.fabric.device)
-            outcome = self.module(*(getattr(sample, field.name) for field in fields(sample)))
+            outcome = self.module(sample)
             terms = dict(outcome.terms)
-            terms["total"] = total_loss(terms, {name: self.task.weights[name] for name in terms})
+            terms["total"] = total_loss(terms, self.task.weights)
             count += len(batch.names)
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(batch.names)

@@ -182,17 +182,8 @@ class Task(nn.Module):
         """The weight that adaptive loss weights are measured at."""
         raise NotImplementedError
 
-    def forward(
-        self,
-        image: Tensor,
-        mask: Tensor,
-        labels: Tensor | None,
-        crop: tuple[int, int, int] | None,
-        photograph: Tensor | None = None,
-        coarse_image: Tensor | None = None,
-        semantic_map: Tensor | None = None,
-    ) -> Outcome:
-        """Return loss terms, result and target; the arguments are the fields of a ``Sample``."""
+    def forward(self, sample: Sample) -> Outcome:
+        """Return loss terms, result and target."""
         raise NotImplementedError
 
     @property

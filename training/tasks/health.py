@@ -30,7 +30,7 @@ MOST_SEEN = 16
 
 @dataclass(frozen=True, slots=True)
 class HealthFaces:
-    """What the figures are measured on; a batch.
+    """A batch of faces, with their coarse faces and category maps.
 
     Attributes:
         image: [B, 3, H, W] in [-1, 1], the whole face.
@@ -151,13 +151,10 @@ def faults(memory: Mapping[str, MemoryFigures], ratios: Mapping[str, float], spr
 
 
 def health_report(model: MDRNets, batches: list[HealthFaces], filled: bool, learning: tuple[str, ...]) -> str:
-    """Return the figures as lines of text.
+    """Return the figures of a model in evaluation mode as lines of text.
 
-    Args:
-        model: in evaluation mode.
-        batches: faces with holes; the joins are watched on the first batch.
-        filled: whether the memory holds codes yet.
-        learning: the networks that learn; only their joins count.
+    The joins are watched on the first batch of the faces with holes; only those of the networks in ``learning`` count.
+    The memory is looked at if it is ``filled``.
 
     Raises:
         ShowfaceError: a figure says that training on would be wasted; the message names it.

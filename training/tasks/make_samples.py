@@ -17,26 +17,21 @@ from .samples import SamplesTask
 
 
 def make_samples(config: TrainConfig, data: Path, output: Path, resume: bool, fabric: Fabric) -> None:
-    """Fill ``output`` with as many samples as the steps of the phases have faces.
+    """Fill ``output`` with as many samples as the steps of the phases have faces, half a megabyte each at 256².
 
-    Args:
-        config: sources, masks, augmentation and phases, all of one resolution.
-        data: the data folder.
-        output: folder to write; it is mapped into memory later, half a megabyte a sample at 256².
-        resume: go on where an earlier call stopped.
-        fabric: of one process.
+    All phases have one resolution, and ``fabric`` has one process. With ``resume`` it goes on where it was stopped.
 
     Raises:
         UsageError: config or data are not usable, ``output`` holds samples and ``resume`` is not set, or the
             networks behind them are others.
     """
     if fabric.world_size > 1:
-        raise UsageError("samples are made by one process; leave --devices out")
+        raise UsageError("samples are made by one process; give it one device", "devices")
     size = config.network.image_size
     if any((phase.resize, phase.crop) != (size, None) for phase in config.phases.values()):
         raise UsageError(f"phases: samples are whole faces of network.image_size = {size}; leave resize and crop out")
     if (output / RECORD_FILE).is_file() and not resume:
-        raise UsageError(f"{output}: holds samples already; continue with --resume or choose another --output")
+        raise UsageError(f"{output}: holds samples already; resume the run, or choose another folder", "resume")
     output.mkdir(parents=True, exist_ok=True)
     task = SamplesTask(config, data, output)
     task.learn()
@@ -46,7 +41,7 @@ def make_samples(config: TrainConfig, data: Path, output: Path, resume: bool, fa
     digests = {name: task.network_digests[name] for name in names}
     record = read_record(output) if (output / RECORD_FILE).is_file() else Record(0, total, size, digests)
     if (record.total, record.size, dict(record.digests)) != (total, size, digests):
-        raise UsageError(f"{output}: holds samples of another config or of other networks; choose another --output")
+        raise UsageError(f"{output}: has samples of another config or other networks; choose another folder", "output")
     arrays = create_arrays(output, total, size)
     feed = open_feed(config, data, False, fabric.device)
     console, count = Terminal(), 0

@@ -14,7 +14,7 @@ from showface.runtime.errors import UsageError
 from showface.runtime.stages import CATEGORIES
 
 from .. import losses
-from ..checkpoint import read_checkpoint, reconstruction_from_checkpoint
+from ..checkpoint import reconstruction_from_checkpoint
 from ..config import TrainConfig
 from ..data.augment import Sample
 from ..loss_networks.reconstruction import ReconstructionNetwork
@@ -74,8 +74,7 @@ class MdrnetTask(Task):
         self.reconstruction: ReconstructionNetwork | None = None
         if self.coordinated(self.weights):
             assert config.coordination is not None  # checked
-            checkpoint = read_checkpoint(output / config.coordination)
-            self.reconstruction = reconstruction_from_checkpoint(output / config.coordination)
+            self.reconstruction, checkpoint = reconstruction_from_checkpoint(output / config.coordination)
             self.digests[config.coordination] = checkpoint.sha256
 
     def learn(self) -> list[nn.Parameter]:
@@ -114,11 +113,14 @@ class MdrnetTask(Task):
         filled = self.fills_memory_at
         return tuple({HEALTH_AFTER, HEALTH_AFTER + (filled or 0)})
 
-    def health_face(self, sample: Sample) -> HealthFaces:
-        """Return what :mod:`.health` looks at."""
-        coarse_image, semantic_map = self.coarse_and_map(
-            sample.image, sample.mask, sample.coarse_image, sample.semantic_map
-        )
+    @torch.no_grad()
+    def known_faces(self, sample: Sample) -> HealthFaces:
+        """Return the faces with P and S: those given, or those of the frozen networks."""
+        coarse_image, semantic_map = sample.coarse_image, sample.semantic_map
+        if coarse_image is None:
+            coarse_image = self.model.coarse(sample.image, sample.mask)
+        if semantic_map is None:
+            semantic_map = self.parse(coarse_image).argmax(dim=1)
         return HealthFaces(sample.image, sample.mask, coarse_image, semantic_map)
 
     def at_step(self, step: int) -> None:
@@ -131,10 +133,8 @@ class MdrnetTask(Task):
 
     def prepare(self, sample: Sample) -> Tensor:
         """Return the known codes V [B, n, c]."""
-        coarse_image, semantic_map = self.coarse_and_map(
-            sample.image, sample.mask, sample.coarse_image, sample.semantic_map
-        )
-        return self.model.memory.codes(coarse_image, semantic_map, sample.mask)[1]
+        faces = self.known_faces(sample)
+        return self.model.memory.codes(faces.coarse_image, faces.semantic_map, faces.mask)[1]
 
     def start(self, prepared: Tensor, generator: torch.Generator) -> None:
         """Fill the memory with them."""
@@ -148,67 +148,50 @@ class MdrnetTask(Task):
         logits = self.model.parser(F.interpolate(face, size, mode="bilinear"))
         return F.interpolate(logits, face.shape[-2:], mode="area")
 
-    @torch.no_grad()
-    def coarse_and_map(
-        self, image: Tensor, mask: Tensor, coarse_image: Tensor | None, semantic_map: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return P and S: those given, or those of the frozen networks."""
-        if coarse_image is None:
-            coarse_image = self.model.coarse(image, mask)
-        if semantic_map is None:
-            semantic_map = self.parse(coarse_image).argmax(dim=1)
-        return coarse_image, semantic_map
-
-    def guidance(self, image: Tensor, coarse_image: Tensor, semantic_map: Tensor, mask: Tensor) -> Tensor:
+    def guidance(self, faces: HealthFaces) -> Tensor:
         """Return the guidance, updating the memory on the way (eqs 1-3); of the true codes in an oracle's steps."""
         memory = self.model.memory
         if memory.bank is None:
-            return memory.encoder(coarse_image)
+            return memory.encoder(faces.coarse_image)
         if self.oracle:
-            regions = region_weights(semantic_map, len(CATEGORIES))
-            known = queries = region_pool(memory.encoder(image), regions)
+            regions = region_weights(faces.semantic_map, len(CATEGORIES))
+            known = queries = region_pool(memory.encoder(faces.image), regions)
         else:
-            queries, known = memory.codes(coarse_image, semantic_map, mask)
+            queries, known = memory.codes(faces.coarse_image, faces.semantic_map, faces.mask)
             if memory.training:
                 memory.bank.update(queries.detach(), known.detach())
             queries = memory.bank.read(queries)
-        return self.model.mrem(queries, known, semantic_map, mask)
+        return self.model.mrem(queries, known, faces.semantic_map, faces.mask)
 
-    def forward(
-        self,
-        image: Tensor,
-        mask: Tensor,
-        labels: Tensor | None,
-        crop: Crop | None,
-        photograph: Tensor | None = None,
-        coarse_image: Tensor | None = None,
-        semantic_map: Tensor | None = None,
-    ) -> Outcome:
+    def forward(self, sample: Sample) -> Outcome:
         """Complete the hole by the whole chain, at the config's scale.
 
         With ``crop`` the path to full size sees a square of the face only; the losses over whole faces see
         that square in the face's place.
         """
-        coarse_image, semantic_map = self.coarse_and_map(image, mask, coarse_image, semantic_map)
+        faces, image, mask = self.known_faces(sample), sample.image, sample.mask
         if self.config.scale == "small":
-            outcome = self._small(image, mask, self.guidance(image, coarse_image, semantic_map, mask), coarse_image)
-            return outcome._replace(photograph=photograph)
+            return self._small(faces)._replace(photograph=sample.photograph)
         frozen = self.config.scale == "detail"
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            guidance = self.guidance(image, coarse_image, semantic_map, mask)
-            face, features = self.model.refiner.refine_body(coarse_image, mask, guidance)
-        place = crop or (0, 0, image.shape[-1])
+            guidance = self.guidance(faces)
+            face, features = self.model.refiner.refine_body(faces.coarse_image, mask, guidance)
+        place = sample.crop or (0, 0, image.shape[-1])
         square, hole, target = (_square(tensor, place) for tensor in (face, mask, image))
         features, guidance = (_square(tensor, place, STRIDE) for tensor in (features, guidance))
         outcome = self.compared(
             square + self.model.refiner.detail(square, hole, features, guidance) * hole, target, hole
         )
-        whole = outcome.result if crop is None else _pasted(image, outcome.result, *crop[:2])
-        return outcome._replace(terms={**outcome.terms, **self.face_terms(whole, image, mask)}, photograph=photograph)
+        whole = outcome.result if sample.crop is None else _pasted(image, outcome.result, *sample.crop[:2])
+        terms = {**outcome.terms, **self.face_terms(whole, image, mask)}
+        return outcome._replace(terms=terms, photograph=sample.photograph)
 
-    def _small(self, image: Tensor, mask: Tensor, guidance: Tensor, coarse_image: Tensor) -> Outcome:
+    def _small(self, faces: HealthFaces) -> Outcome:
         """Complete the face at a quarter of its size by the body alone."""
-        small_coarse, small_mask, target = (F.avg_pool2d(x, STRIDE) for x in (coarse_image, mask, image))
+        guidance = self.guidance(faces)
+        small_coarse, small_mask, target = (
+            F.avg_pool2d(x, STRIDE) for x in (faces.coarse_image, faces.mask, faces.image)
+        )
         residual = self.model.refiner.body(small_coarse, small_mask, guidance).residual
         return self.compared(small_coarse + residual * small_mask, target, small_mask)
 

@@ -13,9 +13,10 @@ from showface.runtime.errors import UsageError
 
 from .. import losses
 from ..config import TrainConfig
+from ..data.augment import Sample
 from ..loss_networks.reconstruction import ReconstructionNetwork
 from ..occluder.task import OccluderTask
-from ..pretrained import load_backbone
+from ..weight_files import load_mobilenet
 from .base import Outcome, Task, with_layout
 from .refinement import MdrnetTask
 from .samples import SamplesTask
@@ -45,7 +46,7 @@ class ParserTask(Task):
     def __init__(self, config: TrainConfig, data: Path, output: Path) -> None:
         super().__init__(config, data, output)
         if config.backbone is not None:
-            load_backbone(self.model.parser.context, data / config.backbone)
+            load_mobilenet(self.model.parser.context.features, data / config.backbone)
 
     def with_coarse_faces(self, image: Tensor, mask: Tensor) -> Tensor:
         """Return ``image`` with the share ``coarse_faces`` of its faces completed.
@@ -59,12 +60,13 @@ class ParserTask(Task):
         with torch.no_grad():
             return torch.where(chosen[:, None, None, None], self.model.coarse(image, mask), image)
 
-    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, *_: object) -> Outcome:
+    def forward(self, sample: Sample) -> Outcome:
         """Cross entropy and Dice of the labels."""
-        assert labels is not None
-        logits = self.model.parser(self.with_coarse_faces(image, mask) if self.config.coarse_faces else image)
-        terms = {"parsing": losses.parsing_loss(logits, labels, self.dice_weight)}
-        return Outcome(terms, paint(logits.argmax(dim=1)), paint(labels))
+        assert sample.labels is not None
+        image = self.with_coarse_faces(sample.image, sample.mask) if self.config.coarse_faces else sample.image
+        logits = self.model.parser(image)
+        terms = {"parsing": losses.parsing_loss(logits, sample.labels, self.dice_weight)}
+        return Outcome(terms, paint(logits.argmax(dim=1)), paint(sample.labels))
 
 
 class LayoutTask(Task):
@@ -90,10 +92,9 @@ class LayoutTask(Task):
             layer.requires_grad_(False)
         return list(self.model.coarse.layout.unet.parameters())
 
-    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, *_: object) -> Outcome:
+    def forward(self, sample: Sample) -> Outcome:
         """Complete small faces roughly."""
-        completed = self.model.coarse.layout.unet(image, mask)
-        return self.compared(completed, image, mask)
+        return self.compared(self.model.coarse.layout.unet(sample.image, sample.mask), sample.image, sample.mask)
 
 
 class CoarseTask(Task):
@@ -105,10 +106,9 @@ class CoarseTask(Task):
         "reconstruction": 5.0, "squared_error": 0.0, "perceptual": 0.0, "style": 0.0, "total_variation": 0.0,
     }  # fmt: skip
 
-    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, *_: object) -> Outcome:
+    def forward(self, sample: Sample) -> Outcome:
         """Complete the hole roughly."""
-        completed = self.model.coarse(image, mask)
-        return self.compared(completed, image, mask)
+        return self.compared(self.model.coarse(sample.image, sample.mask), sample.image, sample.mask)
 
 
 class ReconstructionTask(Task):
@@ -124,10 +124,9 @@ class ReconstructionTask(Task):
         """Return the autoencoder."""
         return nn.ModuleDict({"reconstruction": ReconstructionNetwork(config.reconstruction)})
 
-    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None, *_: object) -> Outcome:
+    def forward(self, sample: Sample) -> Outcome:
         """Encode and decode the whole face."""
-        decoded = self.model.reconstruction(image)
-        return self.compared(decoded, image, torch.ones_like(mask))
+        return self.compared(self.model.reconstruction(sample.image), sample.image, torch.ones_like(sample.mask))
 
 
 def paint(labels: Tensor) -> Tensor:

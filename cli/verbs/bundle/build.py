@@ -133,9 +133,14 @@ def _report(bundle: Bundle, rows: Sequence[Built]) -> None:
     tables.print(table)
     failed = [row for row in rows if row.status == "failed"]
     if failed:
-        raise ShowfaceError("; ".join(f"{row.target}: {row.error}" for row in failed))
+        more = "; --check lists all nodes that are refused" if any(row.refused > 1 for row in failed) else ""
+        raise ShowfaceError("; ".join(f"{row.target}: {row.error}{_option(row.argument)}" for row in failed) + more)
     if all(row.status == "current" for row in rows):
         errors.print("nothing to do: all engines are current")
+
+
+def _option(argument: str) -> str:
+    return f" (--{argument})" if argument else ""
 
 
 def _check(bundle: Bundle, wanted: Sequence[BuildOptions]) -> None:
@@ -148,7 +153,7 @@ def _check(bundle: Bundle, wanted: Sequence[BuildOptions]) -> None:
         verdict = "yes" if row.supported else "NO"
         first, more = next(iter(row.offending), ""), len(row.offending) - 1
         named = f"{first} (and {more} more)" if more > 0 else first
-        table.add_row(row.target, row.stage, verdict, row.dtypes, named, row.remedy)
+        table.add_row(row.target, row.stage, verdict, row.dtypes, named, row.remedy + _option(row.argument))
     tables.print(table)
     if not all(row.supported for row in rows):
         raise typer.Exit(1)

@@ -41,7 +41,7 @@ def ablate(
     with extra("train"):
         from showface.evaluation.quality.ablation import ablate as ablate_table
         from showface.evaluation.quality.evaluate import EvaluationSet
-        from showface.training.start import open_run
+        from showface.training.process import open_run
     base, fabric = open_run(config, device, devices, threads_of(context))
     chosen = None if rows is None else tuple(rows.split(","))
     text = ablate_table(table, chosen, base, data, output, EvaluationSet(images, masks, features, limit), fabric)

@@ -25,13 +25,17 @@ def train(
 ) -> None:
     """Train one stage, or all by a recipe; also: torchrun --nproc-per-node N -m showface.cli train STAGE …."""
     with extra("train"):
+        from showface.training.process import Interrupted, open_run, use_threads
         from showface.training.recipe import read_recipe, train_all
         from showface.training.run.loop import train as train_stage
-        from showface.training.start import open_run, use_threads
-    if stage == "all":
-        runs = read_recipe(config, data, output or Path("runs"))
-        use_threads(threads_of(context))
-        train_all(runs, data, resume, device, devices)
-        return
-    run, fabric = open_run(config, device, devices, threads_of(context))
-    train_stage(stage, run, data, output or Path("runs") / stage, resume, fabric)
+    try:
+        if stage == "all":
+            runs = read_recipe(config, data, output or Path("runs"))
+            use_threads(threads_of(context))
+            train_all(runs, data, resume, device, devices)
+        else:
+            run, fabric = open_run(config, device, devices, threads_of(context))
+            train_stage(stage, run, data, output or Path("runs") / stage, resume, fabric)
+    except Interrupted as stopped:
+        stopped.args = (f"{stopped} (--resume)",)
+        raise

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, load_from_string, numpy_helper
 
-from showface.calibration.layers import layer_of
+from showface.calibration.placement import layer_of
 from showface.calibration.planning import search as planning
 from showface.calibration.planning.candidates import Workshop, stage_ranges
 from showface.calibration.planning.plan import INT8, Plan

@@ -7,8 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from showface.calibration import quantize as quantization
-from showface.calibration.layers import layer_of
-from showface.calibration.placement import default_float, placed_tensors, quantizable
+from showface.calibration.placement import default_float, layer_of, placed_tensors, quantizable
 from showface.calibration.ranges import find_ranges
 from showface.calibration.rewrites import cpu_forms
 from showface.calibration.rewrites.cpu_forms import use_fast_forms

@@ -7,7 +7,7 @@ import pytest
 
 from showface.evaluation.parity.cases import Case, array_cases
 from showface.evaluation.parity.compare import compare_sources
-from showface.evaluation.parity.sources import ChainSource, Identity, KeptSource, golden_reference, golden_source
+from showface.evaluation.parity.sources import ChainSource, Identity, KeptSource, golden_source
 from showface.evaluation.parity.tolerances import TOLERANCES, plan_tolerances
 from showface.runtime.backends.chain import Chain
 from showface.runtime.bundle import open_bundle
@@ -35,7 +35,8 @@ def check_parity(chain, references):
 @pytest.fixture
 def one_face(narrow_bundle):
     """Return the reference of the first golden face, as writable copies."""
-    return {name: tensor[:1].copy() for name, tensor in golden_reference(open_bundle(narrow_bundle)).items()}
+    source, case = golden_source(open_bundle(narrow_bundle))
+    return {name: tensor[:1].copy() for name, tensor in source.chain(case).items()}
 
 
 def test_the_golden_file_proves_the_bundle(narrow_source, narrow_bundle):

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import cv2
 import numpy as np
@@ -34,19 +34,17 @@ def labelled(evaluation_set, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(narrow_model, evaluation_set, labelled):
-    places = (evaluation_set.images, evaluation_set.masks)
-    return diagnose(narrow_model, CPU, *places, labelled=labelled, holdout_every=1)
+    return diagnose(narrow_model, CPU, evaluation_set, labelled=labelled, holdout_every=1)
 
 
 def test_quality_of_each_part(found, narrow_model, evaluation_set):
     """The coarse face is what a silent refiner returns."""
-    places = (evaluation_set.images, evaluation_set.masks)
     silent = copy.deepcopy(narrow_model)
     with torch.no_grad():
         for head in (silent.refiner.body.head, silent.refiner.detail.head):
             head.gain.zero_()
     for name, model in (("coarse", silent), ("whole", narrow_model)):
-        assert found.quality[name] == evaluate(model_method(model, CPU), *places).buckets
+        assert found.quality[name] == evaluate(model_method(model, CPU), evaluation_set).buckets
     assert found.quality["coarse"] != found.quality["whole"] != found.quality[OTHER_GUIDANCE]
 
 
@@ -109,8 +107,7 @@ def test_a_shared_memory_is_one_block(evaluation_set, make_checkpoint, tmp_path)
 
     memory = MemoryConfig(kind="shared", channels=16, slots=8, encoder_width=8)
     model = model_from_checkpoint(make_checkpoint(tmp_path / "shared.safetensors", memory=memory))[0]
-    places = (evaluation_set.images, evaluation_set.masks)
-    block = diagnose(model, CPU, *places, limit=1).memory
+    block = diagnose(model, CPU, replace(evaluation_set, limit=1)).memory
     assert block.keys() == {"all"}
     assert 1 <= block["all"].hit <= block["all"].slots == 14 * 8
 

@@ -14,7 +14,7 @@ from showface.evaluation.faces import pair_files, read_pair
 from showface.evaluation.quality.contact_sheet import write_contact_sheet
 from showface.evaluation.quality.evaluate import EvaluationSet, evaluate, evaluate_parser, run_evaluation
 from showface.evaluation.quality.feature_networks import FeatureNetwork
-from showface.evaluation.quality.methods import MethodChoice, baseline_method, results_method, torch_device
+from showface.evaluation.quality.methods import BASELINES, MethodChoice, results_method, torch_device
 from showface.evaluation.quality.paper_tables import paper_rows
 from showface.evaluation.quality.scores import BucketScores, Report, markdown_table, to_json
 from showface.runtime.errors import ShowfaceError, UsageError
@@ -85,7 +85,7 @@ COLOURS = FeatureNetwork("FD-VGG16", colours, torch.device("cpu"))
 
 @pytest.fixture(scope="module")
 def telea_report(tree):
-    return evaluate(baseline_method("telea"), tree / "images", tree / "masks", COLOURS)
+    return evaluate(BASELINES["telea"], EvaluationSet(tree / "images", tree / "masks"), COLOURS)
 
 
 def perfect(faces):
@@ -157,7 +157,7 @@ def test_one_batch_at_a_time_with_progress(tree, caplog):
         sizes.append(len(faces))
         return perfect(faces)
 
-    evaluate(method, tree / "images", tree / "masks")
+    evaluate(method, EvaluationSet(tree / "images", tree / "masks"))
     assert sizes == [8, 1] * 3
     assert caplog.messages == [f"{n} of 27 faces measured" for n in (8, 9, 17, 18, 26, 27)]
 
@@ -171,7 +171,7 @@ def test_results_equal_to_the_truth_have_no_psnr(tree):
                 result[0, 0, 0] = result[0, 0, 0] ^ 128
         return results
 
-    report = evaluate(once, tree / "images", tree / "masks", limit=3)
+    report = evaluate(once, EvaluationSet(tree / "images", tree / "masks", limit=3))
     scores = report.buckets["1-20"]
     assert (scores.images, scores.exact) == (3, 1)
     assert scores.psnr == pytest.approx(10 * np.log10(255**2 * 3 * 256**2 / 128**2))
@@ -180,7 +180,7 @@ def test_results_equal_to_the_truth_have_no_psnr(tree):
     def refuse(constant):
         raise AssertionError(constant)
 
-    best = evaluate(perfect, tree / "images", tree / "masks", limit=1)
+    best = evaluate(perfect, EvaluationSet(tree / "images", tree / "masks", limit=1))
     document = json.loads(to_json({"best": best}), parse_constant=refuse)["methods"]["best"]
     assert document["buckets"]["1-20"]["psnr"] is None
     figures = {"l1_percent": 0, "psnr": None, "ssim": 1, "perceptual": None, "lpips": None}
@@ -201,8 +201,7 @@ def test_folder_of_results_scores_as_its_method(tree, tmp_path, completed, telea
     write_results(tmp_path / "telea", completed, scale)
     report = evaluate(
         results_method(tmp_path / "telea", [f"{k}.png" for k in range(IMAGES)]),
-        tree / "images",
-        tree / "masks",
+        EvaluationSet(tree / "images", tree / "masks"),
         COLOURS,
     )
     assert report.rows == telea_report.rows
@@ -331,7 +330,7 @@ def test_vgg_distances_never_stand_beside_an_fid():
 
 def test_contact_sheet_shows_best_median_and_worst(tree, tmp_path, telea_report, completed):
     path = tmp_path / "sheet.png"
-    write_contact_sheet(path, telea_report, baseline_method("telea"), tree / "images", tree / "masks")
+    write_contact_sheet(path, telea_report, BASELINES["telea"], tree / "images", tree / "masks")
     sheet = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
     tile, caption, gap = 160, 20, 8
     assert sheet.shape == (3 * (tile + caption), 9 * tile + 2 * gap, 3)
@@ -381,7 +380,7 @@ TELEA = MethodChoice(baselines=("telea",))
         (MethodChoice(), {}, "cpu", "ffhq", "no method given"),
         (MethodChoice(coarse=True, baselines=("telea",)), {}, "cpu", "ffhq", "coarse is a stage of a bundle"),
         (MethodChoice(baselines=("magic",)), {}, "cpu", "ffhq", "magic is unknown; use telea or navier-stokes"),
-        (TELEA, {"limit": 0}, "cpu", "ffhq", "0: at least one image"),
+        (TELEA, {"limit": 0}, "cpu", "ffhq", "limit 0: at least one image"),
         (TELEA, {"features": Path("absent.pth")}, "cpu", "ffhq", "absent.pth: cannot be read"),
         (TELEA, {"lpips": Path("absent")}, "cpu", "ffhq", "vgg16-397923af.pth: no such file; LPIPS needs"),
         (TELEA, {}, "cpu", "lfw", "lfw is no row of the paper's Table 1"),
@@ -431,18 +430,18 @@ def invert(folder):
 def test_bad_folders_are_refused(copied, damage, message):
     damage(copied)
     with pytest.raises(UsageError, match=message):
-        evaluate(perfect, copied / "images", copied / "masks")
+        evaluate(perfect, EvaluationSet(copied / "images", copied / "masks"))
 
 
 def test_masks_are_judged_before_the_first_face_is_completed(copied):
     invert(copied)
     with pytest.raises(UsageError, match="contradicts"):
-        evaluate(lambda faces: pytest.fail("completed"), copied / "images", copied / "masks")
+        evaluate(lambda faces: pytest.fail("completed"), EvaluationSet(copied / "images", copied / "masks"))
 
 
 def test_one_image_has_no_frechet_distance(copied):
     with pytest.raises(UsageError, match="two images or more"):
-        evaluate(perfect, copied / "images", copied / "masks", COLOURS, limit=1)
+        evaluate(perfect, EvaluationSet(copied / "images", copied / "masks", limit=1), COLOURS)
 
 
 def test_mask_of_another_size_is_resized_by_nearest_neighbour(copied):

@@ -60,7 +60,7 @@ def test_the_clock_counts_what_a_task_takes():
 
 def test_a_fresh_process_reports_its_start_and_its_own_memory(narrow_bundle):
     ballast = np.ones(2**27)  # 1 GiB of this process must not count
-    row = measure_fresh(narrow_bundle, "auto", "cpu", 1, 2, processes=1)
+    row = measure_fresh(narrow_bundle, "auto", "cpu", 1, 2)
     parts = row["imports"] + row["load"] + row["first_run"]
     assert 0 < parts <= row["start_to_result"]
     assert 30 < row["peak_mib"] < 900 < ballast.nbytes / 2**20
@@ -69,17 +69,17 @@ def test_a_fresh_process_reports_its_start_and_its_own_memory(narrow_bundle):
 def test_a_fresh_process_runs_nothing_of_the_working_directory(narrow_bundle, tmp_path, monkeypatch):
     (tmp_path / "hashlib.py").write_text("raise SystemExit(3)\n")
     monkeypatch.chdir(tmp_path)
-    assert measure_fresh(narrow_bundle, "auto", "cpu", 1, 1, processes=1)["first_run"] > 0
+    assert measure_fresh(narrow_bundle, "auto", "cpu", 1, 1)["first_run"] > 0
 
 
 def test_a_fresh_process_that_fails_is_an_error_that_names_the_bundle(tmp_path):
     with pytest.raises(ShowfaceError, match=str(tmp_path)):
-        measure_fresh(tmp_path, "auto", "cpu", 1, 1, processes=1)
+        measure_fresh(tmp_path, "auto", "cpu", 1, 1)
 
 
 def test_kernels_are_named_by_stage(narrow_bundle):
     bundle = open_bundle(narrow_bundle)
-    times = kernel_times(bundle, {n: a[:1] for n, a in bundle.golden().items()}, 1, 1)
+    times = kernel_times(bundle, {n: a[:1] for n, a in bundle.golden().items()}, 1)
     assert list(times) == NAMES
     assert all("Conv" in kinds for kinds in times.values())
     assert "InstanceNormalization" in times["refiner"]

@@ -57,7 +57,7 @@ def test_either_may_come_first_and_a_new_verdict_replaces_the_old(pair):
     assert "does not take it" in text
     variant = open_bundle(variant.folder)
     text = keep_verdict([(subject("bundle", bundle), "cpu"), (subject("against", variant), "cpu")], rows(0.5, 0.8))
-    assert f"showface inpaint --bundle {bundle.folder} takes it" in text
+    assert f"an inpainter of {bundle.folder} takes it" in text
     (kept,) = verdicts(open_bundle(variant.folder).manifest)
     assert kept.ratios == {"1": 2.0, "2": 1.25}
 

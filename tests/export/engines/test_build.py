@@ -11,6 +11,7 @@ import pytest
 from onnx import helper
 
 from showface.cli import main, printing
+from showface.export.engines import process
 from showface.export.engines.build import build_engines
 from showface.export.engines.preflight import check_stages
 from showface.export.engines.process import WORKER
@@ -67,7 +68,7 @@ def test_engines_and_sidecars_are_written(first_build):
         assert any(stage == name and done == steps > 0 for stage, _, done, steps in phases)
 
 
-def test_a_second_build_does_nothing_but_what_is_missing_or_of_other_options(built_copy, options):
+def test_a_second_build_does_nothing_but_what_is_missing_or_of_other_options(built_copy, options, monkeypatch):
     folder = EngineFolder(built_copy, "tensorrt-rtx", "sm_86")
     files = files_of(folder)
     again = build(built_copy, options())
@@ -78,7 +79,8 @@ def test_a_second_build_does_nothing_but_what_is_missing_or_of_other_options(bui
     folder.sidecar("parser").unlink()
     rows = build(built_copy, options())
     assert {row.stage for row in rows if row.status == "built"} == {"mrem", "parser"}
-    tried = build(built_copy, options(batches=(1, 2, 4)), command=(sys.executable, "-c", "raise SystemExit(3)"))
+    monkeypatch.setattr(process, "WORKER", (sys.executable, "-c", "raise SystemExit(3)"))
+    tried = build(built_copy, options(batches=(1, 2, 4)))
     assert {row.status for row in tried} == {"failed"}  # none of other batches is taken for current
 
 
@@ -111,7 +113,7 @@ def test_float16_that_was_promised_and_is_not_there_is_an_error(bundle_copy, nar
     assert not row.supported
     assert len(row.offending) == products(narrow_bundle, "refiner") > 20
     assert "the manifest says float16, but it computes in float32" in row.offending[0]
-    assert row.remedy == "export the bundle again with --precision fp16"
+    assert row.remedy == "export the bundle again in float16"
 
 
 def test_a_graph_that_is_none_is_refused(bundle_copy, narrow_bundle, options):
@@ -127,10 +129,10 @@ CRASH = (sys.executable, "-c", "import os, signal, sys; sys.stderr.write('last w
     ("signal", "named"),
     [("signal.SIGSEGV", "ended by SIGSEGV (a crash"), ("signal.SIGKILL", "ended by SIGKILL (probably out of memory)")],
 )
-def test_a_crash_of_the_builder_is_an_error_of_its_stage(bundle_copy, options, signal, named):
+def test_a_crash_of_the_builder_is_an_error_of_its_stage(bundle_copy, options, monkeypatch, signal, named):
     bundle = bundle_copy()
-    command = (*CRASH[:2], CRASH[2].format(signal))
-    rows = build(bundle, options(), command=command)
+    monkeypatch.setattr(process, "WORKER", (*CRASH[:2], CRASH[2].format(signal)))
+    rows = build(bundle, options())
     assert [row.status for row in rows] == ["failed"] * 5
     assert rows[0].error.startswith("stage coarse: the builder was")
     assert named in rows[0].error
@@ -141,34 +143,37 @@ def test_a_crash_of_the_builder_is_an_error_of_its_stage(bundle_copy, options, s
 def test_a_builder_that_takes_too_much_memory_is_ended(bundle_copy, options):
     rows = build(bundle_copy(), options(host_memory_mib=64))
     assert {row.status for row in rows} == {"failed"}
-    assert rows[2].error == "stage memory: the builder ran out of memory: more than --host-memory 64 MiB; raise it"
+    said = "stage memory: the builder ran out of memory: it took more than the 64 MiB that it may; raise this limit"
+    assert (rows[2].error, rows[2].argument) == (said, "host-memory")
 
 
-def test_a_failure_leaves_the_engines_of_before(bundle_copy, options):
+def test_a_failure_leaves_the_engines_of_before(bundle_copy, options, monkeypatch):
     bundle = bundle_copy()
     folder = EngineFolder(bundle, "tensorrt-rtx", "sm_86")
     folder.path.mkdir(parents=True)
     for name in STAGE_NAMES:
         folder.engine(name).write_bytes(b"mine")
-    build(bundle, options(), command=(sys.executable, "-c", "raise SystemExit(3)"))
+    monkeypatch.setattr(process, "WORKER", (sys.executable, "-c", "raise SystemExit(3)"))
+    build(bundle, options())
     assert files_of(folder) == {f"{name}.engine": b"mine" for name in STAGE_NAMES}
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"batches": (0, 1, 2)}, "need 1 ≤ min ≤ opt ≤ max"),
-        ({"batches": (1, 4, 2)}, "need 1 ≤ min ≤ opt ≤ max"),
-        ({"profiles": 3}, "--profiles 3: use 1, or 2 with --min-batch 1 and --max-batch 2 or more"),
-        ({"profiles": 2, "batches": (2, 2, 4)}, "--profiles 2: use 1, or 2 with"),
-        ({"optimization_level": 6}, "--optimization-level 6: use 0 to 5"),
-        ({"version_compatible": True}, "--version-compatible is for --backend tensorrt"),
-        ({"target": "ampere_plus"}, "--hardware-compatible is for --backend tensorrt"),
+        ({"batches": (0, 1, 2)}, "max-batch: batches 0, 1, 2: need 1 ≤ least ≤ best ≤ greatest"),
+        ({"batches": (1, 4, 2)}, "max-batch: batches 1, 4, 2: need 1 ≤ least ≤ best ≤ greatest"),
+        ({"profiles": 3}, "profiles: 3 profiles: use 1, or 2 with a least batch of 1 and a greatest of 2 or more"),
+        ({"profiles": 2, "batches": (2, 2, 4)}, "profiles: 2 profiles: use 1, or 2 with"),
+        ({"optimization_level": 6}, "optimization-level: optimization level 6: use 0 to 5"),
+        ({"version_compatible": True}, "version-compatible: only tensorrt builds such engines"),
+        ({"target": "ampere_plus"}, "hardware-compatible: only tensorrt builds such engines"),
     ],
 )
 def test_options_that_no_engine_can_have_are_refused(options, changes, named):
-    with pytest.raises(UsageError, match=named):
+    with pytest.raises(UsageError) as refused:
         options(**changes).check()
+    assert f"{refused.value.argument}: {refused.value}".startswith(named)
 
 
 def test_targets():
@@ -178,9 +183,9 @@ def test_targets():
     assert choose_targets(trt, "tensorrt", [], False, gpu) == ("sm_87",)
     assert choose_targets(trt, "tensorrt", ["sm_87"], True, gpu) == ("ampere_plus",)
     for arguments, named in [
-        (("tensorrt-rtx", [], False, None), "no GPU here to build for; name one with --target: sm_75, "),
-        (("tensorrt-rtx", [], False, gpu), "--target sm_87: TensorRT-RTX .* builds for sm_75, sm_80, sm_86"),
-        (("tensorrt-rtx", ["sm_86", "86"], False, None), "--target 86: "),
+        (("tensorrt-rtx", [], False, None), "no GPU here to build for; name a target: sm_75, "),
+        (("tensorrt-rtx", [], False, gpu), "sm_87: TensorRT-RTX .* builds for sm_75, sm_80, sm_86"),
+        (("tensorrt-rtx", ["sm_86", "86"], False, None), "86: TensorRT-RTX"),
         (("tensorrt", [], False, None), "builds on the GPU that it builds for, and no CUDA driver is found here"),
         (("tensorrt", ["sm_86"], False, gpu), r"builds for the GPU of this machine \(Orin, sm_87\)"),
     ]:
@@ -192,9 +197,9 @@ def test_targets():
     ("arguments", "code", "said"),
     [
         (["--backend", "tensorrt-rtx"], 2, "no GPU here to build for"),
-        (["--backend", "tensorrt-rtx", "--target", "sm_90"], 2, "--target sm_90"),
+        (["--backend", "tensorrt-rtx", "--target", "sm_90"], 2, "--target: sm_90: TensorRT-RTX"),
         (["--backend", "openvino"], 2, "--backend: openvino builds no engines; use tensorrt or tensorrt-rtx"),
-        (["--backend", "tensorrt-rtx", "--target", "sm_86", "--max-batch", "0"], 2, "need 1 ≤ min"),
+        (["--backend", "tensorrt-rtx", "--target", "sm_86", "--max-batch", "0"], 2, "--max-batch: batches 1, 0, 0:"),
         (["--backend", "tensorrt-rtx", "--target", "sm_75", "--check"], 1, "node_matmul"),
     ],
 )

@@ -29,7 +29,7 @@ def test_engines_in_float16_in_one_command(bundle_copy, capsys):
     table = capsys.readouterr().out
     rows = [line for line in table.splitlines() if " sm_75 " in line]
     assert [next(stage.name for stage in STAGES if stage.name in line) for line in rows] == [s.name for s in STAGES]
-    assert "--precision fp16" in table
+    assert "build with precision fp16 (--precision)" in table
     half = bundle.folder.with_name(f"{bundle.folder.name}-fp16")
     assert run(*arguments, "--precision", "fp16") == 0
     engines = half / "engines" / "tensorrt-rtx-sm_75"

@@ -90,7 +90,7 @@ def test_what_triton_cannot_run_is_refused_with_the_reason(narrow_bundle, tmp_pa
     for serving, reason in (
         (Serving("tensorrt-rtx"), "no backend for engines of TensorRT-RTX, only for plans of TensorRT"),
         (Serving("openvino"), "openvino: is no backend of Triton's that showface writes for"),
-        (Serving("tensorrt"), "no engines of tensorrt; build them with: showface build"),
+        (Serving("tensorrt"), "no engines of tensorrt; build them, or use onnxruntime"),
     ):
         with pytest.raises(UsageError, match=reason):
             write_repository(bundle, tmp_path / "models", serving)

@@ -75,7 +75,7 @@ def test_engines_that_the_container_cannot_run_are_refused(add_engines, tmp_path
 def test_of_several_targets_one_is_chosen(add_engines, tmp_path):
     add_engines("sm_86")
     bundle = add_engines("sm_89")
-    with pytest.raises(UsageError, match="has engines of tensorrt for sm_86, sm_89; choose one of these targets"):
+    with pytest.raises(UsageError, match="has engines of tensorrt for sm_86, sm_89; choose one of these"):
         write_repository(bundle, tmp_path / "models", SERVING, VERSION)
     write_repository(bundle, tmp_path / "models", SERVING, VERSION, ["sm_89"])
     with pytest.raises(UsageError, match="no engines of tensorrt for sm_75"):

@@ -69,9 +69,9 @@ def test_a_stopped_run_goes_on_where_it_was(made, data, stages, config):
         array = np.load(part / f"{name}.npy", mmap_mode="r+")
         array[4:] = 0
     Record(4, 8, SIZE, record.digests).write(part)
-    with pytest.raises(UsageError, match="4 of 8 samples are there; finish with --resume"):
+    with pytest.raises(UsageError, match="4 of 8 samples are there; resume their run"):
         open_samples(run, part, record.digests, torch.device("cpu"), 0, 1)
-    with pytest.raises(UsageError, match="holds samples already; continue with --resume"):
+    with pytest.raises(UsageError, match="holds samples already; resume the run"):
         train("samples", run, data, part, False, FABRIC)
     train("samples", run, data, part, True, FABRIC)
     for name in ARRAYS:

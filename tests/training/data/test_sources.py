@@ -117,7 +117,7 @@ def test_ffhq_of_two_thousand_files_has_no_split(ffhq_tree):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (SourceConfig("absent"), "absent: no images.*'images'"),
+        (SourceConfig("absent"), "absent: no such folder, or no images in it; .*'images'"),
         (SourceConfig("images", split="train"), "images.*split = 'train'"),
         (SourceConfig("absent", layout="celebahq"), "absent/CelebA-HQ-img.*'images'"),
         (SourceConfig("absent", layout="ffhq"), "absent.*'images'"),
@@ -132,9 +132,9 @@ def test_refused_sources(folder, source, message):
 
 def test_empty_folder(tmp_path):
     (tmp_path / "root/CelebA-HQ-img").mkdir(parents=True)
-    with pytest.raises(UsageError, match="CelebA-HQ-img: no images"):
+    with pytest.raises(UsageError, match="CelebA-HQ-img: no such folder, or no images"):
         open_source(celebahq(), tmp_path)
-    with pytest.raises(UsageError, match="no images"):
+    with pytest.raises(UsageError, match="or no images in it"):
         image_files(tmp_path)
 
 

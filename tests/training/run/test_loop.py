@@ -141,7 +141,7 @@ def test_a_step_in_bfloat16(stage, data, stages, config):
 def test_signal_saves_and_raises(number, data, tmp_path, monkeypatch, config):
     handler = signal.getsignal(number)
     stop_after(monkeypatch, 1, number)
-    with pytest.raises(Interrupted, match=r"step 1.*--resume") as caught:
+    with pytest.raises(Interrupted, match=r"step 1, which was saved; resume") as caught:
         train("coarse", config(), data, tmp_path / "run", False, FABRIC)
     assert caught.value.exit_code == 128 + number
     if number == signal.SIGTERM:
@@ -340,8 +340,9 @@ def test_nothing_to_resume(data, tmp_path, config):
 
 def test_starting_over_an_existing_run(data, stages, config):
     before = (stages / "coarse" / STATE_FILE).read_bytes()
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="holds a run already; resume it") as refused:
         train("coarse", config(), data, stages / "coarse", False, FABRIC)
+    assert refused.value.argument == "resume"
     assert (stages / "coarse" / STATE_FILE).read_bytes() == before
 
 

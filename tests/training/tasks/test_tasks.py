@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from showface.runtime.errors import UsageError
 from showface.training.config import TrainConfig
+from showface.training.data.augment import Sample
 from showface.training.tasks.table import TASKS, MdrnetTask, ParserTask
 
 CROP = (64, 32, 128)
@@ -38,6 +39,10 @@ def hole(size, batch=2):
     return mask
 
 
+def sample(image, mask, labels=None, crop=None):
+    return Sample(image, mask, labels, crop, torch.ones(len(image), dtype=torch.bool))
+
+
 def test_parser_sees_a_half_size_face_at_its_own_size(make_task):
     task = make_task()
     large = task.model.parser(F.interpolate(face(128), scale_factor=2.0, mode="bilinear"))
@@ -49,7 +54,7 @@ def test_parser_sees_a_half_size_face_at_its_own_size(make_task):
 def test_crop_is_the_square_of_the_face(make_task):
     task = make_task().eval()
     with torch.no_grad():
-        terms, result, target, *_ = task(face(256), hole(256), None, CROP)
+        terms, result, target, *_ = task(sample(face(256), hole(256), crop=CROP))
     top, left, side = CROP
     assert torch.equal(target, face(256)[..., top : top + side, left : left + side])
     mask = hole(256)[..., top : top + side, left : left + side]
@@ -61,7 +66,7 @@ def test_face_terms_reach_the_square_only(make_task):
     task = make_task(reconstruction=0.0, semantic=1.0).eval()
     completed = []
     task.model.refiner.detail.register_forward_hook(lambda _m, _i, output: completed.append(output))
-    terms, *_ = task(face(256, 1), hole(256, 1), None, CROP)
+    terms, *_ = task(sample(face(256, 1), hole(256, 1), crop=CROP))
     assert set(terms) == {"semantic"}
     terms["semantic"].backward()
     assert completed[0].shape[-1] == CROP[2]
@@ -73,10 +78,10 @@ def test_memory_moves_in_training_only(make_task):
     task = make_task()
     before = task.model.memory.bank.slots.clone()
     with torch.no_grad():
-        task.eval()(face(256, 1), hole(256, 1), None, None)
+        task.eval()(sample(face(256, 1), hole(256, 1)))
     assert torch.equal(task.model.memory.bank.slots, before)
     task.model.memory.train()
-    task(face(256, 1), hole(256, 1), None, None)
+    task(sample(face(256, 1), hole(256, 1)))
     assert not torch.equal(task.model.memory.bank.slots, before)
 
 
@@ -124,7 +129,7 @@ def test_terms_without_weight_are_not_computed(stage, make_task, narrow_checkpoi
     task = TASKS[stage](config, Path(), narrow_checkpoint.parent)
     labels = torch.zeros(1, 256, 256, dtype=torch.long)
     with torch.no_grad():
-        terms, result, target, *_ = task(face(256, 1), hole(256, 1), labels, None)
+        terms, result, target, *_ = task(sample(face(256, 1), hole(256, 1), labels))
     assert set(terms) <= {"parsing"}
     assert result.shape == target.shape == (1, 3, 256, 256)
 

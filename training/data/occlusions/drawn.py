@@ -13,7 +13,6 @@ from .fabric import any_colour, surface
 from .layers import Alpha, FloatPicture, Layer, smooth_noise
 
 EYES = ((0.3764, 0.4775), (0.6222, 0.4792))  # of an aligned face
-FINE = 4  # times the resolution that outlines are drawn at
 
 
 def outline(size: int, points: NDArray[np.float64]) -> Alpha:

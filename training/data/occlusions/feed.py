@@ -5,45 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from showface.runtime.errors import UsageError
 
 from ...config import TrainConfig
 from ..dataset import Feed, Stream, checked_share, generator
 from ..masks import MaskBank
-from ..readers import FaceTensors, checked, collate, decoded_by_workers
+from ..readers import FaceTensors, MadeFaces
 from ..sources import FaceFiles, face_probability, open_sources
 from .cutouts import read_cutouts
 from .synthesis import Host, Synthesis, share_table
 
 
-@dataclass(frozen=True, slots=True)
-class SampleNames(Sequence[Path]):
-    """Names of the samples for messages; a million of them take no room."""
-
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    @overload
-    def __getitem__(self, index: int) -> Path: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Path]: ...
-    def __getitem__(self, index: int | slice) -> Path | list[Path]:
-        if isinstance(index, slice):
-            return [Path(f"sample-{k}") for k in range(self.count)[index]]
-        return Path(f"sample-{range(self.count)[index]}")
-
-
 @dataclass(frozen=True)
-class SynthesisedFaces(Dataset["FaceTensors | UsageError"]):
-    """Samples that workers make as they are needed; a dataset of single ones to torch."""
+class SynthesisedFaces(MadeFaces):
+    """Synthetic samples."""
 
     synthesis: Synthesis
     stream_of: Stream
@@ -51,21 +30,10 @@ class SynthesisedFaces(Dataset["FaceTensors | UsageError"]):
     workers: int
     pinned: bool
 
-    def __getitem__(self, index: int) -> FaceTensors | UsageError:
-        """Make one sample; an error is returned, because torch would bury its message in a traceback."""
-        try:
-            image, labels, _ = self.synthesis.sample(generator(self.stream_of, self.seed, index))
-            return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1), torch.from_numpy(labels)
-        except UsageError as error:
-            return error
-
-    def read(self, indices: Sequence[int]) -> FaceTensors:
-        """Return the samples ``indices``, made here and now."""
-        return checked(collate([self[i] for i in indices]))
-
-    def stream(self, batches: Iterable[list[int]]) -> Iterator[FaceTensors]:
-        """Return the samples of one batch after the other, made ahead by workers."""
-        return decoded_by_workers(self, batches, self.workers, self.pinned)
+    def face(self, index: int) -> FaceTensors:
+        """Make one sample."""
+        image, labels, _ = self.synthesis.sample(generator(self.stream_of, self.seed, index))
+        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1), torch.from_numpy(labels)
 
 
 class KeptFaces:
@@ -173,4 +141,4 @@ def open_occlusion_feed(
     bank = MaskBank(np.zeros((1, synthesis.size, synthesis.size), np.uint8), np.ones(1), np.zeros(1, np.bool_))
     photographs = torch.zeros(count, dtype=torch.bool, device=device)  # no camera saw what is pasted together
     empty = torch.from_numpy(bank.masks).to(device)
-    return Feed(config, SampleNames(count), faces, photographs, shares, bank, empty, rank, world)
+    return Feed(config, "sample-{}".format, faces, photographs, shares, bank, empty, rank, world)

@@ -71,7 +71,9 @@ class Synthesis:
             negatives.light(rng, scene)
         self._covered(rng, scene, kind, supply)
         if kind in KINDS and rng.random() < SECOND:
-            self._covered(rng, scene, str(rng.choice(("hand", "sunglasses", "shape", "light"))), supply)
+            second = str(rng.choice(("hand", "sunglasses", "shape", "light")))
+            if second != "hand" or self.cutouts.kinds.get(second):
+                self._covered(rng, scene, second, supply)
         if rng.random() < SELF_PATCHES:
             negatives.self_patch(rng, scene)
         return negatives.degraded(rng, negatives.toned(rng, scene.picture)), scene.labels, kind

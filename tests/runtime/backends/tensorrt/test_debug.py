@@ -24,7 +24,7 @@ from showface.export.attribution import (
     marked_model,
     run_marked,
 )
-from showface.export.engines import debug
+from showface.export.engines import debug, process
 from showface.runtime.backends.onnxruntime import open_chain, open_session
 from showface.runtime.backends.tensorrt import loader
 from showface.runtime.backends.tensorrt.debug import run_once
@@ -146,11 +146,14 @@ def test_what_the_device_refuses_is_said_and_given_back(rig, tensors, change, sa
     assert rig.cuda.leaks() == []
 
 
-def test_a_debug_engine_has_the_options_of_the_stage_s_engine_and_is_built_once(rig, chain, builder, tensors, tmp_path):
+def test_a_debug_engine_has_the_options_of_the_stage_s_engine_and_is_built_once(
+    rig, chain, builder, tensors, tmp_path, monkeypatch
+):
     command, asked = builder
+    monkeypatch.setattr(process, "WORKER", command)
     rig.edit_sidecar("mrem", tf32=True, optimization_level=5, workspace_mib=64, batches=[2, 3, 4])
     proto, names = marked(rig, "mrem")
-    run = debug.debug_run(chain, STAGE["mrem"], command)
+    run = debug.debug_run(chain, STAGE["mrem"])
     for _ in range(2):
         run(proto, {name: tensors[name] for name in STAGE["mrem"].inputs}, names)
     (line,) = asked.read_text().splitlines()
@@ -166,13 +169,14 @@ def test_a_debug_engine_has_the_options_of_the_stage_s_engine_and_is_built_once(
 
 
 def test_a_planted_fault_is_attributed_and_a_graph_in_onnx_runtime_shows_none(
-    rig, chain, builder, narrow_checkpoint, tensors
+    rig, chain, builder, narrow_checkpoint, tensors, monkeypatch
 ):
     origin, stage = source_of_checkpoint(narrow_checkpoint), STAGE["refiner"]
     proto = onnx.load(rig.bundle.folder / "refiner.onnx")
     compare = partial(compare_modules, proto, stage, origin.modules()["refiner"], tensors)
     assert first_jump(compare(), ROUNDING["float32"]) is None
-    jump = first_jump(compare(debug.debug_run(chain, stage, builder[0])), ROUNDING["float32"])
+    monkeypatch.setattr(process, "WORKER", builder[0])
+    jump = first_jump(compare(debug.debug_run(chain, stage)), ROUNDING["float32"])
     assert jump.module == "refiner.body.spade4.shared"
 
 
@@ -180,7 +184,7 @@ def test_a_planted_fault_is_attributed_and_a_graph_in_onnx_runtime_shows_none(
     ("command", "installed", "said"),
     [
         ([sys.executable, "-c", "import sys; sys.exit('no space')"], True, "exit code 1; its last words: no space"),
-        (debug.WORKER, False, r"needs polygraphy; install it with: pip install 'showface\[rtx\]'"),
+        (process.WORKER, False, r"needs polygraphy; install it with: pip install 'showface\[rtx\]'"),
     ],
 )
 def test_a_debug_engine_that_is_not_built_leaves_the_verdict_standing(
@@ -189,7 +193,8 @@ def test_a_debug_engine_that_is_not_built_leaves_the_verdict_standing(
     find = debug.importlib.util.find_spec
     monkeypatch.setattr(debug.importlib.util, "find_spec", lambda name: find(name) if installed else None)
     origin, case = source_of_checkpoint(narrow_checkpoint), Case("face", {n: tensors[n] for n in ("image", "mask")})
-    run_of = partial(debug.debug_run, chain, command=command)
+    monkeypatch.setattr(process, "WORKER", command)
+    run_of = partial(debug.debug_run, chain)
     found = attribute_stages(rig.bundle, origin, {"mrem": [case, case]}, {"mrem": "float32"}, run_of)
     assert [(entry["stage"], entry["module"], entry["modules"]) for entry in found] == [("mrem", None, [])]
     assert found[0]["sentence"].startswith("not attributed to a module: ")
@@ -209,7 +214,7 @@ def test_validate_names_the_module_of_an_engine(
     rig.engines["refiner"].compute = lambda inputs: run_marked(proto, inputs, ["completed_image"])
     monkeypatch.setattr(loader, "cuda_device", lambda index: rig.device)
     monkeypatch.setattr("showface.runtime.backends.tensorrt.cuda.CudaRuntime", lambda index: rig.cuda)
-    monkeypatch.setattr(debug, "debug_run", partial(debug.debug_run, command=builder[0]))
+    monkeypatch.setattr(process, "WORKER", builder[0])
     images, masks = face_folder
     arguments = [
         "validate", rig.bundle.folder, "--checkpoint", narrow_checkpoint, "--backend", "tensorrt-rtx",

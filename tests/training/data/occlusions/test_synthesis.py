@@ -8,6 +8,7 @@ import pytest
 
 from showface.runtime.errors import UsageError
 from showface.training.data.occlusions import drawn, negatives
+from showface.training.data.occlusions import synthesis as synthesis_module
 from showface.training.data.occlusions.feed import open_synthesis
 from showface.training.data.occlusions.kinds import KINDS, Supply
 from showface.training.data.occlusions.layers import (
@@ -46,6 +47,14 @@ def test_every_occlusion_is_labelled_and_lies_over_the_face(synthesis, kind):
         assert set(np.unique(labels)) <= {FREE, COVERED, UNCOUNTED}
         over += bool(((labels == COVERED) & ellipse(S, FACE)).any())
     assert over >= 10
+
+
+def test_a_second_thing_is_no_hand_where_there_are_none(tree, run, monkeypatch):
+    monkeypatch.setattr(synthesis_module, "SECOND", 1.0)
+    shares = replace(ShareConfig(*(0.0,) * 12), cloth=1.0)
+    made = open_synthesis(run(cutouts={}, shares=shares), tree)
+    for seed in range(24):
+        assert made.sample(np.random.default_rng(seed))[2] == "cloth"
 
 
 @pytest.mark.parametrize("kind", NEGATIVE)
