@@ -101,11 +101,25 @@ def run(root: Path, images: Path, mask: Path, bundle: Path | None, *options: str
     command = [sys.executable, "-m", "showface.cli", "inpaint", images, root / output, "--masks", mask]
     command += ["--device", "cpu", *(["--bundle", bundle] if bundle else []), *options]
     started = time.perf_counter()
-    process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)  # of this process alone; its decoders are its own children
-    assert status == 0
+    process, peak = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL), 0.0
+    while process.poll() is None:
+        peak = max(peak, peak_memory(process.pid))
+        time.sleep(0.02)
+    assert process.returncode == 0
     seconds = time.perf_counter() - started
-    return f"peak {usage.ru_maxrss / 1024:.0f} MiB, {seconds:.1f} s"
+    return f"peak {peak:.0f} MiB, {seconds:.1f} s"
+
+
+def peak_memory(pid: int) -> float:
+    """Return the largest resident set so far of a process without its children, in MiB; 0 where it has ended.
+
+    Not that of ``getrusage``, which counts from what the process that started it had at that moment.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
 def cluster(count: int, rounds: int, bundle: Path | None) -> None:

@@ -22,6 +22,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import folder
 import numpy as np
 
 from showface.runtime.batch.options import Options
@@ -130,30 +131,29 @@ class Run:
         log = output / "results.jsonl"
         size = log.stat().st_size if log.exists() else 0
         lines = count_lines(log)
-        started, self.first, ended = time.perf_counter(), 0.0, threading.Event()
+        started, self.first, self.peak, ended = time.perf_counter(), 0.0, 0.0, threading.Event()
         before = os.times()
         process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)
 
         def look() -> None:
             while not ended.wait(0.02):
-                if log.exists() and log.stat().st_size > size:
+                self.peak = max(self.peak, folder.peak_memory(process.pid))
+                if not self.first and log.exists() and log.stat().st_size > size:
                     self.first = time.perf_counter() - started
-                    return
 
         watcher = threading.Thread(target=look)
         watcher.start()
         timer = threading.Timer(limit or 1e6, process.terminate)
         timer.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        process.wait()
         timer.cancel()
         ended.set()
         watcher.join()
-        assert os.waitstatus_to_exitcode(status) in ((0,) if limit is None else (0, 128 + signal.SIGTERM))
+        assert process.returncode in ((0,) if limit is None else (0, 128 + signal.SIGTERM))
         self.seconds = time.perf_counter() - started - self.first
         after = os.times()
         self.cpu = sum(after[2:4]) - sum(before[2:4])
         self.lines = count_lines(log) - lines
-        self.peak = usage.ru_maxrss / 1024
 
 
 def main() -> None:
