@@ -11,6 +11,7 @@ from typing import overload
 from ..errors import UsageError, system_errors
 from ..faces.masks import APPLE_DOUBLE
 from ..images.codec import OTHER_IMAGE_SUFFIXES, SUFFIXES
+from ..images.headers import plain_suffix
 from .item import Item
 
 logger = logging.getLogger(__name__)
@@ -51,17 +52,11 @@ def renamed(name: str, suffix: str) -> str:
     ('group/one.png', 'two.JPEG')
     """
     path = PurePosixPath(name)
-    old = path.suffix.lower()
-    same = {".jpeg": ".jpg", ".tiff": ".tif"}
-    return name if same.get(old, old) == suffix else str(path.with_suffix(suffix))
+    return name if plain_suffix(path.suffix) == suffix else str(path.with_suffix(suffix))
 
 
 def list_images(source: Path, masks: Path | None) -> list[Item]:
-    """List the images of ``source`` by name, as items without an output.
-
-    Args:
-        source: an image, or a folder that is searched recursively.
-        masks: a mask folder, which is not searched.
+    """List by name, as items without an output, one image or those below a folder, the folder of masks left out.
 
     Raises:
         UsageError: there is nothing, or it cannot be read.

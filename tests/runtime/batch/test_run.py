@@ -91,7 +91,7 @@ def test_an_output_that_no_run_explains_is_kept_unless_told(run, tmp_path):
     (out / "a.png").write_bytes(b"precious")
     first = run()
     assert statuses(first) == {**ALL_DONE, "a.png": "failed"}
-    assert "add --overwrite" in first["a.png"].error
+    assert "pass overwrite=True" in first["a.png"].error
     assert statuses(run()) == {**ALL_SKIPPED, "a.png": "failed"}
     assert (out / "a.png").read_bytes() == b"precious"
     assert statuses(run(overwrite=True)) == {**ALL_SKIPPED, "a.png": "done"}
