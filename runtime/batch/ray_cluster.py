@@ -144,11 +144,7 @@ def _kept(readers: OpenReader) -> OpenReader:
 
 
 def process_on_cluster(
-    items: Sequence[Item],
-    setup: Setup,
-    log: Path,
-    address: str,
-    stopped: Callable[[], bool],
+    items: Sequence[Item], setup: Setup, log: Path, address: str, stopped: Callable[[], bool]
 ) -> Iterator[Result]:
     """Complete all items on a Ray cluster, as :func:`showface.runtime.batch.run.complete_folder` does on one machine.
 
@@ -161,23 +157,21 @@ def process_on_cluster(
     InputReaders(setup.options)  # refuses what no worker could read
     results = open_log(log)
     reported: set[str] = set()
+
+    def report(result: Result) -> Result:
+        results.append(result)
+        reported.add(result.input)
+        return result
+
     try:
         run = start_run(log.parent)
         with _connected(address):
-            for result in _distribute(items, setup, run, results, stopped):
-                results.append(result)
-                reported.add(result.input)
-                yield result
+            yield from map(report, _distribute(items, setup, run, results, stopped))
         # What the workers had finished, but not returned, counts too. One that still lives finishes nothing more.
         end_runs(log.parent)
-        for owed in recover(log.parent, lambda result: result.input not in reported):
-            results.append(owed)
-            reported.add(owed.input)
-            yield owed
+        yield from map(report, recover(log.parent, lambda result: result.input not in reported))
         if not stopped():
-            for lost in _lost(items, setup, results, reported):
-                results.append(lost)
-                yield lost
+            yield from map(report, _lost(items, setup, results, reported))
         results.flush()
         discard(log.parent)
     finally:

@@ -135,6 +135,8 @@ class InputReader:
             assert before is not None
             return _skipped(item, before, stamp)
         photo, name = self.decode(data, str(item.source)), str(item.source)
+        if self.find_faces is None:
+            check_square(photo.pixels, name, ", or pass alignment=… to find its faces")
         squares: list[Square] | None = None
         note: dict[str, Any] = {"from": self.options.masks.kind}
         if mask_data is not None:
@@ -146,8 +148,6 @@ class InputReader:
             note = found.to_json()
         else:
             hole = hole_of(photo, self.options.masks, None, name)
-        if self.find_faces is None:
-            check_square(photo.pixels, name)
         warnings = [*filter(None, [warning_of(hole, self.options.masks)]), *(_said(photo, item) if hole.any() else ())]
         if warnings:
             note = {**note, "warnings": warnings}
@@ -184,7 +184,6 @@ class InputReader:
     def _squares(self, photo: Photo, item: Item) -> list[Square] | None:
         """Return the squares of the faces in a picture; None where it is an aligned face itself."""
         if self.find_faces is None:
-            check_square(photo.pixels, str(item.source))
             return None
         found = self.find_faces(photo.pixels, item.relative.as_posix())
         if not found:

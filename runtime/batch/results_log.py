@@ -173,10 +173,9 @@ class ResultLog:
         return last is None or (last.key, last.status) != (result.key, result.status)
 
     def adopt(self, result: Result) -> None:
-        """Append the line that a killed run still owed, unless it is there."""
-        if self.owes(result):
-            self.append(result)
-            self._remember(result)
+        """Append the line that a killed run still :meth:`owes`."""
+        self.append(result)
+        self._remember(result)
 
     def append(self, result: Result) -> None:
         """Append one line.

@@ -105,7 +105,7 @@ class FolderRun:
 
     def _start_on_cluster(self, address: str, model: Model, stopped: Callable[[], bool]) -> Iterator[Result]:
         if self.log is None:
-            raise UsageError("a cluster completes folders; give a folder as OUTPUT", "cluster")
+            raise UsageError("a cluster completes folders; give a folder as output", "cluster")
         if model.cuda_graph:
             raise UsageError("CUDA graphs are launched without a cluster; leave one of them out", "cuda_graph")
         with extra("cluster"):

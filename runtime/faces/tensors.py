@@ -25,17 +25,15 @@ def _resize(array: Any, side: int) -> Any:
     return cv2.resize(array, (side, side), interpolation=cv2.INTER_AREA if array.shape[0] > side else cv2.INTER_LINEAR)
 
 
-def check_square(pixels: Pixels, name: str) -> None:
+def check_square(pixels: Pixels, name: str, remedy: str = "") -> None:
     """Refuse what is not square: squashing a face would change it.
 
     Raises:
-        InputError: the image is not square; the message starts with ``name``.
+        InputError: the image is not square; the message starts with ``name`` and ends with ``remedy``.
     """
     height, width = pixels.shape[:2]
     if height != width:
-        raise InputError(
-            f"{name}: {width}×{height} is not square; crop it to an aligned face, or pass alignment=… to find the faces"
-        )
+        raise InputError(f"{name}: {width}×{height} is not square; crop it to an aligned face{remedy}")
 
 
 def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[FloatArray, FloatArray]:

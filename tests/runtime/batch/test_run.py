@@ -241,7 +241,7 @@ def test_a_face_that_is_not_square_fails_alone(run, face_folder):
         Image.open(folder / "a.png").crop((0, 0, 256, 200)).save(folder / "a.png")
     results = run()
     assert statuses(results) == {**ALL_DONE, "a.png": "failed"}
-    assert "not square" in results["a.png"].error
+    assert "not square; crop it to an aligned face, or pass alignment=… to" in results["a.png"].error
 
 
 def test_broken_files_fail_alone(run, face_folder, tmp_path):
