@@ -29,12 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showface.runtime import Inpainter
-from showface.runtime.backends.chain import Chain
+from showface.runtime.backends.chain import Chain, Tensors
 from showface.runtime.batch.inputs import plan_items
 from showface.runtime.batch.options import Options, workers
 from showface.runtime.batch.run import complete_folder
 from showface.runtime.bundle import open_bundle
 from showface.runtime.faces.masks import MaskSource
+from showface.runtime.stages import CHAIN_OUTPUT
 
 ROOT = Path(__file__).parents[1]
 
@@ -101,10 +102,10 @@ def cores(threads: int, faces: int, rounds: int, bundle: Path | None) -> None:
 class SleepingChain(Chain):
     """Networks that take a quarter of a second for a face, and no processor."""
 
-    def complete(self, image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+    def run(self, inputs: Tensors, given: Tensors | None = None) -> dict[str, NDArray[Any]]:
         """Return the faces as they are."""
-        time.sleep(0.25 * len(image))
-        return image
+        time.sleep(0.25 * len(inputs["image"]))
+        return {CHAIN_OUTPUT: inputs["image"]}
 
 
 def simulate(faces: int, counts: Sequence[int]) -> None:

@@ -14,11 +14,7 @@ HEADLESS = (
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and exit.
-
-    Args:
-        argv: what follows the program's name; None takes the arguments of this process.
-    """
+    """Run the command line on ``argv``, by default the arguments of this process, and exit."""
     end_at_signals()  # before the slow imports below
     from showface.runtime.untrusted.terminal import guard_streams
 
@@ -44,11 +40,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _explained(error: Exception) -> tuple[str, int]:
     """Return what is said of an error, in one sentence, and the exit code."""
-    from showface.runtime.errors import ExitCode, ShowfaceError
+    from showface.runtime.errors import ExitCode, ShowfaceError, UsageError
 
+    from .printing import option_of
+
+    if isinstance(error, UsageError) and error.argument is not None:
+        return f"{option_of(error.argument)}: {error.text}", error.exit_code
     if isinstance(error, ShowfaceError):
-        argument = getattr(error, "argument", None)
-        return f"{'' if argument is None else f'--{argument}: '}{error}", error.exit_code
+        return str(error), error.exit_code
     if hasattr(error, "format_message"):  # of the parser of arguments
         context = getattr(error, "ctx", None)
         path = "showface" if context is None else context.command_path

@@ -13,7 +13,7 @@ from showface.runtime.backends import Backend
 from showface.runtime.batch.results_log import parse_result
 from showface.runtime.bundle import MANIFEST_FILE, open_bundle
 from showface.runtime.errors import UsageError, system_errors
-from showface.runtime.files import Ours, check_replaceable, nobodys, write_side
+from showface.runtime.files import Ours, check_replaceable, write_side
 
 if TYPE_CHECKING:
     from showface.runtime.batch.options import Alignment
@@ -169,7 +169,9 @@ def check_writable(option: str, path: Path | None) -> None:
         raise UsageError(f"{option} {path}: cannot be written: permission denied")
 
 
-def check_sides(sides: Mapping[str, Path | None], overwrite: bool, *given: Path | None, ours: Ours = nobodys) -> None:
+def check_sides(
+    sides: Mapping[str, Path | None], overwrite: bool, *given: Path | None, ours: Ours | None = None
+) -> None:
     """Refuse, before any work, files beside the outputs that could not or may not be written after it.
 
     Args:
@@ -221,7 +223,7 @@ def check_pictures(sides: Mapping[str, Path | None], overwrite: bool, *given: Pa
     check_sides(sides, overwrite, *given)
 
 
-def write_text(path: Path | None, text: str, overwrite: bool, ours: Ours = nobodys) -> None:
+def write_text(path: Path | None, text: str, overwrite: bool, ours: Ours | None = None) -> None:
     """Write a file that an option names, where it does; see :func:`showface.runtime.files.write_side`."""
     if path is not None:
         write_side(path, text.encode(), overwrite, ours)

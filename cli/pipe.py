@@ -33,11 +33,7 @@ def is_pipe(source: Path, output: Path) -> bool:
 def complete_pipe(origin: MaskSource, suffix: str | None, quality: int, model: Model) -> tuple[str, ...]:
     """Read a picture from standard input and write the finished one to standard output.
 
-    Args:
-        origin: where the hole comes from; a file, not a folder.
-        suffix: of the format to write; None keeps that of the input.
-        quality: of JPEG and lossy WebP.
-        model: the networks.
+    A ``suffix`` of None keeps the format of the input.
 
     Returns:
         What makes a hole that the networks found worth a look; it is printed, too.

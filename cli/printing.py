@@ -1,8 +1,9 @@
-"""What the verbs print: the consoles, and the table that several of them share."""
+"""What the verbs print: the consoles, the options that the library's messages mean, and a table of several verbs."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,8 +15,36 @@ from rich.text import Text
 from showface.runtime.untrusted.terminal import Terminal, printable
 
 MIB = 2**20
-errors, console = Terminal(stderr=True), Terminal()
-tables = Terminal(soft_wrap=False)
+_REMEDY = re.compile(r"\bpass (\w+)=(?:True|…|'([^']+)')")
+_OTHER_NAMES = {"alignment": "align", "invert": "invert_masks", "suffix": "mask_suffix"}  # by those of the library
+
+
+def option_of(argument: str) -> str:
+    """Return the option of an argument of the library."""
+    return f"--{_OTHER_NAMES.get(argument, argument).replace('_', '-')}"
+
+
+def with_options(text: str) -> str:
+    """Return a message of the library with the options that its remedies mean; see :mod:`showface.runtime.errors`.
+
+    >>> with_options("is there; pass overwrite=True, or choose another")
+    'is there; use --overwrite, or choose another'
+    >>> with_options("is no square; pass alignment=… to find faces"), with_options("pass device='cpu'")
+    ('is no square; use --align to find faces', 'use --device cpu')
+    """
+    return _REMEDY.sub(lambda found: " ".join(filter(None, ("use", option_of(found[1]), found[2]))), text)
+
+
+class CommandLine(Terminal):
+    """A terminal on which the messages of the library name options."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See :class:`rich.console.Console`, which renders every text by this."""
+        return super().render_str(with_options(text), **options)
+
+
+errors, console = CommandLine(stderr=True), CommandLine()
+tables = CommandLine(soft_wrap=False)
 
 
 class MessageHandler(logging.Handler):

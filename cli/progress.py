@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,8 +45,8 @@ class Tally:
     count: dict[Status, int] = field(default_factory=lambda: {"done": 0, "skipped": 0, "failed": 0})
     found: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FOUND, 0))
     empty: int = 0
-    categories: dict[str, int] = field(default_factory=dict)
-    warned: dict[str, int] = field(default_factory=dict)
+    categories: Counter[str] = field(default_factory=Counter)
+    warned: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -74,8 +75,7 @@ class Tally:
 
     def _add_found(self, result: Result) -> None:
         note = result.mask or {}
-        for name in note.get("categories", ()):
-            self.categories[name] = self.categories.get(name, 0) + 1
+        self.categories.update(list(note.get("categories", ())))
         if note.get("too_large"):
             self.found["too large"] += 1
         elif result.hole_ratio:
@@ -98,12 +98,7 @@ class Tally:
         return words.replace(" done", f" done ({none} of them had nothing to complete: their hole is empty)", 1)
 
     def found_line(self, what: str = "completed", empty: str = "copied") -> str:
-        """Return what became of the files whose masks the networks found.
-
-        Args:
-            what: happened to those with a hole.
-            empty: happened to those without one.
-        """
+        """Return what became of the files whose masks were found: of those with a hole, and of those without."""
         total = sum(self.found.values()) - self.found["uncertain"]
         return (
             f"{total} files: {self.found['completed']} {what}, {self.found['nothing found']} nothing found ({empty}), "
@@ -131,7 +126,7 @@ def said(result: Result, tally: Tally) -> list[str]:
     """Return the lines about a result: why it failed, or what is to be said of it, the first few times."""
     lines = [f"failed: {result.error}"] if result.error else []
     for text in warnings_of(result):
-        tally.warned[text] = tally.warned.get(text, 0) + 1
+        tally.warned[text] += 1
         if tally.warned[text] <= OFTEN:
             lines.append(f"look at {result.input}: {text}")
     return lines

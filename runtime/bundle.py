@@ -114,7 +114,7 @@ class Bundle:
             kinds = ", ".join(sorted(path.name for path in engines.iterdir() if path.is_dir())) or "none"
             raise UsageError(
                 f"{self.folder}: is a kit: engines ({kinds}) for a GPU of their target and no graphs, which other "
-                "devices and ONNX Runtime need; use it on such a GPU, or pack the bundle again with --graphs"
+                "devices and ONNX Runtime need; use it on such a GPU, or pack the bundle again and pass graphs=True"
             )
         data = self.read(name)
         try:

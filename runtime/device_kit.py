@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .backends.tensorrt.library import LIBRARIES
-from .backends.tensorrt.sidecar import ENGINES_FOLDER, EngineFolder, engine_folders, read_engine, read_sidecar
+from .backends.tensorrt.sidecar import (
+    ENGINES_FOLDER,
+    EngineFolder,
+    build_command,
+    engine_folders,
+    read_engine,
+    read_sidecar,
+)
 from .bundle import GOLDEN_FILE, MANIFEST_FILE, Bundle
 from .errors import UsageError, system_errors
 from .files import atomic_file
@@ -50,7 +57,7 @@ def write_kit(
     if output.suffix.lower() != ".zip":
         raise UsageError(f"{output}: is written as a zip; give it the suffix .zip")
     if output.exists() and not overwrite:
-        raise UsageError(f"{output}: exists already; overwrite it, or choose another name")
+        raise UsageError(f"{output}: exists already; pass overwrite=True, or choose another name")
     folders = _chosen(bundle, backend, targets)
     entries = {MANIFEST_FILE: _text(bundle.folder / MANIFEST_FILE), GOLDEN_FILE: bundle.read(GOLDEN_FILE)}
     if graphs or (graphs is None and not folders):
@@ -73,22 +80,16 @@ def _text(path: Path) -> bytes:
 
 
 def _chosen(bundle: Bundle, backend: str | None, targets: Sequence[str]) -> list[EngineFolder]:
-    """Return the engine folders to pack.
-
-    Raises:
-        UsageError: what was asked for is not there.
-    """
+    """Return the engine folders to pack; refuse what is not there."""
     if backend is not None and backend not in LIBRARIES:
         raise UsageError(f"{backend} builds no engines; use {' or '.join(LIBRARIES)}", "backend")
     found = [folder for name in LIBRARIES if backend in (None, name) for folder in engine_folders(bundle, name)]
     for target in targets:
         if target not in {folder.target for folder in found}:
-            raise UsageError(
-                f"{bundle.folder}: no engines for {target}; build them with: showface build {bundle.folder} "
-                f"--backend {backend or 'tensorrt-rtx'} --target {target}"
-            )
+            build = build_command(bundle, backend or "tensorrt-rtx", target)
+            raise UsageError(f"{bundle.folder}: no engines for {target}; build them with: {build}")
     if backend is not None and not found:
-        build = f"showface build {bundle.folder} --backend {backend}"
+        build = build_command(bundle, backend)
         raise UsageError(f"{bundle.folder}: no engines of {backend}; build them with: {build}")
     return [folder for folder in found if not targets or folder.target in targets]
 

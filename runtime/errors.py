@@ -1,4 +1,7 @@
-"""The errors that showface raises on purpose; each message is one sentence that says what mends it."""
+"""The errors that showface raises on purpose; each message is one sentence that says what mends it.
+
+An argument that mends it stands there as ``pass overwrite=True``; the command line says it as its option.
+"""
 
 from __future__ import annotations
 
@@ -38,22 +41,22 @@ class UsageError(ShowfaceError):
     """The command, the set-up or a bundle is wrong, and nothing was run.
 
     Attributes:
-        argument: the argument that is wrong, where it is one; the command line names the option of it.
+        argument: the argument that is wrong, where it is one; the message begins with it.
+        text: the message without it; the command line puts the option of the argument before.
     """
 
     exit_code = ExitCode.USAGE
 
     def __init__(self, text: str, argument: str | None = None) -> None:
-        super().__init__(text)
-        self.argument = argument
+        super().__init__(text if argument is None else f"{argument}: {text}")
+        self.argument, self.text = argument, text
 
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
     """Answer an import in the block that lacks a package of an optional extra with the command that installs it.
 
-    Args:
-        name: name of the extra, such as ``export``; or several, joined by commas.
+    ``name`` is that of an extra, such as ``export``, or of several, joined by commas.
 
     Raises:
         UsageError: a package is missing.
@@ -68,12 +71,7 @@ def extra(name: str) -> Iterator[None]:
 
 @contextmanager
 def system_errors(kind: type[ShowfaceError], path: Path, failed: str) -> Iterator[None]:
-    """Turn an error of the operating system into ``kind``, with the path and what failed.
-
-    Args:
-        kind: class of the error to raise.
-        path: stands in the message where the operating system names none.
-        failed: such as ``cannot be read``.
+    """Turn an error of the operating system into ``kind``, with what failed and the path that it names, else ``path``.
 
     Raises:
         ShowfaceError: of ``kind``, for any :class:`OSError` in the block.

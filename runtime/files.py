@@ -38,7 +38,7 @@ def write_errors(folder: Path, path: Path) -> Iterator[None]:
             yield
         except OSError as error:
             if error.errno in _FULL:
-                text = f"{folder}: {error.strerror}; make room and run the same command again"
+                text = f"{folder}: {error.strerror}; make room and run the same again"
                 raise DiskFullError(text) from error
             raise
 
@@ -107,12 +107,7 @@ def sealed(data: bytes) -> bytes:
     return data + _SEAL + hashlib.sha256(data).hexdigest().encode()
 
 
-def nobodys(data: bytes) -> bool:
-    """Tell that a file is not of an earlier run, whatever it holds."""
-    return False
-
-
-def check_replaceable(path: Path, overwrite: bool, ours: Ours = nobodys) -> None:
+def check_replaceable(path: Path, overwrite: bool, ours: Ours | None = None) -> None:
     """Refuse to replace a file that somebody else wrote, or changed.
 
     Args:
@@ -127,18 +122,12 @@ def check_replaceable(path: Path, overwrite: bool, ours: Ours = nobodys) -> None
         return
     data = read_file(path, error=UsageError)
     head, mark, _ = data.rpartition(_SEAL)
-    if not (mark and data == sealed(head)) and not ours(data):
-        raise UsageError(f"{path}: exists, and is not as showface wrote it; add --overwrite, or choose another name")
+    if not (mark and data == sealed(head)) and not (ours and ours(data)):
+        raise UsageError(f"{path}: exists, and is not as showface wrote it; pass overwrite=True, or use another name")
 
 
-def write_side(path: Path, data: bytes, overwrite: bool, ours: Ours = nobodys) -> None:
-    """Write a file beside the outputs of a run, all of it or nothing.
-
-    Args:
-        path: to write.
-        data: of the file.
-        overwrite: replace what somebody else wrote.
-        ours: see :func:`check_replaceable`.
+def write_side(path: Path, data: bytes, overwrite: bool, ours: Ours | None = None) -> None:
+    """Write a file beside the outputs of a run, all of it or nothing; see :func:`check_replaceable`.
 
     Raises:
         ShowfaceError: it cannot be written, or was written by somebody else meanwhile; the run itself is done.

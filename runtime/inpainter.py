@@ -32,6 +32,7 @@ _OUT_OF_MEMORY = re.compile(
 NOT_FINITE = "the networks returned values that are not finite"
 Completed = NDArray[Any] | InputError
 Prepared = tuple[FloatArray, FloatArray]  # image [3, size, size] and mask [1, size, size]
+Pending = list[tuple[Sequence[Prepared], Ticket | Exception]]  # batches, each with the error that it was refused with
 
 
 class Inpainter:
@@ -228,14 +229,6 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
-class Pending:
-    """Faces that were given to the networks, in batches: each a ticket, or the error that it was refused with."""
-
-    def __init__(self, faces: Sequence[Prepared]) -> None:
-        self.faces = faces
-        self.batches: list[tuple[Sequence[Prepared], Ticket | Exception]] = []
-
-
 class BatchRunner:
     """Completes any number of faces in batches of at most ``limit``, which shrinks when memory runs out."""
 
@@ -250,9 +243,6 @@ class BatchRunner:
     def complete(self, faces: Sequence[Prepared]) -> list[Completed]:
         """Return each completed face [3, size, size], or the error of one that fails even alone.
 
-        Args:
-            faces: ``image`` [3, size, size] and ``mask`` [1, size, size] of each.
-
         Raises:
             DeviceLostError: no face can be completed any more.
         """
@@ -264,22 +254,22 @@ class BatchRunner:
         Raises:
             DeviceLostError: no face can be completed any more.
         """
-        pending = Pending(faces)
+        pending = Pending()
         for first in range(0, len(faces), self.limit):
             batch = faces[first : first + self.limit]
             try:
-                ticket: Ticket | Exception = self._submit(batch)
+                ticket: Ticket | Exception = self.inpainter.submit(*zip(*batch, strict=True))
             except DeviceLostError:
                 raise
             except Exception as error:  # the backends raise types of their own
                 ticket = error
-            pending.batches.append((batch, ticket))
+            pending.append((batch, ticket))
         return pending
 
     def finish(self, pending: Pending) -> list[Completed]:
         """Wait for faces that were started; a batch that failed is tried again in smaller parts."""
         done: list[Completed] = []
-        for batch, ticket in pending.batches:
+        for batch, ticket in pending:
             try:
                 if isinstance(ticket, Exception):
                     raise ticket
@@ -302,9 +292,6 @@ class BatchRunner:
             return self.complete(batch)
         logger.info("a batch of %d faces failed, trying them one by one: %s", len(batch), error)
         return [result for face in batch for result in self.complete([face])]
-
-    def _submit(self, batch: Sequence[Prepared]) -> Ticket:
-        return self.inpainter.submit([image for image, _ in batch], [mask for _, mask in batch])
 
 
 def _judged(completed: NDArray[Any], count: int) -> list[Completed]:

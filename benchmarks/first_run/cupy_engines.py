@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from showface.runtime.backends.batches import Shapes, batch_sizes
-from showface.runtime.backends.tensorrt.chain import SLOTS, ChainOptions, DeviceChain
-from showface.runtime.backends.tensorrt.engine import Engine, Graphs
+from showface.runtime.backends.tensorrt.chain import SLOTS, DeviceChain
+from showface.runtime.backends.tensorrt.engine import Engine, Graphs, RunOptions
 from showface.runtime.backends.tensorrt.session import Lane
 from showface.runtime.stages import STAGES, TENSORS, Stage
 
@@ -117,4 +117,4 @@ def open_chain_of(stages: Sequence[Stage], cuda: Any, greatest: int, graphs: Gra
         for stage in stages
     ]
     folder: Any = SimpleNamespace(bundle=None, backend="CuPy")
-    return DeviceChain(engines, SHAPES, cuda, folder, "CuPy", ChainOptions(graphs))
+    return DeviceChain(engines, SHAPES, cuda, folder, "CuPy", RunOptions(graphs))

@@ -89,7 +89,7 @@ def _as_engine(
     need_gpu()
     from showface.export.engines.process import run_request
     from showface.export.engines.request import BuildOptions, EngineRequest
-    from showface.runtime.backends.tensorrt.chain import SLOTS, ChainOptions, DeviceChain
+    from showface.runtime.backends.tensorrt.chain import SLOTS, DeviceChain
     from showface.runtime.backends.tensorrt.cuda import CudaRuntime
     from showface.runtime.backends.tensorrt.engine import RunOptions, deserialise, make_contexts
     from showface.runtime.backends.tensorrt.library import load_library
@@ -107,6 +107,6 @@ def _as_engine(
     for graphs in (Graphs.OFF, Graphs.LIBRARY):
         loaded = deserialise(trt, engine.read_bytes(), folder, sidecar, WHOLE, shapes)
         made = make_contexts(trt, loaded, folder, SLOTS, common_sizes([BATCHES]), RunOptions(graphs))
-        with DeviceChain([made], shapes, cuda, folder, "joined", ChainOptions(graphs)) as opened:
+        with DeviceChain([made], shapes, cuda, folder, "joined", RunOptions(graphs)) as opened:
             rows += latencies(opened, arguments, backend="tensorrt-rtx, one", precision=precision, graphs=graphs.value)
     return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from showface.runtime.backends.int8 import MEASURED, SUFFIX, Verdict, against, cpu_name, device_name, is_int8, verdicts
@@ -51,7 +51,7 @@ def _write(bundle: Bundle, verdict: Verdict, single: Bundle) -> str:
     """Replace the verdict of this device, backend and opponent; return what it means."""
     same = (verdict.device, verdict.backend, verdict.against)
     others = [one for one in verdicts(bundle.manifest) if (one.device, one.backend, one.against) != same]
-    record = {**(bundle.manifest.calibration or {}), MEASURED: [one.to_json() for one in (*others, verdict)]}
+    record = {**(bundle.manifest.calibration or {}), MEASURED: [asdict(one) for one in (*others, verdict)]}
     fact = f"INT8 is {verdict.least:.2f} × as fast as {verdict.against} on {verdict.device}"
     path = bundle.folder / MANIFEST_FILE
     try:

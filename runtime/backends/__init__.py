@@ -31,15 +31,7 @@ def open_chain(
     cuda_graph: bool = False,
     batch_limit: int | None = None,
 ) -> Chain:
-    """Load all stages of ``bundle``.
-
-    Args:
-        bundle: the bundle to load.
-        backend: a value of :class:`Backend`; ``auto`` takes engines that match the device, else ONNX Runtime.
-        device: ``cpu``, ``cuda:N`` or ``auto``.
-        threads: number of CPU threads.
-        cuda_graph: launch the work of engines as CUDA graphs; ``auto`` says where it cannot.
-        batch_limit: faces a batch at most that will be sent: engines prepare for no more.
+    """Load all stages of ``bundle``; for the arguments see :meth:`~..inpainter.Inpainter.from_bundle`.
 
     Returns:
         A chain whose description says what was taken, and why.
@@ -53,7 +45,7 @@ def open_chain(
     chosen = Backend(backend)
     if chosen is Backend.ONNXRUNTIME or (chosen is Backend.AUTO and device == "cpu"):
         if cuda_graph:
-            raise UsageError("CUDA graphs are for engines: use --backend tensorrt or tensorrt-rtx on a GPU")
+            raise UsageError("CUDA graphs are for engines: pass backend='tensorrt' (or 'tensorrt-rtx') on a GPU")
         return onnxruntime_backend.open_chain(bundle, device, threads)
     index = 0 if device == "auto" else parse_device(device)
     if index is None:
@@ -86,7 +78,7 @@ def _open_auto(bundle: Bundle, device: str, index: int, threads: int | None, opt
     try:
         chain = onnxruntime_backend.open_chain(bundle, device, threads)
     except UsageError as error:  # a kit of engines alone has no graphs to fall back to
-        raise UsageError("; ".join([*reasons, str(error)])) from error
+        raise UsageError("; ".join([*reasons, error.text]), error.argument) from error
     if options.cuda_graph:
         reasons.append("without CUDA graphs, which only engines have")
     chain.description = "; ".join([chain.description, *reasons])

@@ -56,18 +56,14 @@ class Shapes:
         return np.ascontiguousarray(array)
 
     def check_faces(self, images: Faces, masks: Faces) -> None:
-        """Check the two inputs of the chain, face by face; neither is copied.
-
-        Args:
-            images: of each face [3, H, W]; an array [B, 3, H, W] serves.
-            masks: of each face [1, H, W].
+        """Check the two inputs of the chain, face by face [3, H, W] and [1, H, W]; neither is copied.
 
         Raises:
             UsageError: a shape or type is not that of the stage table, there is no face, or the counts differ.
         """
         if not len(images) == len(masks) > 0:
             raise UsageError(
-                f"image has a batch of {len(images)}, mask one of {len(masks)}; give one mask to each face"
+                f"image has a batch of {len(images)}, mask one of {len(masks)}; give one face or more and as many masks"
             )
         for name, faces in zip(CHAIN_INPUTS, (images, masks), strict=True):
             shape, dtype = self.shape(name, 1)[1:], TENSORS[name].dtype
@@ -89,9 +85,7 @@ def batch_sizes(least: int, greatest: int) -> tuple[int, ...]:
 def common_sizes(every: Sequence[tuple[int, int, int]], limit: int | None = None) -> tuple[int, ...]:
     """Return the batches that are run, ascending: all engines take them, and none has more faces than ``limit``.
 
-    Args:
-        every: least, best and greatest batch of each engine.
-        limit: None for what the engines take.
+    Of ``every`` engine the least, the best and the greatest batch is given.
 
     Raises:
         UsageError: there is none.

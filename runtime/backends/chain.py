@@ -97,10 +97,10 @@ class Chain:
         """Return ``completed_image`` [B, 3, H, W] alone; a backend may keep all else on its device.
 
         Args:
-            image: [B, 3, H, W] in [-1, 1].
-            mask: [B, 1, H, W], 1 = hole.
+            image: [B, 3, H, W] float32 in [-1, 1], B ≥ 1.
+            mask: [B, 1, H, W] float32, 1 = hole.
         """
-        return self.run(dict(zip(CHAIN_INPUTS, (image, mask), strict=True)))[CHAIN_OUTPUT]
+        return self.submit(image, mask).result()
 
     def submit(self, images: Faces, masks: Faces) -> Ticket:
         """Give faces to the device, of whose result :meth:`Ticket.result` is asked later, in the same order.
@@ -109,7 +109,7 @@ class Chain:
             images: of each face [3, H, W] float32 in [-1, 1]; an array [B, 3, H, W] serves.
             masks: of each face [1, H, W] float32, 1 = hole.
         """
-        return Done(self.complete(np.stack(list(images)), np.stack(list(masks))))
+        return Done(self.run(dict(zip(CHAIN_INPUTS, map(np.asarray, (images, masks)), strict=True)))[CHAIN_OUTPUT])
 
     def close(self) -> None:
         """Give back what the backend holds; ONNX Runtime's sessions free themselves."""

@@ -71,14 +71,14 @@ def parse_device(device: str) -> int | None:
         return None
     kind, _, index = device.partition(":")
     if kind != "cuda" or (index and not index.isdigit()):
-        raise UsageError(f"--device {device}: use auto, cpu or cuda:N")
+        raise UsageError(f"{device} is unknown; use auto, cpu or cuda:N", "device")
     return int(index or 0)
 
 
 def lost_device(index: int, reason: str) -> str:
     """Return the sentence of a :class:`~.errors.DeviceLostError`."""
     return (
-        f"CUDA device {index} is lost to this process: {reason}; run the same command again, which goes on where this "
+        f"CUDA device {index} is lost to this process: {reason}; run the same again, which goes on where this "
         "run ended; if it happens again, look for Xid errors with: sudo dmesg | grep -i xid"
     )
 

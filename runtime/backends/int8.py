@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 from ..bundle import MANIFEST_FILE, Bundle, Manifest, open_bundle
 from ..errors import UsageError
 from .cuda_devices import cuda_device, parse_device
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 SUFFIX = "-int8"
 MEASURED = "measured"  # key of the verdicts in the manifest's record of the calibration
-ENGINES = ("tensorrt", "tensorrt-rtx")
 ONNXRUNTIME = "onnxruntime"
 
 
@@ -40,10 +35,6 @@ class Verdict:
     def least(self) -> float:
         """The smallest ratio; above 1 INT8 was faster at every batch."""
         return min(self.ratios.values())
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what the manifest holds."""
-        return asdict(self)
 
 
 def verdicts(manifest: Manifest) -> list[Verdict]:
@@ -93,10 +84,6 @@ def faster_int8(bundle: Bundle, device: str) -> tuple[Bundle, str]:
 
     The variant is the folder of the bundle's name with ``-int8`` behind it, and has the same weights.
 
-    Args:
-        bundle: that was asked for.
-        device: ``auto``, ``cpu`` or ``cuda:N``.
-
     Returns:
         The bundle to run, and why; no reason where there is no variant.
     """
@@ -117,20 +104,18 @@ def faster_int8(bundle: Bundle, device: str) -> tuple[Bundle, str]:
             if verdict.least > 1:
                 return variant, f"INT8 of {folder.name}, measured {fact}"
             return bundle, f"INT8 is not used: {folder.name} was measured {fact}"
-    return bundle, f"INT8 is not used: its speed on {name} is not known; {_measure(folder, bundle)}"
-
-
-def _measure(folder: Path, bundle: Bundle) -> str:
-    return f"measure it with: showface benchmark {folder} --against {bundle.folder}"
+    command = f"showface benchmark {folder} --against {bundle.folder}"
+    return bundle, f"INT8 is not used: its speed on {name} is not known; measure it with: {command}"
 
 
 def likely_backend(bundle: Bundle, device: str) -> str:
     """Return the backend that ``auto`` takes for a bundle, unless it fails there."""
+    from .tensorrt.library import LIBRARIES
     from .tensorrt.loader import matching_folder
 
     index = 0 if device == "auto" else parse_device(device)
     found = None if index is None else cuda_device(index)
     if found is None:
         return ONNXRUNTIME
-    fitting = (backend for backend in ENGINES if matching_folder(bundle, backend, found) is not None)
+    fitting = (backend for backend in LIBRARIES if matching_folder(bundle, backend, found) is not None)
     return next(fitting, ONNXRUNTIME)

@@ -96,8 +96,7 @@ def device_errors(cuda_index: int | None) -> Iterator[None]:
 def session_options(threads: int | None) -> ort.SessionOptions:
     """Return the options that every session of a chain has.
 
-    Args:
-        threads: their number; None leaves it to the library, which knows of no quota: then that counts.
+    Without ``threads`` their number is the library's, which knows of no quota of a container: where there is one, that.
     """
     options = ort.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
@@ -135,15 +134,10 @@ def open_session(
     shapes: Shapes | None = None,
     channels_last: bool = False,
 ) -> OnnxRuntimeSession:
-    """Load one stage.
+    """Load one stage on a CUDA device, or on the CPU where ``cuda_index`` is None.
 
-    Args:
-        data: the ONNX model.
-        stage: its entry of the stage table.
-        cuda_index: CUDA device, or None for the CPU.
-        threads: for the CPU; None leaves the choice to ONNX Runtime.
-        shapes: of the bundle's tensors; None where only their relations are known.
-        channels_last: let CUDA's convolutions work on NHWC, the layout of a GPU's tensor cores.
+    ``shapes`` are those of the bundle; None where only their relations are known. ``channels_last`` lets CUDA's
+    convolutions work on NHWC, the layout of a GPU's tensor cores.
 
     Raises:
         UsageError: the model cannot be loaded, or not on that device alone, or its inputs and outputs are not those
@@ -165,7 +159,7 @@ def open_session(
         where = "" if cuda_index is None else f" on CUDA device {cuda_index}"
         remedy = "" if cuda_index is None else f"; {_cuda_remedy(missing)}"
         if "fallback to CPU EP has been explicitly disabled" in str(error):
-            remedy = "; its graph has a node that ONNX Runtime's CUDA provider cannot run: use --device cpu"
+            remedy = "; its graph has a node that ONNX Runtime's CUDA provider cannot run: pass device='cpu'"
         raise UsageError(f"stage {stage.name}: ONNX Runtime cannot load it{where}: {error}{remedy}") from error
     session.disable_fallback()  # nor may it go on on the CPU when a run fails
     wanted = CPU_PROVIDER if cuda_index is None else CUDA_PROVIDER
@@ -198,15 +192,15 @@ def _cuda_remedy(missing: str) -> str:
     if built[:2].isdigit() and driver is not None and driver[0] < int(built[:2]):
         return (
             f"this ONNX Runtime is built for CUDA {built} and the driver runs CUDA up to {driver[0]}.{driver[1]}: "
-            f"update the NVIDIA driver, install an onnxruntime-gpu for CUDA {driver[0]}, or use --device cpu"
+            f"update the NVIDIA driver, install an onnxruntime-gpu for CUDA {driver[0]}, or pass device='cpu'"
         )
     if CUDA_PROVIDER not in ort.get_available_providers():
         return (
             "the installed ONNX Runtime is built for the CPU: pip uninstall onnxruntime onnxruntime-gpu, then "
-            "pip install 'showface[cuda]'; or use --device cpu"
+            "pip install 'showface[cuda]'; or pass device='cpu'"
         )
     said = f" ({missing})" if missing else ""
-    return f"install its libraries with: pip install 'showface[cuda]'{said}, or use --device cpu"
+    return f"install its libraries with: pip install 'showface[cuda]'{said}, or pass device='cpu'"
 
 
 def _tail(text: str) -> str:
@@ -219,13 +213,9 @@ def open_chain(
     threads: int | None = None,
     channels_last: bool = False,
 ) -> Chain:
-    """Load all stages of ``bundle``.
+    """Load all stages of ``bundle`` on ``cpu``, ``cuda:N``, or ``auto``: CUDA where it works, else the CPU.
 
-    Args:
-        bundle: where the models are.
-        device: ``cpu``, ``cuda:N``, or ``auto``: CUDA where it works, else the CPU.
-        threads: for the CPU.
-        channels_last: see :func:`open_session`; off until a GPU has shown what it brings.
+    ``channels_last``, see :func:`open_session`, is off until a GPU has shown what it brings.
 
     Raises:
         UsageError: a stage cannot be loaded on the device that was asked for.
@@ -235,7 +225,7 @@ def open_chain(
         cuda_index = parse_device(device)
         found = cuda_device_count()
         if cuda_index is not None and cuda_index >= found:
-            raise UsageError(f"--device {device}: the driver reports {found} CUDA devices; use --device cpu")
+            raise UsageError(f"{device}: the driver reports {found} CUDA devices; pass device='cpu'", "device")
         return _load(bundle, cuda_index, threads, "as asked", channels_last)
     if cuda_device_count() == 0:
         return _load(bundle, None, threads, "no CUDA device found")

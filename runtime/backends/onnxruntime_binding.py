@@ -31,24 +31,11 @@ class Turn:
     bindings: tuple[tuple[ort.InferenceSession, ort.IOBinding], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Faces of a batch that the sessions take: image and mask on the host, filled up."""
-
-    chunk: Chunk
-    host: dict[str, NDArray[Any]]
-
-
 class BoundChain(Chain):
     """The stages of a bundle in ONNX Runtime, with every tensor between them on the device.
 
-    Args:
-        sessions: of the stages, in order.
-        shapes: of the bundle's tensors.
-        description: what runs, where, and why.
-        device: ``cuda``; ``cpu`` does the same on the host, to compare.
-        index: of the device.
-        occluder: beside the chain; its tensors come from the host.
+    The tensors of the occluder, which is beside the chain, come from the host. The device ``cpu`` does the same on the
+    host, to compare.
 
     Raises:
         ShowfaceError: a first batch could not be run, such as for want of a library that is loaded only then.
@@ -78,53 +65,43 @@ class BoundChain(Chain):
         except Exception as error:  # of a type of ONNX Runtime's
             raise ShowfaceError(f"ONNX Runtime cannot run the chain on {device} device {index}: {error}") from error
 
-    def complete(self, image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
-        """Return ``completed_image`` [B, 3, H, W]; the batch is run in parts of at most 8 faces.
-
-        Args:
-            image: [B, 3, H, W] float32 in [-1, 1].
-            mask: [B, 1, H, W] float32, 1 = hole.
-
-        Raises:
-            UsageError: the inputs' shapes or types are wrong.
-            DeviceLostError: no later batch can be run either.
-        """
-        return self.submit(image, mask).result()
-
     def submit(self, images: Faces, masks: Faces) -> Ticket:
         """Give faces to the device; a thread of the chain works on them in the order in which they come.
 
-        The faces are gathered here, in the caller's thread, while the device may work on those before.
+        The faces are gathered here, in the caller's thread, while the device may work on those before. They are run in
+        parts of at most ``GREATEST``.
+
+        Raises:
+            UsageError: a face's shape or type is wrong, or there are not as many masks.
+            DeviceLostError: of the ticket; no later batch can be run either.
         """
         self._shapes.check_faces(images, masks)
-        parts = [self._part(chunk, images, masks) for chunk in chunks(len(images), self._sizes)]
+        parts = [(chunk, self._gathered(chunk, images, masks)) for chunk in chunks(len(images), self._sizes)]
         return self._worker.submit(self._complete, len(images), parts)
 
-    def _part(self, chunk: Chunk, images: Faces, masks: Faces) -> Part:
+    def _gathered(self, chunk: Chunk, images: Faces, masks: Faces) -> dict[str, NDArray[Any]]:
         host = {name: self._shapes.empty(name, chunk.batch) for name in CHAIN_INPUTS}
         for name, faces in zip(CHAIN_INPUTS, (images, masks), strict=True):
             chunk.cut(faces, host[name])
-        return Part(chunk, host)
+        return host
 
-    def _complete(self, count: int, parts: Sequence[Part]) -> NDArray[Any]:
+    def _complete(self, count: int, parts: Sequence[tuple[Chunk, dict[str, NDArray[Any]]]]) -> NDArray[Any]:
         completed = self._shapes.empty(CHAIN_OUTPUT, count)
         with device_errors(self._index if self.device == "cuda" else None):
-            for part in parts:
-                start = part.chunk.start
-                completed[start : start + part.chunk.count] = self._run(part)
+            for chunk, host in parts:
+                completed[chunk.start : chunk.start + chunk.count] = self._run(chunk, host)
         return completed
 
-    def _run(self, part: Part) -> NDArray[Any]:
-        batch = part.chunk.batch
-        turn = self._turns.get(batch)
+    def _run(self, chunk: Chunk, host: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        turn = self._turns.get(chunk.batch)
         if turn is None:
-            turn = self._turns[batch] = self.turn_of(batch)
-        for name, array in part.host.items():
+            turn = self._turns[chunk.batch] = self.turn_of(chunk.batch)
+        for name, array in host.items():
             turn.values[name].update_inplace(array)
         for session, binding in turn.bindings:
             session.run_with_iobinding(binding)  # returns when the device has done its work
         completed: NDArray[Any] = turn.values[CHAIN_OUTPUT].numpy()
-        return completed[: part.chunk.count]
+        return completed[: chunk.count]
 
     def turn_of(self, batch: int) -> Turn:
         """Allocate the tensors of a batch on the device and bind the sessions to them."""

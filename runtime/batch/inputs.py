@@ -6,11 +6,12 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import overload
+from typing import Any
 
 from ..errors import UsageError, system_errors
 from ..faces.masks import APPLE_DOUBLE
 from ..images.codec import OTHER_IMAGE_SUFFIXES, SUFFIXES
+from ..images.headers import plain_suffix
 from .item import Item
 
 logger = logging.getLogger(__name__)
@@ -29,15 +30,7 @@ class Items(Sequence[Item]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Items: ...
-
-    def __getitem__(self, index: int | slice) -> Item | Items:
-        if isinstance(index, slice):
-            return Items(self.source, self.output, self.names[index], self.errors, self.suffix)
+    def __getitem__(self, index: Any) -> Any:  # one at a time: nobody asks for a slice
         name = self.names[index]
         error = self.errors.get(name)
         output = self.output / (name if self.suffix is None or error else renamed(name, self.suffix))
@@ -51,17 +44,11 @@ def renamed(name: str, suffix: str) -> str:
     ('group/one.png', 'two.JPEG')
     """
     path = PurePosixPath(name)
-    old = path.suffix.lower()
-    same = {".jpeg": ".jpg", ".tiff": ".tif"}
-    return name if same.get(old, old) == suffix else str(path.with_suffix(suffix))
+    return name if plain_suffix(path.suffix) == suffix else str(path.with_suffix(suffix))
 
 
 def list_images(source: Path, masks: Path | None) -> list[Item]:
-    """List the images of ``source`` by name, as items without an output.
-
-    Args:
-        source: an image, or a folder that is searched recursively.
-        masks: a mask folder, which is not searched.
+    """List by name, as items without an output, one image or those below a folder, the folder of masks left out.
 
     Raises:
         UsageError: there is nothing, or it cannot be read.

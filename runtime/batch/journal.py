@@ -2,7 +2,7 @@
 
 Every process that writes outputs keeps a journal of its own in a folder of its run, ``OUTPUT/.showface/run-*/``, beside
 its temporary files. A line says, before an output gets its name, which bytes it will hold and which result will be
-reported. The next run takes over those whose file has these bytes, so that nothing needs ``--overwrite`` and nothing
+reported. The next run takes over those whose file has these bytes, so that nothing needs to be overwritten and nothing
 is done twice. It renames the folder first: a process of an ended run that still lives, such as a worker that a
 cluster could not stop, finds its temporary files no more, and publishes nothing.
 """
@@ -53,10 +53,7 @@ def _work_folder(output: Path) -> Path:
 class Journal:
     """Writes the outputs of one process into an output folder; usable from several threads.
 
-    Args:
-        output: the output folder.
-        folder: folder of the run, from :func:`start_run`.
-        write: writes a whole file to the disk.
+    ``folder`` is that of the run, from :func:`start_run`; ``write`` writes a whole file to the disk.
     """
 
     def __init__(self, output: Path, folder: Path, write: Write = write_flushed) -> None:
@@ -133,11 +130,7 @@ def _run_folders(output: Path, beginning: str = "") -> list[Path]:
 
 
 def recover(output: Path, wanted: Callable[[Result], bool] = lambda _: True) -> Iterator[Result]:
-    """Yield the results of journals whose output has the bytes that were announced.
-
-    Args:
-        output: the output folder.
-        wanted: which of them; the files of the others are not read.
+    """Yield the ``wanted`` results of journals whose output has the bytes that were announced; no other file is read.
 
     Raises:
         UsageError: a journal cannot be read, or is no file.

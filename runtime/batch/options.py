@@ -11,6 +11,7 @@ from ..backends.processors import processors
 from ..errors import UsageError
 from ..faces.masks import MaskSource
 from ..images.codec import QUALITY, SUFFIXES
+from ..images.headers import plain_suffix
 
 __all__ = ["FORMAT_SUFFIXES", "Alignment", "Format", "Options", "absolute", "processors", "suffix_of_format", "workers"]
 
@@ -62,8 +63,7 @@ class Options:
     def describe(self, landmarks: str) -> str:
         """Return what decides an output beside its files and the bundle, as a part of its key.
 
-        Args:
-            landmarks: digest of where the faces come from; empty without alignment.
+        ``landmarks`` is a digest of where the faces come from; empty without alignment.
         """
         parts = [self.masks.describe()]
         if self.quality != QUALITY:
@@ -102,7 +102,7 @@ def suffix_of_format(name: str | None) -> str | None:
     suffix = FORMAT_SUFFIXES.get(name.lower(), "." + name.lower())
     if suffix not in SUFFIXES:
         raise UsageError(f"{name} is not written; use same, {', '.join(FORMAT_SUFFIXES)}", "format")
-    return {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix, suffix)
+    return plain_suffix(suffix)
 
 
 def workers(threads: int) -> int:

@@ -10,6 +10,7 @@ depends neither on the number of its files nor, beyond a few of them, on their s
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
@@ -137,22 +138,16 @@ class _Shared:
             queue.abort()
 
 
-def stream(
-    next_item: Callable[[], Item | None], work: Work, clock: Callable[[], float]
-) -> Generator[Result, None, None]:
+def stream(next_item: Callable[[], Item | None], work: Work) -> Generator[Result, None, None]:
     """Yield the result of every item, as it becomes final.
 
-    Args:
-        next_item: gives the next item, None at the end; called by one thread at a time.
-        work: what is done to it.
-        clock: seconds, for the inputs' share of their batch.
+    ``next_item``, called by one thread at a time, gives None at the end.
 
     Raises:
         BaseException: whatever a thread raises; the others are ended first.
     """
     shared = _Shared(work, next_item)
-    completing = [lambda s: _complete(s, clock)] * work.side_by_side
-    bodies = [_read] * work.workers + completing + [_write] * work.workers
+    bodies = [_read] * work.workers + [_complete] * work.side_by_side + [_write] * work.workers
     threads = [threading.Thread(target=_guard, args=(body, shared), daemon=True) for body in bodies]
     for thread in threads:
         thread.start()
@@ -215,24 +210,24 @@ class _Flight:
     seconds: float
 
 
-def _complete(shared: _Shared, clock: Callable[[], float]) -> None:
+def _complete(shared: _Shared) -> None:
     """Complete batch by batch; where the device works by itself, the next batch is prepared before one is fetched."""
     runner, flights = shared.work.runner, deque[_Flight]()
     for batch in _batches(shared):
-        started = clock()
+        started = time.monotonic()
         pending = runner.start([(face.image, face.mask) for item in batch for face in item.faces])
-        flights.append(_Flight(batch, pending, clock() - started))
+        flights.append(_Flight(batch, pending, time.monotonic() - started))
         if len(flights) > int(runner.overlaps):
-            _hand_over(shared, flights.popleft(), clock)
+            _hand_over(shared, flights.popleft())
     while flights:
-        _hand_over(shared, flights.popleft(), clock)
+        _hand_over(shared, flights.popleft())
     shared.finished.producer_done()
 
 
-def _hand_over(shared: _Shared, flight: _Flight, clock: Callable[[], float]) -> None:
-    started = clock()
+def _hand_over(shared: _Shared, flight: _Flight) -> None:
+    started = time.monotonic()
     completed = iter(shared.work.runner.finish(flight.pending))
-    share = (flight.seconds + clock() - started) / max(1, len(flight.pending.faces))
+    share = (flight.seconds + time.monotonic() - started) / max(1, sum(len(item.faces) for item in flight.batch))
     for item in flight.batch:
         mine = [next(completed) for _ in item.faces]
         spent = replace(item.result, seconds=round(item.result.seconds + share * len(mine), 4))

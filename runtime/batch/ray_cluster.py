@@ -33,6 +33,7 @@ from .options import Options, processors, shared_threads, workers
 from .read_input import InputReader, InputReaders
 from .results_log import Result, ResultLog
 from .run import OpenReader, complete_items, open_log, with_history
+from .start import Model
 
 logger = logging.getLogger(__name__)
 
@@ -47,20 +48,15 @@ class Setup:
     """What every worker needs to know; all paths are absolute, and name the same files on every machine.
 
     Attributes:
-        bundle: its folder; None for the one that ships with the package.
-        digest: of its manifest, so that no worker runs another one.
-        backend: a value of ``Backend``.
-        device: ``auto``, ``cpu`` or ``cuda:0``, of those that Ray gives the worker.
-        threads: CPU threads of a worker; None gives each machine one worker with all its processors.
+        model: the networks; its device is one of those that Ray gives the worker, its threads are those of a worker:
+            None gives each machine one worker with all its processors.
+        digest: of the bundle's manifest, so that no worker runs another one.
         output: the output folder.
         options: of the run; a ``batch_size`` of 0 leaves it to the worker's device.
     """
 
-    bundle: Path | None
+    model: Model
     digest: str
-    backend: str
-    device: str
-    threads: int | None
     output: Path
     options: Options
 
@@ -83,23 +79,19 @@ class _Messages(logging.Handler):
 
 
 class Worker:
-    """One model on one machine; Ray Data calls it with one chunk of tasks after the other.
-
-    Args:
-        setup: settings of the run, identical on every worker.
-        run: its folder, from :func:`showface.runtime.batch.journal.start_run`.
-    """
+    """One model on one machine; Ray Data calls it with one chunk of tasks after the other."""
 
     def __init__(self, setup: Setup, run: Path) -> None:
-        if open_bundle(setup.bundle).digest != setup.digest:
+        model = setup.model
+        if open_bundle(model.bundle).digest != setup.digest:
             raise UsageError("the bundle on a worker differs from the driver's; install the same version everywhere")
-        together, threads = shared_threads(0, setup.threads, CHUNK)
-        inpainter = Inpainter.from_bundle(setup.bundle, setup.device, threads, setup.backend)
+        together, threads = shared_threads(0, model.threads, CHUNK)
+        inpainter = Inpainter.from_bundle(model.bundle, model.device, threads, model.backend)
         if inpainter.chain.device != "cpu":
             together = 1  # its buffers serve one batch at a time
         size = setup.options.batch_size or inpainter.default_batch_size
         self.runner = BatchRunner(inpainter, size)  # a batch that was halved stays so
-        count = workers(setup.threads or processors())
+        count = workers(model.threads or processors())
         self.options = replace(setup.options, batch_size=size, workers=count, side_by_side=together)
         self.output = setup.output
         self.open_reader = _kept(InputReaders(self.options).open)
@@ -152,20 +144,11 @@ def _kept(readers: OpenReader) -> OpenReader:
 
 
 def process_on_cluster(
-    items: Sequence[Item],
-    setup: Setup,
-    log: Path,
-    address: str,
-    stopped: Callable[[], bool],
+    items: Sequence[Item], setup: Setup, log: Path, address: str, stopped: Callable[[], bool]
 ) -> Iterator[Result]:
     """Complete all items on a Ray cluster, as :func:`showface.runtime.batch.run.complete_folder` does on one machine.
 
-    Args:
-        items: from :func:`showface.runtime.batch.inputs.plan_items`, with absolute paths.
-        setup: settings of the workers.
-        log: ``results.jsonl`` in the output folder.
-        address: of the cluster, or ``local`` to start one on this machine.
-        stopped: asked between results; true ends the run.
+    All paths are absolute. The address ``local`` starts a cluster on this machine.
 
     Raises:
         UsageError: the cluster cannot be reached, or the log cannot be opened.
@@ -174,23 +157,21 @@ def process_on_cluster(
     InputReaders(setup.options)  # refuses what no worker could read
     results = open_log(log)
     reported: set[str] = set()
+
+    def report(result: Result) -> Result:
+        results.append(result)
+        reported.add(result.input)
+        return result
+
     try:
         run = start_run(log.parent)
-        with _connected(address, setup.threads):
-            for result in _distribute(items, setup, run, results, stopped):
-                results.append(result)
-                reported.add(result.input)
-                yield result
+        with _connected(address):
+            yield from map(report, _distribute(items, setup, run, results, stopped))
         # What the workers had finished, but not returned, counts too. One that still lives finishes nothing more.
         end_runs(log.parent)
-        for owed in recover(log.parent, lambda result: result.input not in reported):
-            results.append(owed)
-            reported.add(owed.input)
-            yield owed
+        yield from map(report, recover(log.parent, lambda result: result.input not in reported))
         if not stopped():
-            for lost in _lost(items, setup, results, reported):
-                results.append(lost)
-                yield lost
+            yield from map(report, _lost(items, setup, results, reported))
         results.flush()
         discard(log.parent)
     finally:
@@ -203,13 +184,13 @@ def _lost(items: Sequence[Item], setup: Setup, results: ResultLog, reported: set
         if item.relative.as_posix() not in reported:
             text = (
                 f"{item.source}: its worker died {RETRIES + 1} times with this and up to {CHUNK - 1} other inputs; "
-                "remove the one that does it, and run the same command again"
+                "remove the one that does it, and run the same again"
             )
             yield replace(with_history(item, setup.options, results).result, error=text)
 
 
 @contextmanager
-def _connected(address: str, threads: int | None) -> Iterator[None]:
+def _connected(address: str) -> Iterator[None]:
     """Connect to a cluster, or start one that listens on the loopback address alone."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -251,12 +232,15 @@ def _distribute(
     stopped: Callable[[], bool],
 ) -> Iterator[Result]:
     rows = [{"item": row_of(with_history(item, setup.options, results))} for item in items]
-    threads, gpus, count = _share(setup)
+    listed: Any = ray.nodes  # has no types
+    nodes = [node["Resources"] for node in listed() if node["Alive"]]
+    free = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+    threads, gpus, count = share(free, setup.model.threads, setup.model.device)
     logger.info("%d workers with %s each", count, f"{gpus} GPU" if gpus else f"{threads} CPU threads")
     chunks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // CHUNK))
     done = chunks.map_batches(
         Worker,
-        fn_constructor_args=(replace(setup, threads=threads), run),
+        fn_constructor_args=(replace(setup, model=replace(setup.model, threads=threads)), run),
         batch_size=CHUNK,
         compute=ray.data.ActorPoolStrategy(size=count),
         num_cpus=threads,
@@ -276,13 +260,7 @@ def _distribute(
                 return
     except ray.exceptions.RayError as error:
         cause = str(error).strip().splitlines()[-1]
-        raise ShowfaceError(f"the workers failed: {cause}; run the same command again") from error
-
-
-def _share(setup: Setup) -> tuple[int, int, int]:
-    listed: Any = ray.nodes  # has no types
-    nodes = [node["Resources"] for node in listed() if node["Alive"]]
-    return share([(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes], setup.threads, setup.device)
+        raise ShowfaceError(f"the workers failed: {cause}; run the same again") from error
 
 
 def share(nodes: Sequence[tuple[int, int]], threads: int | None, device: str) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError, ShowfaceError, system_errors
 from ..faces.align import Square, cut_out, owners, square_of
 from ..faces.found_masks import find_hole
-from ..faces.landmarks import DetectedFaces, FaceFinder, FindFaces, GivenFaces, find_detector, read_landmarks
+from ..faces.landmarks import DetectedFaces, FindFaces, GivenFaces, find_detector, read_landmarks
 from ..faces.mask_picture import Hole
 from ..faces.masks import Listing, hole_from_mask, hole_of, list_masks, warning_of
 from ..faces.tensors import check_square
@@ -58,7 +58,7 @@ class InputReaders:
     def open(self, inpainter: Inpainter) -> Iterator[InputReader]:
         """Open a reader with a decoder process and a detector of its own."""
         find_faces = None if self.finder is None else self.finder.open()
-        digest = _no_faces if self.finder is None else self.finder.digest
+        digest = (lambda _: "") if self.finder is None else self.finder.digest
         try:
             started = self._started.pop()
         except IndexError:
@@ -67,7 +67,7 @@ class InputReaders:
             yield InputReader(self.options, inpainter, decoder.decode, self.listing, find_faces, digest)
 
 
-def _finder(alignment: Alignment) -> FaceFinder:
+def _finder(alignment: Alignment) -> GivenFaces | DetectedFaces:
     if alignment.landmarks is not None:
         return GivenFaces(read_landmarks(alignment.landmarks))
     return DetectedFaces(find_detector(alignment.detector))
@@ -81,10 +81,6 @@ def _said(photo: Photo, item: Item) -> list[str]:
     if suffix in (".jpg", ".jpeg") and not photo.lossy and item.source.suffix.lower() == suffix:
         said.append("is a lossless picture under a name of JPEG, and is written as JPEG; rename it, or give a format")
     return said
-
-
-def _no_faces(name: str) -> str:
-    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +135,8 @@ class InputReader:
             assert before is not None
             return _skipped(item, before, stamp)
         photo, name = self.decode(data, str(item.source)), str(item.source)
+        if self.find_faces is None:
+            check_square(photo.pixels, name, ", or pass alignment=… to find its faces")
         squares: list[Square] | None = None
         note: dict[str, Any] = {"from": self.options.masks.kind}
         if mask_data is not None:
@@ -150,8 +148,6 @@ class InputReader:
             note = found.to_json()
         else:
             hole = hole_of(photo, self.options.masks, None, name)
-        if self.find_faces is None:
-            check_square(photo.pixels, name)
         warnings = [*filter(None, [warning_of(hole, self.options.masks)]), *(_said(photo, item) if hole.any() else ())]
         if warnings:
             note = {**note, "warnings": warnings}
@@ -164,11 +160,7 @@ class InputReader:
         return replace(item, faces=self._prepare(photo, hole, squares, name))
 
     def _is_done(self, item: Item) -> bool:
-        """Return whether an earlier run did the same.
-
-        Raises:
-            InputError: the output exists, is not of an earlier run, and may not be replaced.
-        """
+        """Return whether an earlier run did the same; refuse an output of other origin that may not be replaced."""
         with system_errors(InputError, item.output, "cannot be looked for"):
             try:
                 os.lstat(item.output)
@@ -178,7 +170,7 @@ class InputReader:
             return True
         if not item.replace:
             raise InputError(
-                f"{item.output}: exists, and nothing says that showface wrote it; add --overwrite, or choose another"
+                f"{item.output}: exists, and nothing says that showface wrote it; pass overwrite=True, or use another"
             )
         return False
 
@@ -192,7 +184,6 @@ class InputReader:
     def _squares(self, photo: Photo, item: Item) -> list[Square] | None:
         """Return the squares of the faces in a picture; None where it is an aligned face itself."""
         if self.find_faces is None:
-            check_square(photo.pixels, str(item.source))
             return None
         found = self.find_faces(photo.pixels, item.relative.as_posix())
         if not found:

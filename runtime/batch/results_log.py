@@ -25,6 +25,10 @@ from ..untrusted.read import parse_json, read_lines
 RESULTS_FILE = "results.jsonl"
 Status = Literal["done", "skipped", "failed"]
 _STATUS: dict[str, Status] = {"done": "done", "skipped": "skipped", "failed": "failed"}
+_KINDS: dict[str, Any] = {  # what is in a line, its status aside
+    "input": str, "output": str, "error": str | None, "hole_ratio": float | int | None, "seconds": float | int,
+    "key": str | None, "mask": dict | None, "stamp": str | None,
+}  # fmt: skip
 SETTLED = 2.0  # seconds; the coarsest clock of a file system, FAT's
 
 
@@ -95,24 +99,11 @@ def parse_result(line: str) -> Result | None:
         result = Result(**values)
     except (ValueError, TypeError, KeyError):
         return None
-    known = (
-        isinstance(result.input, str)
-        and isinstance(result.output, str)
-        and _is_text(result.error)
-        and (result.hole_ratio is None or isinstance(result.hole_ratio, float | int))
-        and isinstance(result.seconds, float | int)
-        and _is_text(result.key)
-        and (result.mask is None or isinstance(result.mask, dict))
-        and _is_text(result.stamp)
-    )
+    known = all(isinstance(getattr(result, name), kind) for name, kind in _KINDS.items())
     renamed = result.output is not result.input
     if not known or (renamed and _without_suffix(result.input) != _without_suffix(result.output)):
         return None
     return result
-
-
-def _is_text(value: object) -> bool:
-    return value is None or isinstance(value, str)
 
 
 def _without_suffix(name: str) -> PurePosixPath:
@@ -182,10 +173,9 @@ class ResultLog:
         return last is None or (last.key, last.status) != (result.key, result.status)
 
     def adopt(self, result: Result) -> None:
-        """Append the line that a killed run still owed, unless it is there."""
-        if self.owes(result):
-            self.append(result)
-            self._remember(result)
+        """Append the line that a killed run still :meth:`owes`."""
+        self.append(result)
+        self._remember(result)
 
     def append(self, result: Result) -> None:
         """Append one line.

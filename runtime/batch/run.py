@@ -7,7 +7,6 @@ a run that is killed at any moment is continued without a loss.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
@@ -91,7 +90,7 @@ def complete_items(
         workers=options.workers,
         side_by_side=options.side_by_side,
     )
-    yield from stream(next_item, work, time.monotonic)
+    yield from stream(next_item, work)
 
 
 def open_log(path: Path) -> ResultLog:

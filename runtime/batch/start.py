@@ -44,10 +44,7 @@ class Model:
     side_by_side: int = 0
 
     def load(self, batch_limit: int | None) -> Inpainter:
-        """Load them; the INT8 variant where it was measured to be faster.
-
-        Args:
-            batch_limit: faces a batch at most that will be sent.
+        """Load them; the INT8 variant where it was measured to be faster. No batch will be larger than ``batch_limit``.
 
         Raises:
             UsageError: the bundle is broken, or the device is not to be had.
@@ -78,9 +75,7 @@ class FolderRun:
     def start(self, model: Model, stopped: Callable[[], bool]) -> Iterator[Result]:
         """Load the networks and return the results, which come as they are finished.
 
-        Args:
-            model: the networks.
-            stopped: asked between inputs; true ends the run after the work in flight.
+        ``stopped`` is asked between inputs; true ends the run after the work in flight.
 
         Raises:
             UsageError: the networks cannot be loaded, the cluster cannot be reached, or the log cannot be opened.
@@ -110,14 +105,14 @@ class FolderRun:
 
     def _start_on_cluster(self, address: str, model: Model, stopped: Callable[[], bool]) -> Iterator[Result]:
         if self.log is None:
-            raise UsageError("a cluster completes folders; give a folder as OUTPUT", "cluster")
+            raise UsageError("a cluster completes folders; give a folder as output", "cluster")
         if model.cuda_graph:
             raise UsageError("CUDA graphs are launched without a cluster; leave one of them out", "cuda_graph")
         with extra("cluster"):
             from .ray_cluster import Setup, process_on_cluster
-        folder = None if model.bundle is None else Path(os.path.abspath(model.bundle))
-        digest = open_bundle(model.bundle).digest
-        setup = Setup(folder, digest, model.backend, model.device, model.threads, self.output, self.options)
+        opened = open_bundle(model.bundle)
+        model = replace(model, bundle=opened.folder.absolute() if model.bundle else None)
+        setup = Setup(model, opened.digest, self.output, self.options)
         return process_on_cluster(self.items, setup, self.log, address, stopped)
 
 
@@ -129,14 +124,7 @@ def plan_masked(source: Path, output: Path, options: Options, suffix: str | None
 
 
 def plan_run(source: Path, output: Path, options: Options, suffix: str | None, cluster: str | None) -> FolderRun:
-    """List the inputs of a run and check that they fit the output.
-
-    Args:
-        source: an image, or a folder that is searched recursively.
-        output: a folder; for one image also an image name.
-        options: what is done to each image.
-        suffix: of all outputs, such as ``.png``; None keeps the suffix of the input.
-        cluster: address of a Ray cluster, or ``local``; None runs here.
+    """List the inputs of a run and check that they fit the output; see :func:`~.inputs.plan_items`.
 
     Raises:
         UsageError: there is nothing to do, or input and output do not fit together.

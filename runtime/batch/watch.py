@@ -39,15 +39,8 @@ def watch_folder(
 
     An image is taken once neither it nor its mask has changed between two looks; it waits for a mask that is not there
     yet. Each round of new images is a folder run of its own, with the log and the journal of one.
-
-    Args:
-        source: folder, searched recursively.
-        output: folder.
-        options: what is done to each image; a ``batch_size`` of 0 leaves it to the device.
-        suffix: of all outputs, such as ``.png``; None keeps the suffix of the input.
-        model: the networks.
-        stopped: asked between looks and inputs; true ends the watch after the work in flight.
-        interval: seconds between two looks.
+    ``stopped`` is asked between looks, every ``interval`` seconds, and between inputs; true ends the watch after the
+    work in flight. A ``batch_size`` of 0 leaves it to the device.
 
     Yields:
         Each result once it is final and in the log.

@@ -35,12 +35,7 @@ _CHUNK = 12 + len(_WORD) + 2 * _DIGITS  # bytes
 
 
 def write_output(item: Item, options: Options, journal: Journal | None) -> Result:
-    """Write the output of one input, and its mask where that is asked for.
-
-    Args:
-        item: with its faces completed.
-        options: what is done to each image.
-        journal: of the output folder; None writes a single named output.
+    """Write the output of one input, and its mask where that is asked for; without a journal it is a single named one.
 
     Returns:
         Its final result.
@@ -135,7 +130,7 @@ def save_mask(hole: Hole, key: str, folder: Path, item: Item, overwrite: bool, w
         if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder)):
             raise InputError(f"{path.parent}: is a link that leads out of {folder}")
         if os.path.lexists(path) and not overwrite and key_of_mask(path) is None:
-            raise InputError(f"{path}: exists and was not saved by a run; add --overwrite, or choose another folder")
+            raise InputError(f"{path}: exists and was not saved by a run; pass overwrite=True, or use another folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as temporary:
             write(temporary, data)

@@ -46,13 +46,9 @@ class Square:
 def square_of(landmarks: Landmarks, shape: tuple[int, ...], name: str) -> Square:
     """Return the square whose template fits five landmarks best (least squares over similarities).
 
-    Args:
-        landmarks: five points of the face.
-        shape: height and width of the picture.
-        name: stands in the error.
-
     Raises:
-        InputError: the landmarks are so close together, or so far apart, that they are no face of the picture.
+        InputError: the landmarks are so close together, or so far apart, that they are no face of a picture
+            of this ``shape``.
     """
     # A similarity is z ↦ a·z + b over complex numbers: linear, so that its least squares are closed.
     source = TEMPLATE[:, 0] + 1j * TEMPLATE[:, 1]

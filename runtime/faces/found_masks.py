@@ -59,13 +59,7 @@ class MaskNote:
 def find_hole(
     pixels: Pixels, squares: Sequence[Square] | None, inpainter: Inpainter, source: MaskSource
 ) -> tuple[Hole, MaskNote]:
-    """Find the hole of a picture.
-
-    Args:
-        pixels: (H, W), (H, W, 3) or (H, W, 4).
-        squares: of its faces; None where it is an aligned face itself.
-        inpainter: whose networks look.
-        source: ``class`` or ``occlusion``.
+    """Find the hole of a picture with the faces in ``squares``; None where it is an aligned face itself.
 
     Returns:
         The hole (H, W), and what is known of it.

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,16 +32,6 @@ CONFIDENCE, OVERLAP, MOST_FACES = 0.7, 0.3, 200
 _COLUMNS = 10
 
 
-class FaceFinder(Protocol):
-    """Where the faces of a run's pictures come from."""
-
-    def digest(self, name: str) -> str:
-        """Return a text that changes with what is found in the picture of this relative path."""
-
-    def open(self) -> FindFaces:
-        """Return the function that finds them; it may keep state, so that each thread needs its own."""
-
-
 @dataclass(frozen=True, slots=True)
 class GivenFaces:
     """Landmarks by the relative paths of the pictures, as :func:`read_landmarks` returns them."""
@@ -49,12 +39,12 @@ class GivenFaces:
     faces: Mapping[str, list[Landmarks]]
 
     def digest(self, name: str) -> str:
-        """See :class:`FaceFinder`."""
+        """Return a text that changes with what is found in the picture of this relative path."""
         found = self.faces.get(name, [])
         return hashlib.sha256(b"".join(np.ascontiguousarray(face).tobytes() for face in found)).hexdigest()
 
     def open(self) -> FindFaces:
-        """See :class:`FaceFinder`."""
+        """Return the function that finds them."""
         return lambda _, name: self.faces.get(name, [])
 
 
@@ -69,11 +59,11 @@ class DetectedFaces:
         self.model, self._digest = model, file_digest(model)
 
     def digest(self, name: str) -> str:
-        """See :class:`FaceFinder`."""
+        """Return the digest of the model, whatever the picture."""
         return self._digest
 
     def open(self) -> FindFaces:
-        """See :class:`FaceFinder`."""
+        """Return the function that finds them; it keeps state, so that each thread needs its own."""
         detect = yunet(self.model)
         return lambda pixels, _: detect(pixels)
 

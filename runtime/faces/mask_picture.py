@@ -65,7 +65,7 @@ def _seen(mask: Pixels, seen: Hole, name: str) -> Hole:
     except InputError as error:
         raise InputError(
             f"{name}: is a picture with transparent parts, no mask; if these are to be completed, give it as the input "
-            "with --mask-from alpha"
+            "and pass mask_from='alpha'"
         ) from error
     hole: Hole = np.zeros(seen.shape, np.bool_)
     hole[seen] = bright[0]
@@ -89,7 +89,7 @@ def _bright(mask: Pixels, name: str) -> Hole:
         return _gray(np.asarray(cv2.cvtColor(mask, cv2.COLOR_RGB2GRAY)), name)
     raise InputError(
         f"{name}: has colours, but not on black, so that it does not tell what is to be completed; {_PLAIN}, or any "
-        "colour on black; for a key colour in the photograph use --mask-from color:#RRGGBB"
+        "colour on black; for a key colour in the photograph pass mask_from='color:#RRGGBB'"
     )
 
 

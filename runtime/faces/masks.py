@@ -123,16 +123,13 @@ def list_masks(folder: Path) -> Listing:
 
 
 def mask_source(
-    spec: str, path: Path | None, margin: int = CLASS_MARGIN, occlusion: OcclusionSettings | None = None
+    mask_from: str, path: Path | None, margin: int = CLASS_MARGIN, occlusion: OcclusionSettings | None = None
 ) -> MaskSource:
     """Return where holes come from, by a short text.
 
     Args:
-        spec: ``file``, ``alpha``, ``color:#RRGGBB``, ``class:NAME,…``, ``occlusion`` or ``occlusion,class:NAME,…``.
+        mask_from: ``file``, ``alpha``, ``color:#RRGGBB``, ``class:NAME,…``, ``occlusion``, ``occlusion,class:NAME,…``.
         path: path of the mask or the masks, for ``file``; of the images where the masks are ``beside`` them.
-        suffix: what a mask may add to the stem of its image.
-        beside: whether the masks are in the images' folder, with the suffix.
-        invert: complete what is black in the mask files, and keep the rest.
         margin: pixels by which what is found grows.
         occlusion: what counts as an occlusion; None for the usual limits and ``margin``.
 
@@ -142,11 +139,11 @@ def mask_source(
     >>> mask_source("color:#00FF00", None).color
     (0, 255, 0)
     """
-    if spec == "file":
+    if mask_from == "file":
         if path is None:
             raise UsageError(
-                "no masks are given; name them, or take NAME_mask.png beside NAME.png with --mask-suffix _mask, or the "
-                "hole from occlusion, alpha, color:#RRGGBB or class:NAME",
+                "no masks are given; name them, pass suffix='_mask' to take NAME_mask.png beside NAME.png, or "
+                "pass mask_from='occlusion' (or alpha, color:#RRGGBB, class:NAME)",
                 "masks",
             )
         with system_errors(UsageError, path, "cannot be read"):
@@ -154,20 +151,18 @@ def mask_source(
                 raise UsageError(f"{path}: no such file or folder", "masks")
         return MaskSource("file", path)
     if path is not None:
-        raise UsageError(f"they go with the source file, not with {spec}", "masks")
-    if spec == "alpha":
+        raise UsageError(f"they go with the source file, not with {mask_from}", "masks")
+    if mask_from == "alpha":
         return MaskSource("alpha")
-    if spec == "occlusion" or spec.startswith("occlusion,class:"):
-        rest = spec.removeprefix("occlusion").removeprefix(",")
-        categories = _categories(rest) if rest else ()
-        limits = occlusion or OcclusionSettings(margin=margin)
-        return MaskSource("occlusion", categories=categories, margin=margin, occlusion=limits)
-    if spec.startswith("class:"):
-        limits = occlusion or OcclusionSettings(margin=margin)
-        return MaskSource("class", categories=_categories(spec), margin=margin, occlusion=limits)
-    match = re.fullmatch(r"color:#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", spec)
+    if mask_from == "occlusion" or mask_from.startswith(("occlusion,class:", "class:")):
+        names = mask_from.removeprefix("occlusion").removeprefix(",")
+        kinds, limits = _categories(names) if names else (), occlusion or OcclusionSettings(margin=margin)
+        kind: Literal["class", "occlusion"] = "class" if names == mask_from else "occlusion"
+        return MaskSource(kind, categories=kinds, margin=margin, occlusion=limits)
+    match = re.fullmatch(r"color:#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", mask_from)
     if match is None:
-        raise UsageError(f"{spec} is unknown; use file, alpha, color:#RRGGBB, class:NAME,… or occlusion", "mask-from")
+        known = "file, alpha, color:#RRGGBB, class:NAME,… or occlusion"
+        raise UsageError(f"{mask_from} is unknown; use {known}", "mask_from")
     red, green, blue = (int(part, 16) for part in match.groups())
     return MaskSource("color", color=(red, green, blue))
 
@@ -176,7 +171,7 @@ def _categories(spec: str) -> tuple[str, ...]:
     names = sorted({name.strip() for name in spec.removeprefix("class:").split(",")})
     unknown = [name for name in names if name not in CATEGORIES]
     if unknown:
-        raise UsageError(f"{unknown[0]!r} is no category; known: {', '.join(CATEGORIES)}", "mask-from")
+        raise UsageError(f"{unknown[0]!r} is no category; known: {', '.join(CATEGORIES)}", "mask_from")
     return tuple(names)
 
 
@@ -208,13 +203,7 @@ def hole_of(photo: Photo, source: MaskSource, mask_file: Path | None, name: str)
 
 
 def hole_from_mask(mask: Pixels, shape: tuple[int, ...], name: str, invert: bool = False) -> Hole:
-    """Return the hole that a mask image shows, resized to ``shape`` (H, W) by nearest neighbour.
-
-    Args:
-        mask: see :func:`~.mask_picture.read_hole`.
-        shape: of the image.
-        name: stands in the error.
-        invert: complete what is black.
+    """Return the hole that a mask image shows, resized to ``shape`` (H, W) by nearest neighbour; see :func:`read_hole`.
 
     Raises:
         InputError: the aspect ratios differ by more than one percent, or the mask may mean several things.
@@ -234,5 +223,5 @@ def warning_of(hole: Hole, source: MaskSource) -> str | None:
     share = float(hole.mean())
     if share <= MOST:
         return None
-    remedy = "; is the mask inverted? See --invert-masks" if source.kind == "file" and not source.invert else ""
+    remedy = "; if the mask is inverted, pass invert=True" if source.kind == "file" and not source.invert else ""
     return f"the hole takes {share:.0%} of the picture{remedy}"

@@ -132,13 +132,7 @@ def find_occlusion(probability: NDArray[np.float32], settings: OcclusionSettings
 
 
 def doubts(occlusion: Occlusion, area: float, settings: OcclusionSettings) -> list[str]:
-    """Return what makes a found hole worth a look, in words; empty if nothing does.
-
-    Args:
-        occlusion: what was found.
-        area: share of the square that the whole hole covers.
-        settings: that it was found by.
-    """
+    """Return what makes a found hole worth a look, in words; empty if nothing does. ``area`` is the hole's share."""
     found = []
     if occlusion.confidence < DOUBTFUL:
         found.append(f"the network is sure by {occlusion.confidence:.0%} only")

@@ -25,30 +25,15 @@ def _resize(array: Any, side: int) -> Any:
     return cv2.resize(array, (side, side), interpolation=cv2.INTER_AREA if array.shape[0] > side else cv2.INTER_LINEAR)
 
 
-def check_square(pixels: Pixels, name: str) -> None:
+def check_square(pixels: Pixels, name: str, remedy: str = "") -> None:
     """Refuse what is not square: squashing a face would change it.
 
     Raises:
-        InputError: the image is not square; the message starts with ``name``.
+        InputError: the image is not square; the message starts with ``name`` and ends with ``remedy``.
     """
     height, width = pixels.shape[:2]
     if height != width:
-        raise InputError(
-            f"{name}: {width}×{height} is not square; crop it to an aligned face, or let --align find the faces"
-        )
-
-
-def check_arrays(pixels: object, hole: object, name: str) -> None:
-    """Refuse what is no array, such as a picture of Pillow's or a list.
-
-    Raises:
-        InputError: the message starts with ``name``.
-    """
-    for what, value in (("the picture", pixels), ("the hole", hole)):
-        if not isinstance(value, np.ndarray):
-            raise InputError(f"{name}: {what} is a {type(value).__name__}; give a numpy array, as by np.asarray(…)")
-        if not value.size:
-            raise InputError(f"{name}: {what} is empty, {value.shape}")
+        raise InputError(f"{name}: {width}×{height} is not square; crop it to an aligned face{remedy}")
 
 
 def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[FloatArray, FloatArray]:
@@ -67,13 +52,18 @@ def prepare(pixels: Pixels, hole: Hole, size: int, name: str) -> tuple[FloatArra
         ``image`` [3, size, size] in [-1, 1], zero in the hole, and ``mask`` [1, size, size], 1 = hole.
 
     Raises:
-        InputError: the image is none or not square, or the hole is not bool of its height and width.
+        InputError: the image is none, such as a picture of Pillow's, or not square, or the hole is not bool of its
+            height and width.
 
     >>> image, mask = prepare(np.full((64, 64, 3), 255, np.uint8), np.eye(64, dtype=bool), 64, "face")
     >>> float(image.max()), int(mask.sum())
     (1.0, 64)
     """
-    check_arrays(pixels, hole, name)
+    for what, value in (("the picture", pixels), ("the hole", hole)):
+        if not isinstance(value, np.ndarray):
+            raise InputError(f"{name}: {what} is a {type(value).__name__}; give a numpy array, as by np.asarray(…)")
+        if not value.size:
+            raise InputError(f"{name}: {what} is empty, {value.shape}")
     shape = pixels.shape[2:]
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim < 2 or shape not in ((), (3,), (4,)):
         raise InputError(f"{name}: {pixels.dtype} {pixels.shape} is no image; give (H, H[, 3 or 4]), uint8 or uint16")

@@ -23,7 +23,16 @@ from ..errors import InputError
 from ..files import write_file
 from ..untrusted.read import read_file
 from .exif import PREFIX, exif_of, png_of_gray_alpha, png_with_chunk
-from .headers import MAX_PIXELS, bits_per_channel, check_header, check_jpeg, check_png, is_lossy, other_kind
+from .headers import (
+    MAX_PIXELS,
+    bits_per_channel,
+    check_header,
+    check_jpeg,
+    check_png,
+    is_lossy,
+    other_kind,
+    plain_suffix,
+)
 from .icc import png_with_profile, profile_for, rgb_of_cmyk, tiff_with_profile
 from .metadata import Metadata, metadata_of, said_of
 
@@ -37,9 +46,9 @@ OTHER_IMAGE_SUFFIXES = (
     ".apng", ".avif", ".bpg", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".jxl",
     ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".raw", ".svg", ".tga",
 )  # fmt: skip
-DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # these hold 16 bits a channel
-ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
-EXIF_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+DEEP_SUFFIXES = (".png", ".tif")  # these hold 16 bits a channel
+ALPHA_SUFFIXES = (".png", ".webp", ".tif")
+EXIF_SUFFIXES = (".jpg", ".png", ".webp")
 QUALITY = 95  # of JPEG and lossy WebP
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # GIF for masks: it is not written
@@ -209,7 +218,7 @@ def encode_photo(
     Raises:
         InputError: the format cannot hold the array's alpha channel, bit depth or metadata.
     """
-    suffix = suffix.lower()
+    suffix = plain_suffix(suffix)
     if suffix not in SUFFIXES:
         raise InputError(f"cannot write {suffix or 'a file without suffix'}; use one of {', '.join(SUFFIXES)}")
     if pixels.dtype == np.uint16:
@@ -218,11 +227,9 @@ def encode_photo(
         raise InputError(f"{suffix} cannot hold an alpha channel; write to {' or '.join(ALPHA_SUFFIXES)}")
     formats: dict[str, dict[str, Any]] = {
         ".jpg": {"format": "JPEG", "quality": quality, "subsampling": 0},
-        ".jpeg": {"format": "JPEG", "quality": quality, "subsampling": 0},
         ".webp": {"format": "WEBP", "quality": quality if lossy else 100, "lossless": not lossy, "exact": True},
         ".png": {"format": "PNG", "compress_level": 4},
         ".tif": {"format": "TIFF", "compression": "tiff_lzw"},
-        ".tiff": {"format": "TIFF", "compression": "tiff_lzw"},
         ".bmp": {"format": "BMP"},
     }
     options = formats[suffix] if profile is None else {**formats[suffix], "icc_profile": profile}

@@ -23,10 +23,7 @@ def exif_of(info: Mapping[Any, Any]) -> bytes | None:
 
     Two things are changed in place, so that offsets inside a maker's notes go on to hold: the orientation becomes 1,
     and the thumbnail, which shows the face as it was, is unlinked and its bytes become zero. What a maker's notes hold,
-    which may be a preview too, is left alone.
-
-    Args:
-        info: Pillow's ``Image.info``.
+    which may be a preview too, is left alone. ``info`` is Pillow's.
     """
     found = info.get("exif")
     if not isinstance(found, bytes):

@@ -33,6 +33,16 @@ _SIGNATURES = {
 }  # fmt: skip
 
 
+def plain_suffix(suffix: str) -> str:
+    """Return a suffix in lower case, and the same for all that name one format.
+
+    >>> plain_suffix(".JPEG"), plain_suffix(".tiff"), plain_suffix(".png")
+    ('.jpg', '.tif', '.png')
+    """
+    lower = suffix.lower()
+    return {".jpeg": ".jpg", ".tiff": ".tif"}.get(lower, lower)
+
+
 def other_kind(data: bytes) -> str | None:
     """Return what a file is that no decoder here knows, by how it begins; None where that is unknown, too."""
     if data[4:8] == b"ftyp":
@@ -62,16 +72,21 @@ def check_png(data: bytes, name: str) -> None:
     Raises:
         InputError: the checksum of a critical chunk does not fit; the message starts with ``name``.
     """
-    view, place = memoryview(data), 8  # after the signature: chunks of length, name, content and checksum
-    while place + 12 <= len(data):
-        size = int.from_bytes(view[place : place + 4], "big")
-        kind, end = bytes(view[place + 4 : place + 8]), place + 8 + size
+    for kind, chunk in png_chunks(data):
         critical = not kind[0] & 0x20  # by the case of its first letter
-        if critical and zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+        if critical and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
             raise InputError(f"{name}: is damaged: the checksum of its chunk {kind.decode('latin-1')} does not fit")
         if kind == b"IEND":
             return
-        place = end + 4
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield the name and the bytes of each chunk of a PNG: length, name, content and checksum."""
+    view, place = memoryview(data), 8  # after the signature
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(view[place : place + 4], "big")
+        yield bytes(view[place + 4 : place + 8]), view[place:end]
+        place = end
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:

@@ -15,22 +15,14 @@ from typing import Any
 from PIL import Image, TiffImagePlugin
 
 from .exif import PNG_HEADER, png_with_chunk
-from .headers import jpeg_segments
+from .headers import jpeg_segments, plain_suffix, png_chunks
 
 _CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"cICP")  # of PNG: texts, size, colours
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _XMP_TEXT = b"XML:com.adobe.xmp\0\0\0\0\0"  # how an iTXt chunk with XMP begins
 _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
-_TIFF_TEXTS = (
-    270,
-    271,
-    272,
-    305,
-    306,
-    315,
-    316,
-    33432,
-)  # description, make, model, software, date, artist, host, rights
+# Description, make, model, software, date, artist, host, rights.
+_TIFF_TEXTS = (270, 271, 272, 305, 306, 315, 316, 33432)
 _TIFF_OTHERS = {34665: "EXIF", 34853: "GPS data", 33723: "IPTC block", 34377: "Photoshop block"}
 _TIFF_XMP = 700
 MOST = 2**20  # bytes of texts of a PNG, and of XMP
@@ -78,13 +70,9 @@ class Metadata:
     def lost(self, suffix: str, exif: bool, profile: bool, deep: bool) -> str | None:
         """Return a sentence about what a file of another format does not hold; None where all is kept.
 
-        Args:
-            suffix: of the output.
-            exif: whether there is an EXIF block.
-            profile: whether there is a colour profile.
-            deep: whether the picture has 16 bits a channel.
+        A ``deep`` picture has 16 bits a channel.
         """
-        suffix = {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix.lower(), suffix.lower())
+        suffix = plain_suffix(suffix)
         texts = any(chunk[4:8] in _TEXTS and _XMP_TEXT not in chunk[:40] for chunk in self.chunks)
         parts = [
             *self.left,
@@ -98,15 +86,15 @@ class Metadata:
         return f"left out, as the output does not hold it: {', '.join(dict.fromkeys(parts))}" if parts else None
 
     def save_options(self, suffix: str) -> dict[str, Any]:
-        """Return the options of Pillow's ``save`` that keep what it can keep in a format."""
+        """Return the options of Pillow's ``save`` that keep what it can keep in a format, told by its plain suffix."""
         options: dict[str, Any] = {}
         if self.dpi is not None and suffix not in (".webp", ".png"):
             options["dpi"] = self.dpi
-        if self.comment is not None and suffix in (".jpg", ".jpeg"):
+        if self.comment is not None and suffix == ".jpg":
             options["comment"] = self.comment
         if self.xmp is not None and suffix == ".webp":
             options["xmp"] = self.xmp
-        if suffix in (".tif", ".tiff") and (self.texts or self.xmp):
+        if suffix == ".tif" and (self.texts or self.xmp):
             tags = TiffImagePlugin.ImageFileDirectory_v2()
             for tag, text in self.texts:
                 tags[tag] = text
@@ -124,7 +112,7 @@ class Metadata:
                 sides = (round(side / 0.0254) for side in self.dpi)
                 data = png_with_chunk(data, b"pHYs", struct.pack(">IIB", *sides, 1))
             return data if self.xmp is None else png_with_chunk(data, b"iTXt", _XMP_TEXT + self.xmp)
-        if suffix in (".jpg", ".jpeg") and self.xmp is not None:
+        if suffix == ".jpg" and self.xmp is not None:
             body = _XMP_SEGMENT + self.xmp
             end = 4 + int.from_bytes(data[4:6], "big") if data[2:4] == b"\xff\xe0" else 2  # behind the JFIF header
             return data[:end] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[end:]
@@ -132,14 +120,11 @@ class Metadata:
 
 
 def metadata_of(header: Image.Image, data: bytes) -> Metadata:
-    """Return what is kept of an image file, and what is not.
-
-    Args:
-        header: the file, opened by Pillow.
-        data: its bytes.
-    """
+    """Return what is kept of an image file, and what is not."""
     info, left = header.info, []
-    chunks = tuple(_png_chunks(data)) if header.format == "PNG" else ()
+    chunks: tuple[bytes, ...] = ()
+    if header.format == "PNG":
+        chunks = tuple(bytes(chunk) for kind, chunk in png_chunks(data) if kind in _CHUNKS)
     if sum(map(len, chunks)) > MOST:
         chunks, left = (), ["texts of more than a megabyte"]
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or info.get("XMP")
@@ -183,16 +168,6 @@ def _dpi_of(header: Image.Image) -> tuple[float, float] | None:
     except (TypeError, ValueError, IndexError, ZeroDivisionError):
         return None
     return (x, y) if 1 <= x <= 65000 and 1 <= y <= 65000 else None
-
-
-def _png_chunks(data: bytes) -> Iterator[bytes]:
-    """Yield the chunks of a PNG that are kept, whole."""
-    place = 8
-    while place + 12 <= len(data):
-        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        if data[place + 4 : place + 8] in _CHUNKS:
-            yield data[place:end]
-        place = end
 
 
 def _jpeg_beginnings(data: bytes) -> Iterator[bytes]:

@@ -52,25 +52,22 @@ HEADERS = {
 def make_app(service: Service) -> Starlette:
     """Return the application that answers for ``service``, which it does not close."""
 
-    async def inpaint(request: Request) -> Response:
-        async def work(form: Form) -> Response:
-            data, media_type, note = await service.complete(form)
-            return Response(data, media_type=media_type, headers=_private(note))
+    def posted(path: str, work: Work) -> Route:
+        async def answer(request: Request) -> Response:
+            return await _answer(service, request, work)
 
-        return await _answer(service, request, work)
+        return Route(path, answer, methods=["POST"])
 
-    async def mask(request: Request) -> Response:
-        async def work(form: Form) -> Response:
-            data, note = await service.mask(form)
-            return Response(data, media_type="image/png", headers=_private(note))
+    async def inpaint(form: Form) -> Response:
+        data, media_type, note = await service.complete(form)
+        return Response(data, media_type=media_type, headers=_private(note))
 
-        return await _answer(service, request, work)
+    async def mask(form: Form) -> Response:
+        data, note = await service.mask(form)
+        return Response(data, media_type="image/png", headers=_private(note))
 
-    async def stages(request: Request) -> Response:
-        async def work(form: Form) -> Response:
-            return JSONResponse(await service.stages(form), headers=_private())
-
-        return await _answer(service, request, work)
+    async def stages(form: Form) -> Response:
+        return JSONResponse(await service.stages(form), headers=_private())
 
     async def health(_: Request) -> Response:
         inpainter, limits = service.inpainter, service.limits
@@ -106,9 +103,9 @@ def make_app(service: Service) -> Starlette:
         *(Route(path, _static(*entry)) for path, entry in PAGE.items()),
         Route("/health", health),
         Route("/metrics", metrics),
-        Route("/inpaint", inpaint, methods=["POST"]),
-        Route("/mask", mask, methods=["POST"]),
-        Route("/stages", stages, methods=["POST"]),
+        posted("/inpaint", inpaint),
+        posted("/mask", mask),
+        posted("/stages", stages),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: unknown})
 

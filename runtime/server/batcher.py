@@ -53,11 +53,9 @@ class Batcher:
         self.close()
 
     def submit(self, image: FloatArray, mask: FloatArray) -> Answer:
-        """Return the completed face [3, size, size] to come. One that is cancelled before its batch costs nothing.
+        """Return the completed face to come, [3, size, size] as ``image``; ``mask`` is [1, size, size].
 
-        Args:
-            image: [3, size, size] in [-1, 1].
-            mask: [1, size, size], 1 = hole.
+        One that is cancelled before its batch costs nothing.
         """
         face = _Waiting(image, mask)
         self._waiting.put(face)

@@ -68,12 +68,7 @@ class Metrics:
             return self._seconds.sum / max(1, sum(self._seconds.counts))
 
     def text(self, in_flight: int, limit: int) -> str:
-        """Return the page for Prometheus.
-
-        Args:
-            in_flight: requests that were taken and are not answered.
-            limit: of these.
-        """
+        """Return the page for Prometheus."""
         with self._lock:
             lines = ["# HELP showface_requests_total Answered requests.", "# TYPE showface_requests_total counter"]
             for (path, status), count in sorted(self._requests.items()):

@@ -22,12 +22,7 @@ COLORS = np.asarray(
 
 
 def picture_of(name: str, value: NDArray[Any]) -> Pixels | None:
-    """Return one face's tensor as an RGB picture (H, W, 3); None for a tensor that is no map of the face.
-
-    Args:
-        name: of the tensor, in the stage table.
-        value: of it, without the batch.
-    """
+    """Return one face's tensor, without the batch, as an RGB picture (H, W, 3); None where it is no map of the face."""
     shape = TENSORS[name].shape[1:]
     if shape == (3, "H", "H"):
         return _bytes((value.transpose(1, 2, 0) + 1.0) / 2.0)
@@ -39,12 +34,7 @@ def picture_of(name: str, value: NDArray[Any]) -> Pixels | None:
 
 
 def stage_pictures(stages: Iterable[Stage], tensors: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Return what ``/stages`` answers: a picture of each output, as a data URI, and the categories' colours.
-
-    Args:
-        stages: of the chain, in order.
-        tensors: of one face, with a batch of one.
-    """
+    """Return what ``/stages`` answers: a picture of each output, as a data URI, and the categories' colours."""
     pictures = []
     for stage in stages:
         for name in stage.outputs:

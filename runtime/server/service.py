@@ -51,10 +51,6 @@ class Limits:
 class Service:
     """Completes what forms hold. Close it, or use it in a ``with``.
 
-    Args:
-        inpainter: that completes.
-        limits: of what is taken at once.
-
     Raises:
         UsageError: the decoder process cannot be started.
     """

@@ -35,12 +35,7 @@ Headers = Mapping[str, tuple[str, tuple[int, ...]]]  # dtype and shape by name
 def open_file(
     path: Path, error: type[ShowfaceError] = InputError, failed: str = "cannot be read"
 ) -> Iterator[BinaryIO]:
-    """Open a regular file to read it.
-
-    Args:
-        path: of the file.
-        error: to raise.
-        failed: what failed, and what mends it.
+    """Open a regular file to read it; ``failed`` says what failed, and what mends it.
 
     Raises:
         ShowfaceError: of the class ``error``; it cannot be opened, or is a FIFO, a device or a folder.
@@ -63,13 +58,7 @@ def read_file(
     error: type[ShowfaceError] = InputError,
     failed: str = "cannot be read",
 ) -> bytes:
-    """Return the bytes of a regular file.
-
-    Args:
-        path: of the file.
-        limit: bytes that it may hold.
-        error: to raise.
-        failed: what failed, and what mends it.
+    """Return the bytes, ``limit`` at most, of a regular file; see :func:`open_file`.
 
     Raises:
         ShowfaceError: as :func:`open_file`, or it is larger, or changes meanwhile.
@@ -126,34 +115,28 @@ def _refuse(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_constant=_refuse)  # made once: a journal has a hundred thousand lines
 
 
-def read_json(path: Path, kind: str, remedy: str, error: type[ShowfaceError] = UsageError) -> Any:
-    """Return the value in a JSON file.
-
-    Args:
-        path: of the file.
-        kind: what it should be, such as ``a bundle manifest``.
-        remedy: what to do where it is none.
-        error: to raise.
+def read_json(path: Path, kind: str, remedy: str) -> Any:
+    """Return the value in a JSON file, of such a ``kind`` as ``a bundle manifest``.
 
     Raises:
-        ShowfaceError: of the class ``error``; it cannot be read, or is no JSON.
+        UsageError: it cannot be read, or is no JSON.
     """
     try:
-        return parse_json(read_file(path, MAX_TEXT, error, f"cannot be read; {remedy}"))
+        return parse_json(read_file(path, MAX_TEXT, UsageError, f"cannot be read; {remedy}"))
     except ValueError as why:
-        raise error(f"{path}: not {kind}: {why}; {remedy}") from why
+        raise UsageError(f"{path}: not {kind}: {why}; {remedy}") from why
 
 
-def read_text(path: Path, error: type[ShowfaceError] = UsageError) -> str:
+def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file.
 
     Raises:
-        ShowfaceError: of the class ``error``; it cannot be read, or is of another encoding.
+        UsageError: it cannot be read, or is of another encoding.
     """
     try:
-        return read_file(path, MAX_TEXT, error).decode("utf-8-sig")
+        return read_file(path, MAX_TEXT, UsageError).decode("utf-8-sig")
     except UnicodeDecodeError as why:
-        raise error(f"{path}: is no UTF-8 text: {why}; save it as UTF-8") from why
+        raise UsageError(f"{path}: is no UTF-8 text: {why}; save it as UTF-8") from why
 
 
 def shown(value: object) -> str:
@@ -185,9 +168,9 @@ def parse_arrays(data: bytes, fault: Callable[[Headers], str | None], limit: int
             for name, info in members.items():
                 with archive.open(info) as member:
                     headers[name] = _array_header(member, info.file_size)
-            if sum(math.prod(shape) * dtype.itemsize for shape, dtype, _ in headers.values()) > limit:
+            if sum(math.prod(shape) * dtype.itemsize for shape, dtype in headers.values()) > limit:
                 raise ValueError(f"its arrays take more than {limit // 2**20} MiB")
-            wrong = fault({name: (str(dtype), shape) for name, (shape, dtype, _) in headers.items()})
+            wrong = fault({name: (str(dtype), shape) for name, (shape, dtype) in headers.items()})
             if wrong is not None:
                 raise ValueError(wrong)
             return {name: npy.read_array(io.BytesIO(archive.read(info))) for name, info in members.items()}
@@ -199,8 +182,8 @@ def parse_arrays(data: bytes, fault: Callable[[Headers], str | None], limit: int
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def _array_header(member: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Return shape, dtype and length of the header of one ``.npy`` file of ``size`` bytes."""
+def _array_header(member: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and dtype from the header of one ``.npy`` file of ``size`` bytes."""
     version = npy.read_magic(member)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
@@ -212,4 +195,4 @@ def _array_header(member: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dty
         raise ValueError(f"an array has the shape {shown(shape)}")
     if member.tell() + math.prod(shape) * dtype.itemsize != size:
         raise ValueError(f"an array of {dtype} {shown(shape)} is not as long as it says")
-    return shape, dtype, member.tell()
+    return shape, dtype

@@ -211,7 +211,7 @@ def test_validate_against_a_checkpoint_uses_the_device_that_was_asked_for(
 ):
     real = ("--images", face_folder[0], "--masks", face_folder[1])
     outcome = run("validate", narrow_bundle, "--checkpoint", narrow_checkpoint, "--device", "cuda:99", *real)
-    refused(outcome, "--device cuda:99", "CUDA devices")
+    refused(outcome, "--device: cuda:99", "CUDA devices")
 
 
 INTERRUPTED_IMPORT = """

@@ -49,9 +49,9 @@ def place(tmp_path):
 def test_a_foreign_file_is_kept(place, name, data):
     path = place / "other" / name
     path.write_bytes(data)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="pass overwrite=True"):
         check_sides({"--side": path}, False, place / "in", ours=are_results)
-    with pytest.raises(ShowfaceError, match="--overwrite"):
+    with pytest.raises(ShowfaceError, match="pass overwrite=True"):
         write_text(path, "figures", False, are_results)
     assert path.read_bytes() == data
     check_sides({"--side": path}, True, place / "in")
@@ -88,9 +88,9 @@ def test_an_own_picture_is_replaced_and_still_a_picture(place, name):
 def test_lines_of_results_belong_to_the_verb_that_writes_such(place):
     path = place / "other" / "masks.jsonl"
     path.write_bytes(OURS)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="pass overwrite=True"):
         check_sides({"--json": path}, False)
-    with pytest.raises(ShowfaceError, match="--overwrite"):
+    with pytest.raises(ShowfaceError, match="pass overwrite=True"):
         write_text(path, "figures", False)
     assert path.read_bytes() == OURS
     check_sides({"--json": path}, False, ours=are_results)
@@ -139,10 +139,10 @@ def test_a_file_that_comes_while_the_work_goes_on_is_kept(place):
     path = place / "other" / "x.json"
     check_sides({"--json": path}, False)
     path.write_text("somebody else's")
-    with pytest.raises(ShowfaceError, match="--overwrite") as late:
+    with pytest.raises(ShowfaceError, match="pass overwrite=True") as late:
         write_text(path, "figures", False)
     assert late.value.exit_code == 1  # the work is done
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="pass overwrite=True"):
         check_replaceable(path, False)
 
 
@@ -188,7 +188,7 @@ def test_a_page_that_came_meanwhile_is_replaced_only_where_that_is_wanted(place)
     """What every report is written by, behind the work."""
     path = place / "other" / "x.html"
     path.write_text("somebody else's")
-    with pytest.raises(ShowfaceError, match="--overwrite"):
+    with pytest.raises(ShowfaceError, match="pass overwrite=True"):
         write_side(path, b"<html>", False)
     write_side(path, b"<html>", True)
     assert path.read_bytes() == b"<html>"

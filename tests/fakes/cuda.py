@@ -32,7 +32,7 @@ class Work:
 
 
 class FakeCuda:
-    """:class:`showface.runtime.backends.tensorrt.device.Cuda`, with a budget of device and of pinned memory.
+    """:class:`showface.runtime.backends.tensorrt.cuda.CudaRuntime`, with a budget of device and of pinned memory.
 
     Attributes:
         broken: the text of a sticky error; from then on every call fails with it, those that give back included.
@@ -82,6 +82,9 @@ class FakeCuda:
             raise UsageError("not enough memory")
         self.calls.append("allocate")
         return self._new(size, "device")
+
+    def free_memory(self):
+        return self.budget - self.used("device")
 
     def allocate_pinned(self, size):
         if self.used("pinned") + size > self.pinned:

@@ -51,7 +51,7 @@ def test_a_folder_run_on_a_full_disk_ends_and_goes_on(tmp_path, place, narrow_bu
     command = showface("inpaint", tmp_path / "in", place / "out", *options)
     result = on_a_disk("700k", place, tmp_path / "kept", command)
     assert result.returncode == 1, result.stderr
-    assert "No space left on device; make room and run the same command again" in result.stderr
+    assert "No space left on device; make room and run the same again" in result.stderr
     assert "Traceback" not in result.stderr
     out = tmp_path / "kept" / "out"
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines() if line.startswith("{")]

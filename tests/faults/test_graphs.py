@@ -36,9 +36,9 @@ def tensors(batch):
 class Alone(Chain):
     """A chain of the refiner alone: it sees the image, and no guidance."""
 
-    def complete(self, image, mask):
-        given = {"coarse_image": image, "mask": mask, "guidance": tensors(len(image))["guidance"]}
-        return self.sessions[0].run(given)["completed_image"]
+    def run(self, inputs, given=None):
+        guidance = tensors(len(inputs["image"]))["guidance"]
+        return self.sessions[0].run({"coarse_image": inputs["image"], "mask": inputs["mask"], "guidance": guidance})
 
 
 def runner(data, limit):

@@ -133,7 +133,7 @@ def test_a_folder_run_goes_on_or_ends_and_loses_nothing(run, tmp_path, fails, ca
     complete, whole = run
     hit = fails(call, number, nth=2, times=1)
     if number in FULL:
-        with pytest.raises(DiskFullError, match="make room and run the same command again"):
+        with pytest.raises(DiskFullError, match="make room and run the same again"):
             complete(tmp_path)
     else:
         failed = [result for result in complete(tmp_path).values() if result.status == "failed"]

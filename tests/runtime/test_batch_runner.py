@@ -15,17 +15,17 @@ def inpainter(narrow_bundle):
 @pytest.fixture
 def failing(inpainter, monkeypatch):
     """Return a function that lets the networks fail with ``error`` where ``wrong`` says so of a batch."""
-    real = inpainter.chain.complete
+    real = inpainter.chain.run
     sizes = []
 
     def start(wrong, error):
-        def complete(image, mask):
-            sizes.append(len(image))
-            if wrong(image):
+        def run(inputs):
+            sizes.append(len(inputs["image"]))
+            if wrong(inputs["image"]):
                 raise error
-            return real(image, mask)
+            return real(inputs)
 
-        monkeypatch.setattr(inpainter.chain, "complete", complete)
+        monkeypatch.setattr(inpainter.chain, "run", run)
         return sizes
 
     return start
@@ -81,13 +81,13 @@ def test_a_single_face_that_does_not_fit_fails(inpainter, failing, prepared):
 
 
 def test_values_that_are_not_finite_fail_alone(inpainter, monkeypatch, prepared):
-    real = inpainter.chain.complete
+    real = inpainter.chain.run
 
-    def complete(image, mask):
-        completed = np.array(real(image, mask))
-        completed[1, 0, 5, 5] = np.nan
-        return completed
+    def run(inputs):
+        tensors = real(inputs)
+        tensors["completed_image"][1, 0, 5, 5] = np.nan
+        return tensors
 
-    monkeypatch.setattr(inpainter.chain, "complete", complete)
+    monkeypatch.setattr(inpainter.chain, "run", run)
     completed = BatchRunner(inpainter, 3).complete(prepared[:3])
     assert [isinstance(face, InputError) for face in completed] == [False, True, False]

@@ -87,7 +87,7 @@ def test_equal_contents_make_equal_files(bundle, tmp_path):
 def test_nothing_is_overwritten_and_no_broken_file_is_packed(bundle, tmp_path):
     output = tmp_path / "kit.zip"
     output.write_bytes(b"mine")
-    with pytest.raises(UsageError, match=r"kit\.zip: exists already; overwrite it"):
+    with pytest.raises(UsageError, match=r"kit\.zip: exists already; pass overwrite=True"):
         write_kit(bundle, output)
     engine = EngineFolder(bundle, "tensorrt-rtx", "sm_86").engine("mrem")
     engine.write_bytes(b"tampered")
@@ -132,7 +132,7 @@ def test_a_kit_without_graphs_says_what_it_is(bundle, tmp_path):
     with zipfile.ZipFile(tmp_path / "kit.zip") as archive:
         archive.extractall(tmp_path / "kit")
     kit = open_bundle(tmp_path / "kit")
-    with pytest.raises(UsageError, match=r"kit: is a kit: engines \(tensorrt-rtx-sm_86\) for a GPU .* with --graphs"):
+    with pytest.raises(UsageError, match=r"kit: is a kit: engines \(tensorrt-rtx-sm_86\) for a GPU .* graphs=True"):
         kit.model(kit.manifest.stages[0])
 
 

@@ -13,26 +13,17 @@ from showface.runtime.bundle import default_bundle
 from showface.runtime.errors import UsageError, extra
 from showface.runtime.files import write_side
 
+from ... import options
 from ...app import threads_of
-from ...options import (
-    BackendOption,
-    BundleArgument,
-    CudaGraphOption,
-    DeviceOption,
-    JsonOption,
-    OverwriteOption,
-    check_sides,
-    write_text,
-)
 from ...printing import console
 
 
 def benchmark(
     context: typer.Context,
-    bundle: BundleArgument = None,
-    backend: BackendOption = Backend.AUTO,
-    device: DeviceOption = "auto",
-    cuda_graph: CudaGraphOption = False,
+    bundle: options.BundleArgument = None,
+    backend: options.BackendOption = Backend.AUTO,
+    device: options.DeviceOption = "auto",
+    cuda_graph: options.CudaGraphOption = False,
     against: Annotated[Path | None, typer.Option(help="Time this bundle too, in turn.")] = None,
     against_backend: Annotated[Backend | None, typer.Option(help="Time on this backend too, in turn.")] = None,
     against_device: Annotated[str | None, typer.Option(help="Time on this device too, in turn.")] = None,
@@ -43,15 +34,15 @@ def benchmark(
     warm_up: Annotated[int, typer.Option(min=0, help="Runs before.")] = 3,
     kernels: Annotated[bool, typer.Option(help="Name the kernels of each stage (ONNX Runtime, CPU).")] = False,
     fresh: Annotated[bool, typer.Option(help="Measure start, load and peak memory in fresh processes.")] = True,
-    json_file: JsonOption = None,
+    json_file: options.JsonOption = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write all latencies to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a PNG of the latencies to this file.")] = None,
-    overwrite: OverwriteOption = False,
+    overwrite: options.OverwriteOption = False,
 ) -> None:
     """Measure latency, throughput, start and memory; subjects run in turn, so that their ratios hold."""
     sides = {"--json": json_file, "--csv": csv_file, "--markdown": markdown, "--plot": plot}
-    check_sides(sides, overwrite, bundle or default_bundle(), against, checkpoint)
+    options.check_sides(sides, overwrite, bundle or default_bundle(), against, checkpoint)
     if plot is not None:
         with extra("report"):
             import matplotlib.figure  # noqa: F401 - is missed before the work
@@ -69,9 +60,9 @@ def benchmark(
     result = library.run_benchmark(first, other, checkpoint, plan, threads_of(context), compiled, kernels, fresh)
     text = tables.to_markdown(result)
     console.print_lines(text)
-    write_text(json_file, json.dumps(result, indent=2, allow_nan=False) + "\n", overwrite)
-    write_text(csv_file, tables.to_csv(result), overwrite)
-    write_text(markdown, text, overwrite)
+    options.write_text(json_file, json.dumps(result, indent=2, allow_nan=False) + "\n", overwrite)
+    options.write_text(csv_file, tables.to_csv(result), overwrite)
+    options.write_text(markdown, text, overwrite)
     if plot is not None:
         write_side(plot, tables.plot(result), overwrite)
 

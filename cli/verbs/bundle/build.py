@@ -82,11 +82,7 @@ def build(
 
 
 def _lowered(bundle: Bundle, precision: str, threads: int | None) -> Bundle:
-    """Return the float16 bundle beside ``bundle``, which is made where there is none.
-
-    Raises:
-        UsageError: what stands there is no float16 bundle of the same weights.
-    """
+    """Return the float16 bundle of the same weights beside ``bundle``, which is made where there is none."""
     if precision != "fp16":
         raise UsageError(f"--precision {precision}: use as-is or fp16")
     folder = bundle.folder.with_name(f"{bundle.folder.resolve().name}-fp16")
@@ -120,11 +116,7 @@ def _build(bundle: Bundle, wanted: Sequence[BuildOptions], version: str, gpu: st
 
 
 def _report(bundle: Bundle, rows: Sequence[Built]) -> None:
-    """Print what was built, and fail where a stage failed.
-
-    Raises:
-        ShowfaceError: naming each stage that failed.
-    """
+    """Print what was built, and fail where a stage failed, naming each."""
     table = Table("target", "stage", "precision", "status", "MiB", "seconds")
     for row in rows:
         size = f"{row.engine_bytes / MIB:.1f}" if row.engine_bytes else ""

@@ -14,18 +14,8 @@ from showface.runtime.backends import Backend
 from showface.runtime.bundle import default_bundle, open_bundle
 from showface.runtime.errors import UsageError, extra
 
+from ... import options
 from ...app import threads_of
-from ...options import (
-    BackendOption,
-    CudaGraphOption,
-    DeviceOption,
-    ImagesOption,
-    JsonOption,
-    MasksOption,
-    OverwriteOption,
-    check_sides,
-    write_text,
-)
 from ...printing import errors, print_parity
 
 if TYPE_CHECKING:
@@ -52,13 +42,13 @@ def validate(
     candidate: CandidateArgument = None,
     reference: ReferenceOption = None,
     checkpoint: Annotated[Path | None, typer.Option(help="The same as --reference FILE.")] = None,
-    backend: BackendOption = Backend.AUTO,
-    device: DeviceOption = "auto",
-    cuda_graph: CudaGraphOption = False,
+    backend: options.BackendOption = Backend.AUTO,
+    device: options.DeviceOption = "auto",
+    cuda_graph: options.CudaGraphOption = False,
     reference_backend: Annotated[Backend, typer.Option(help="Backend of a reference bundle.")] = Backend.AUTO,
     reference_device: Annotated[str, typer.Option(help="Device of a reference bundle.")] = "auto",
-    images: ImagesOption = None,
-    masks: MasksOption = None,
+    images: options.ImagesOption = None,
+    masks: options.MasksOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Compare the first so many faces.")] = None,
     generated: Annotated[bool, typer.Option(help="Compare inputs made on purpose too, and batches.")] = True,
     max_batch: Annotated[int, typer.Option(min=1, help="Largest batch to compare.")] = 8,
@@ -71,8 +61,8 @@ def validate(
     save_outputs: Annotated[Path | None, typer.Option(help="Keep the candidate's outputs in this new folder.")] = None,
     save_reference: Annotated[Path | None, typer.Option(help="Keep the reference's outputs in a new folder.")] = None,
     judge_again: JudgeAgainOption = None,
-    json_file: JsonOption = None,
-    overwrite: OverwriteOption = False,
+    json_file: options.JsonOption = None,
+    overwrite: options.OverwriteOption = False,
     report: Annotated[Path | None, typer.Option(help="Write index.html, results.json and junit.xml here.")] = None,
 ) -> None:
     """Prove that a candidate computes what a reference computes: each stage alone, then the chain."""
@@ -82,7 +72,7 @@ def validate(
     changes = dict(zip(names, (max_abs, p99_abs, min_agreement, tie_margin, min_psnr_db), strict=True))
     _check_bounds(changes)
     files = candidate or default_bundle(), reference, checkpoint, images, masks, judge_again
-    check_sides({"--json": json_file}, overwrite, *files)
+    options.check_sides({"--json": json_file}, overwrite, *files)
     _check_report(report, files)
     bounds = library.Bounds(tolerance, changes)
     if judge_again is not None:
@@ -126,7 +116,7 @@ def _check_report(folder: Path | None, given: Sequence[Path | None]) -> None:
         import showface.evaluation.parity.report  # noqa: F401 - missing packages are named before the work
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"--report {folder}: exists already; remove it or choose another folder")
-    check_sides({"--report": folder / "index.html" if folder.is_dir() else folder}, False, *given)
+    options.check_sides({"--report": folder / "index.html" if folder.is_dir() else folder}, False, *given)
 
 
 def _finish(
@@ -138,7 +128,7 @@ def _finish(
 ) -> None:
     """Write and print the result, and exit with 1 where it failed."""
     print_parity(result)
-    write_text(json_file, json.dumps(result, indent=2, allow_nan=False) + "\n", overwrite)
+    options.write_text(json_file, json.dumps(result, indent=2, allow_nan=False) + "\n", overwrite)
     if report is not None:
         from showface.evaluation.parity.report import write_report
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,28 +15,8 @@ from showface.runtime.backends import Backend
 from showface.runtime.bundle import default_bundle
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 
+from ... import options
 from ...app import threads_of
-from ...options import (
-    BackendOption,
-    BundleOption,
-    CudaGraphOption,
-    DetectorOption,
-    DeviceOption,
-    FailOnUncertainOption,
-    InvertOption,
-    LandmarksOption,
-    MaskFromOption,
-    MaskMarginOption,
-    MasksOption,
-    MaskSuffixOption,
-    MaxHoleOption,
-    MinHoleOption,
-    ThresholdOption,
-    WorkersOption,
-    alignment_of,
-    check_pictures,
-    found_mask_source,
-)
 from ...printing import errors
 from ...signals import catch_signals, end_at_signals
 
@@ -47,36 +27,38 @@ if TYPE_CHECKING:
 
     from ...progress import Tally
 
+Found = tuple[int, float, float, float, Path | None]  # margin, threshold, smallest and largest hole, bundle
+
 
 def inpaint(
     context: typer.Context,
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder (recursive).")],
     output: Annotated[Path, typer.Argument(help="A folder; for one image also an image name.")],
-    masks: MasksOption = None,
-    mask_from: MaskFromOption = "file",
-    mask_suffix: MaskSuffixOption = None,
-    invert_masks: InvertOption = False,
-    mask_margin: MaskMarginOption = 6,
-    threshold: ThresholdOption = 0.5,
-    min_hole: MinHoleOption = 0.003,
-    max_hole: MaxHoleOption = 0.5,
+    masks: options.MasksOption = None,
+    mask_from: options.MaskFromOption = "file",
+    mask_suffix: options.MaskSuffixOption = None,
+    invert_masks: options.InvertOption = False,
+    mask_margin: options.MaskMarginOption = 6,
+    threshold: options.ThresholdOption = 0.5,
+    min_hole: options.MinHoleOption = 0.003,
+    max_hole: options.MaxHoleOption = 0.5,
     save_masks: Annotated[Path | None, typer.Option(help="Folder that gets the mask used for each image.")] = None,
     align: Annotated[bool, typer.Option("--align", help="Find the faces of any picture, and complete each.")] = False,
-    face_detector: DetectorOption = None,
-    landmarks: LandmarksOption = None,
+    face_detector: options.DetectorOption = None,
+    landmarks: options.LandmarksOption = None,
     output_format: Annotated[str, typer.Option("--format", help="same, jpeg, png, webp, tiff or bmp.")] = "same",
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and lossy WebP outputs.")] = 95,
-    bundle: BundleOption = None,
-    backend: BackendOption = Backend.AUTO,
-    device: DeviceOption = "auto",
-    cuda_graph: CudaGraphOption = False,
+    bundle: options.BundleOption = None,
+    backend: options.BackendOption = Backend.AUTO,
+    device: options.DeviceOption = "auto",
+    cuda_graph: options.CudaGraphOption = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Faces a batch; default: 8, on a CPU 1.")] = None,
-    side_by_side: WorkersOption = 0,
+    side_by_side: options.WorkersOption = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
     verify: Annotated[bool, typer.Option(help="Read all inputs again; else those that have changed.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End the run at the first failure.")] = False,
     max_failures: Annotated[int | None, typer.Option(min=1, help="End the run after this many failures.")] = None,
-    fail_on_uncertain: FailOnUncertainOption = False,
+    fail_on_uncertain: options.FailOnUncertainOption = False,
     cluster: Annotated[str | None, typer.Option(help="Run on Ray: its address, or local.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of input, mask and result of each face.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on with what comes into INPUT, until stopped.")] = False,
@@ -85,14 +67,15 @@ def inpaint(
     caught = catch_signals()  # before the slow imports
     from showface.runtime.batch.options import Options, processors, suffix_of_format, workers
     from showface.runtime.batch.start import Model, plan_run
+    from showface.runtime.batch.watch import watch_folder
 
     from ...pipe import complete_pipe, is_pipe
     from ...progress import Tally
 
-    check_pictures({"--sheet": sheet}, overwrite, source, masks, bundle or default_bundle(), landmarks, face_detector)
-    folder = _beside(source) if masks is None and mask_suffix and mask_from == "file" else masks
-    origin = found_mask_source(mask_from, folder, mask_margin, threshold, min_hole, max_hole, bundle)
-    origin = _with_files(origin, mask_suffix, invert_masks, beside=folder != masks)
+    given = source, masks, bundle or default_bundle(), landmarks, face_detector
+    options.check_pictures({"--sheet": sheet}, overwrite, *given)
+    found = mask_margin, threshold, min_hole, max_hole, bundle
+    origin = _mask_source(source, masks, mask_from, mask_suffix, invert_masks, found)
     suffix = suffix_of_format(output_format)
     model = Model(bundle, backend, device, threads_of(context), cuda_graph, side_by_side)
     if is_pipe(source, output):
@@ -102,18 +85,18 @@ def inpaint(
         raise typer.Exit(1 if complete_pipe(origin, suffix, quality, model) and fail_on_uncertain else 0)
     _check_sheet(sheet, origin, save_masks, watch, cluster)
     _check_folders(save_masks, masks, source, output)
-    faces = alignment_of(align, face_detector, landmarks)
+    faces = options.alignment_of(align, face_detector, landmarks)
     threads = workers(processors())
-    options = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, threads, verify=verify)
+    settings = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, threads, verify=verify)
     tally, limit, written = Tally(0), 1 if fail_fast else max_failures, True
 
     def stopped() -> bool:
         return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
 
     if watch:
-        _watch(_watched(source, output, options, suffix, model, stopped), tally, origin)
+        _watch(watch_folder(source, output, settings, suffix, model, stopped), tally, origin)
     else:
-        run = plan_run(source, output, options, suffix, cluster)
+        run = plan_run(source, output, settings, suffix, cluster)
         _check_outputs(sheet, run)
         tally.total = len(run.items)
         written = _run(run, run.start(model, stopped), tally, sheet)
@@ -122,37 +105,20 @@ def inpaint(
         raise typer.Exit(1)
 
 
-# What few runs need is imported where it is: a run of one photograph starts sooner.
-
-
-def _watched(source: Path, *settings: Any) -> Iterator[Result]:
-    from showface.runtime.batch.watch import watch_folder
-
-    return watch_folder(source, *settings)
-
-
-def _beside(source: Path) -> Path:
-    """Return the folder of the masks that are beside their images."""
-    return source if source.is_dir() else source.parent
-
-
-def _with_files(origin: MaskSource, suffix: str | None, invert: bool, beside: bool) -> MaskSource:
-    """Return a mask source with what the options say of mask files.
-
-    Raises:
-        UsageError: the masks are no files.
-    """
+def _mask_source(
+    source: Path, masks: Path | None, mask_from: str, suffix: str | None, invert: bool, found: Found
+) -> MaskSource:
+    """Return where the holes come from."""
+    beside = masks is None and bool(suffix) and mask_from == "file"
+    folder = (source if source.is_dir() else source.parent) if beside else masks
+    origin = options.found_mask_source(mask_from, folder, *found)
     if origin.kind != "file" and (invert or suffix is not None):
         raise UsageError(f"--invert-masks and --mask-suffix go with mask files, not with --mask-from {origin.kind}")
     return replace(origin, suffix=suffix or origin.suffix, beside=beside, invert=invert)
 
 
 def _check_outputs(sheet: Path | None, run: FolderRun) -> None:
-    """Refuse a sheet of more faces than its format holds, or with the name of an output.
-
-    Raises:
-        UsageError: it is such.
-    """
+    """Refuse a sheet of more faces than its format holds, or with the name of an output."""
     if sheet is None:
         return
     from showface.runtime.batch.sheets.contact_sheet import check_sheet
@@ -233,11 +199,7 @@ def _end(caught: list[int], tally: Tally, limit: int | None) -> None:
 def _check_sheet(
     sheet: Path | None, origin: MaskSource, save_masks: Path | None, watch: bool, cluster: str | None
 ) -> None:
-    """Refuse what does not go together.
-
-    Raises:
-        UsageError: a watch is asked for a sheet or a cluster, or a sheet would lack the masks that it shows.
-    """
+    """Refuse a watch that is asked for a sheet or a cluster, and a sheet that would lack the masks that it shows."""
     if watch and (cluster is not None or sheet is not None):
         raise UsageError("--watch does not go with --cluster and --sheet, which know all inputs before they start")
     if sheet is not None and origin.found and save_masks is None:

@@ -13,26 +13,8 @@ from showface.runtime.backends import Backend
 from showface.runtime.bundle import default_bundle
 from showface.runtime.errors import UsageError, system_errors
 
+from ... import options
 from ...app import threads_of
-from ...options import (
-    BackendOption,
-    BundleOption,
-    DetectorOption,
-    DeviceOption,
-    FailOnUncertainOption,
-    LandmarksOption,
-    MaskFromOption,
-    MaskMarginOption,
-    MaxHoleOption,
-    MinHoleOption,
-    ThresholdOption,
-    alignment_of,
-    are_results,
-    check_pictures,
-    check_sides,
-    found_mask_source,
-    write_text,
-)
 from ...printing import errors
 from ...signals import catch_signals
 
@@ -51,19 +33,19 @@ def masks(
     context: typer.Context,
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder (recursive).")],
     folder: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder that gets a mask for each image.")],
-    mask_from: MaskFromOption = "occlusion",
-    mask_margin: MaskMarginOption = 6,
-    threshold: ThresholdOption = 0.5,
-    min_hole: MinHoleOption = 0.003,
-    max_hole: MaxHoleOption = 0.5,
+    mask_from: options.MaskFromOption = "occlusion",
+    mask_margin: options.MaskMarginOption = 6,
+    threshold: options.ThresholdOption = 0.5,
+    min_hole: options.MinHoleOption = 0.003,
+    max_hole: options.MaxHoleOption = 0.5,
     align: Annotated[bool, typer.Option("--align", help="Find the faces of any picture.")] = False,
-    face_detector: DetectorOption = None,
-    landmarks: LandmarksOption = None,
-    bundle: BundleOption = None,
-    backend: BackendOption = Backend.AUTO,
-    device: DeviceOption = "auto",
+    face_detector: options.DetectorOption = None,
+    landmarks: options.LandmarksOption = None,
+    bundle: options.BundleOption = None,
+    backend: options.BackendOption = Backend.AUTO,
+    device: options.DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace masks that were edited, too.")] = False,
-    fail_on_uncertain: FailOnUncertainOption = False,
+    fail_on_uncertain: options.FailOnUncertainOption = False,
     sheet: Annotated[
         Path | None, typer.Option(help="Contact sheet, the doubtful ones first; default: MASKS-review.jpg.")
     ] = None,
@@ -73,33 +55,34 @@ def masks(
     caught = catch_signals()  # before the slow imports
     from showface.runtime.batch.inputs import plan_items
     from showface.runtime.batch.options import Options
-    from showface.runtime.batch.sheets.review import check_review, write_review
+    from showface.runtime.batch.sheets.contact_sheet import check_sheet
+    from showface.runtime.batch.sheets.review import COLUMNS, HEIGHT, write_review
     from showface.runtime.inpainter import Inpainter
 
     from ...progress import Tally
 
     if mask_from == "file":
         raise UsageError("--mask-from file: such masks are there already; use occlusion, class:NAME, alpha or color:#…")
-    origin = found_mask_source(mask_from, None, mask_margin, threshold, min_hole, max_hole, bundle)
+    origin = options.found_mask_source(mask_from, None, mask_margin, threshold, min_hole, max_hole, bundle)
     sheet = sheet or folder.with_name(f"{folder.name}-review.jpg")
-    faces = alignment_of(align, face_detector, landmarks)
-    options = Options(origin, overwrite=overwrite, alignment=faces, save_masks=folder)
+    faces = options.alignment_of(align, face_detector, landmarks)
+    settings = Options(origin, overwrite=overwrite, alignment=faces, save_masks=folder)
     if folder.suffix and source.is_file() and not folder.is_dir():
         raise UsageError(f"{folder}: MASKS is a folder, also for one image; give a name without a suffix")
     items = plan_items(source, folder, None, ".png", distinct_stems=True)
-    check_review(sheet, len(items))
+    check_sheet(sheet, len(items), HEIGHT, COLUMNS)
     with system_errors(UsageError, folder, "cannot be made"):
         folder.mkdir(parents=True, exist_ok=True)
     given = source, bundle or default_bundle(), landmarks, face_detector
-    check_pictures({"--sheet": sheet}, overwrite, *given)
-    check_sides({"--json": json_file, "--sheet": sheet}, overwrite, *given, ours=are_results)
+    options.check_pictures({"--sheet": sheet}, overwrite, *given)
+    options.check_sides({"--json": json_file, "--sheet": sheet}, overwrite, *given, ours=options.are_results)
     inpainter = Inpainter.from_bundle(bundle, device, threads_of(context), backend)
     tally = Tally(len(items))
-    results = _find(items, inpainter, options, caught, tally)
+    results = _find(items, inpainter, settings, caught, tally)
     found = tally.found_line("with a mask", "empty mask")
     errors.print(f"{found}; {tally.count['failed']} failed")
     lines = "".join(json.dumps(asdict(result)) + "\n" for result in results)
-    write_text(json_file, lines, overwrite, are_results)
+    options.write_text(json_file, lines, overwrite, options.are_results)
     if write_review(sheet, items, results, overwrite):
         errors.print(f"the masks over their faces: {sheet}")
     if caught:
@@ -110,7 +93,7 @@ def masks(
 
 
 def _find(
-    items: Sequence[Item], inpainter: Inpainter, options: Options, caught: list[int], tally: Tally
+    items: Sequence[Item], inpainter: Inpainter, settings: Options, caught: list[int], tally: Tally
 ) -> list[Result]:
     """Find the masks, and show what becomes of each."""
     from showface.runtime.batch.sheets.review import find_masks
@@ -120,7 +103,7 @@ def _find(
     errors.print(f"using {inpainter.chain.description}")
     results = []
     with show_progress(tally) as display:
-        for result in find_masks(items, inpainter, options, lambda: bool(caught)):
+        for result in find_masks(items, inpainter, settings, lambda: bool(caught)):
             display(result)
             results.append(result)
     return results

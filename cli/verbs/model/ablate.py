@@ -9,33 +9,24 @@ import typer
 
 from showface.runtime.errors import extra
 
+from ... import options
 from ...app import threads_of
-from ...options import (
-    ConfigOption,
-    DataOption,
-    DevicesOption,
-    FeaturesOption,
-    LimitOption,
-    TestImagesOption,
-    TestMasksOption,
-    TrainDeviceOption,
-)
 from ...printing import console
 
 
 def ablate(
     context: typer.Context,
     table: Annotated[str, typer.Argument(help="modules, losses or memory: the paper's Table 2, 3 or 4.")],
-    config: ConfigOption,
-    images: TestImagesOption,
-    masks: TestMasksOption,
-    data: DataOption = Path(),
+    config: options.ConfigOption,
+    images: options.TestImagesOption,
+    masks: options.TestMasksOption,
+    data: options.DataOption = Path(),
     output: Annotated[Path, typer.Option(help="A folder for each row goes here.")] = Path("runs/ablation"),
     rows: Annotated[str | None, typer.Option(help="Comma-separated names; default: all rows.")] = None,
-    features: FeaturesOption = None,
-    limit: LimitOption = None,
-    device: TrainDeviceOption = "cpu",
-    devices: DevicesOption = 1,
+    features: options.FeaturesOption = None,
+    limit: options.LimitOption = None,
+    device: options.TrainDeviceOption = "cpu",
+    devices: options.DevicesOption = 1,
 ) -> None:
     """Train and measure the rows of an ablation table; run again to continue where it stopped."""
     with extra("train"):

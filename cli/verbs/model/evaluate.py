@@ -11,20 +11,8 @@ import typer
 from showface.runtime.bundle import default_bundle
 from showface.runtime.errors import UsageError, extra
 
+from ... import options
 from ...app import threads_of
-from ...options import (
-    BundleOption,
-    DeviceOption,
-    FeaturesOption,
-    JsonOption,
-    LimitOption,
-    MinHoleOption,
-    OverwriteOption,
-    ThresholdOption,
-    check_pictures,
-    check_sides,
-    write_text,
-)
 from ...printing import console, tables
 
 if TYPE_CHECKING:
@@ -46,15 +34,15 @@ def evaluate(
             help="Rows of the paper's Table 1 to print below: celebahq/mdrnets (default), celebahq, ffhq/ict …"
         ),
     ] = None,
-    features: FeaturesOption = None,
+    features: options.FeaturesOption = None,
     lpips: Annotated[
         Path | None, typer.Option(help="Folder with vgg16-397923af.pth and LPIPS' vgg.pth of version 0.1.")
     ] = None,
-    limit: LimitOption = None,
-    device: DeviceOption = "auto",
-    json_file: JsonOption = None,
+    limit: options.LimitOption = None,
+    device: options.DeviceOption = "auto",
+    json_file: options.JsonOption = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the best, median and worst faces.")] = None,
-    overwrite: OverwriteOption = False,
+    overwrite: options.OverwriteOption = False,
 ) -> None:
     """Measure L1 %, PSNR, SSIM, Fréchet and perceptual distances per bucket (paper's Table 1); or: occluder."""
     if context.invoked_subcommand is not None:
@@ -62,8 +50,8 @@ def evaluate(
     if images is None or masks is None:
         raise UsageError("give the faces and their masks: --images DIR --masks DIR")
     given = images, masks, bundle, checkpoint, results
-    check_sides({"--json": json_file}, overwrite, *given)
-    check_pictures({"--sheet": sheet}, overwrite, *given)
+    options.check_sides({"--json": json_file}, overwrite, *given)
+    options.check_pictures({"--sheet": sheet}, overwrite, *given)
     with extra("train"):
         from showface.evaluation.quality.evaluate import EvaluationSet, run_evaluation
         from showface.evaluation.quality.methods import MethodChoice
@@ -77,7 +65,7 @@ def evaluate(
 
 def evaluate_occluder(
     context: typer.Context,
-    bundle: BundleOption = None,
+    bundle: options.BundleOption = None,
     labelled: Annotated[
         list[Path] | None,
         typer.Option("--labelled", help="Folder of pictures and STEM.png labels; several."),
@@ -95,14 +83,16 @@ def evaluate_occluder(
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder that the config's paths are relative to.")] = Path(),
     limit: Annotated[int | None, typer.Option(min=1, help="Clean faces to complete end to end; default: all.")] = None,
-    threshold: ThresholdOption = 0.5,
-    min_hole: MinHoleOption = 0.003,
-    device: DeviceOption = "auto",
-    json_file: JsonOption = None,
-    overwrite: OverwriteOption = False,
+    threshold: options.ThresholdOption = 0.5,
+    min_hole: options.MinHoleOption = 0.003,
+    device: options.DeviceOption = "auto",
+    json_file: options.JsonOption = None,
+    overwrite: options.OverwriteOption = False,
 ) -> None:
     """Measure IoU by kind, what is gone, false alarms by skin lightness, and what a found mask costs."""
-    check_sides({"--json": json_file}, overwrite, bundle or default_bundle(), *(labelled or []), *(clean or []), groups)
+    options.check_sides(
+        {"--json": json_file}, overwrite, bundle or default_bundle(), *(labelled or []), *(clean or []), groups
+    )
     if not labelled and not clean:
         raise UsageError("nothing to measure: give --labelled DIR or --clean DIR")
     with extra("train"):
@@ -119,7 +109,7 @@ def evaluate_occluder(
     pasted = None if config is None else PastedThings(config, data, limit)
     result = measure_occluder(inpainter, settings, faces, pasted)
     _print(result)
-    write_text(json_file, json.dumps(result, indent=1) + "\n", overwrite)
+    options.write_text(json_file, json.dumps(result, indent=1) + "\n", overwrite)
 
 
 def _print(result: Mapping[str, Any]) -> None:

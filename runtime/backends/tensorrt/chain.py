@@ -15,8 +15,7 @@ import logging
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from types import TracebackType
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,9 @@ from ...errors import DeviceLostError, ShowfaceError
 from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT, OCCLUDER, TENSORS
 from ..batches import Chunk, Shapes, chunks, common_sizes
 from ..chain import Chain, Faces, Tensors
-from .device import Cuda, owned, quietly
-from .engine import Engine, Graphs
-from .kernel_cache import KernelCache
+from .cuda import CudaRuntime
+from .device import owned, quietly
+from .engine import Engine, Graphs, RunOptions
 from .session import EngineSession, HostSession
 from .sidecar import EngineFolder, read_sidecar
 from .slot import Slot, Streams
@@ -55,39 +54,8 @@ class Flight:
         return self.completed
 
 
-@dataclass(slots=True)
-class Held:
-    """What a slot works on."""
-
-    flight: Flight
-    chunk: Chunk
-
-
-@dataclass(frozen=True, slots=True)
-class ChainOptions:
-    """How a chain runs its engines.
-
-    Attributes:
-        graphs: how their work is launched.
-        batch_limit: faces a batch at most; None for as many as the engines take.
-        cache: of compiled kernels.
-    """
-
-    graphs: Graphs = Graphs.OFF
-    batch_limit: int | None = None
-    cache: KernelCache = field(default_factory=lambda: KernelCache(None))
-
-
 class DeviceChain(Chain):
     """The engines of a bundle on one device. Not for several threads at once; close it, or use it in a ``with``.
-
-    Args:
-        engines: of the stages, in order, and of the occluder where there is one.
-        shapes: of the bundle's tensors.
-        cuda: the device.
-        folder: where the engines came from.
-        description: what runs, where, and why.
-        options: how.
 
     Raises:
         UsageError: there is not enough memory, or the engines' batches do not go together.
@@ -100,15 +68,15 @@ class DeviceChain(Chain):
         self,
         engines: Sequence[Engine],
         shapes: Shapes,
-        cuda: Cuda,
+        cuda: CudaRuntime,
         folder: EngineFolder,
         description: str,
-        options: ChainOptions | None = None,
+        options: RunOptions | None = None,
     ) -> None:
-        options = options or ChainOptions()
+        options = options or RunOptions()
         self._shapes, self.cuda, self.folder = shapes, cuda, folder
         self.sizes = common_sizes([engine.batches for engine in engines], options.batch_limit)
-        self._held: list[Held | None] = [None] * SLOTS
+        self._held: list[tuple[Flight, Chunk] | None] = [None] * SLOTS
         self._next = 0
         with ExitStack() as stack:
             self._streams = Streams(*(owned(stack, cuda.create_stream(), cuda.destroy_stream) for _ in range(3)))
@@ -221,30 +189,13 @@ class DeviceChain(Chain):
         elif graphs is not Graphs.OFF:
             self.description += "; with CUDA graphs"
 
-    def complete(self, image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
-        """Return ``completed_image`` [B, 3, H, W]; a batch beyond the profile is split, one below it filled up.
-
-        Args:
-            image: [B, 3, H, W] float32 in [-1, 1], B ≥ 1.
-            mask: [B, 1, H, W] float32, 1 = hole.
-
-        Raises:
-            UsageError: the inputs' shapes or types are wrong.
-            DeviceLostError: no later batch can be run either.
-            ShowfaceError: CUDA or TensorRT failed, or the chain is closed.
-        """
-        self._check_open()
-        for name, array in zip(CHAIN_INPUTS, (image, mask), strict=True):
-            self._shapes.checked(name, array)
-        return self.submit(image, mask).result()
-
     def submit(self, images: Faces, masks: Faces) -> Flight:
         """Give faces to the device; see :meth:`~..chain.Chain.submit`. A third batch waits for the first.
 
         Each face is written straight into the page-locked memory that is uploaded.
 
         Raises:
-            UsageError: a face's shape or type is wrong.
+            UsageError: a face's shape or type is wrong, or there are not as many masks.
             DeviceLostError: no later batch can be run either.
             ShowfaceError: CUDA or TensorRT failed, or the chain is closed. Faces given before are not concerned.
         """
@@ -256,11 +207,11 @@ class DeviceChain(Chain):
             for chunk in chunks(len(images), self.sizes):
                 turn, self._next = self._next, (self._next + 1) % SLOTS
                 self._collect(turn)
-                self._held[turn] = Held(flight, chunk)
+                self._held[turn] = flight, chunk
                 self._slots[turn].start(chunk, images, masks, self._shapes, self.cuda, self._streams)
         except BaseException as error:
             lost = self._settle()  # no copy may be under way when its memory is used again
-            self._held = [None if held is not None and held.flight is flight else held for held in self._held]
+            self._held = [None if held is not None and held[0] is flight else held for held in self._held]
             if lost is not None and isinstance(error, ShowfaceError) and not isinstance(error, DeviceLostError):
                 raise DeviceLostError(f"{error}; {lost}") from error
             raise
@@ -283,7 +234,7 @@ class DeviceChain(Chain):
         held, slot = self._held[turn], self._slots[turn]
         if held is None:
             return
-        flight, chunk = held.flight, held.chunk
+        flight, chunk = held
         try:
             self.cuda.synchronize_event(slot.downloaded)
         except ShowfaceError as error:
@@ -293,7 +244,7 @@ class DeviceChain(Chain):
         self._held[turn] = None
 
     def _finish(self, flight: Flight) -> None:
-        mine = [turn for turn, held in enumerate(self._held) if held is not None and held.flight is flight]
+        mine = [turn for turn, held in enumerate(self._held) if held is not None and held[0] is flight]
         if mine:
             self._check_open()
             self.cuda.activate()
@@ -327,7 +278,5 @@ class DeviceChain(Chain):
     def __enter__(self) -> DeviceChain:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

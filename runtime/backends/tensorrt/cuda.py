@@ -14,7 +14,7 @@ FEW_CORES = 8  # up to this many, a host thread that spins in a wait takes what 
 
 
 class CudaRuntime:
-    """:class:`~.device.Cuda` on one real device.
+    """One CUDA device. Handles and addresses are integers; every call raises what it cannot do.
 
     Raises:
         UsageError: cuda-bindings is missing, or the device cannot be used.
@@ -30,7 +30,7 @@ class CudaRuntime:
         try:
             self.activate()
         except ShowfaceError as error:
-            raise UsageError(f"--device cuda:{index}: {error}") from error
+            raise UsageError(f"cuda:{index}: {error}", "device") from error
 
     def _ask(self, name: str, *arguments: Any) -> tuple[int, list[Any]]:
         """Call a function of the runtime and return its status and results.

@@ -11,21 +11,17 @@ from numpy.typing import NDArray
 from ...errors import DeviceLostError, ShowfaceError, UsageError
 from ..chain import Tensors
 from .chain import MIN_SCRATCH
-from .device import Context, Cuda, owned, quietly
+from .cuda import CudaRuntime
+from .device import Context, owned, quietly
 from .messages import error_recorder, library_logger
 
 
 def run_once(
-    trt: Any, cuda: Cuda, data: bytes, inputs: Tensors, version_compatible: bool = False
+    trt: Any, cuda: CudaRuntime, data: bytes, inputs: Tensors, version_compatible: bool = False
 ) -> dict[str, NDArray[Any]]:
     """Return every output of an engine by name, in the shape and type that the engine gives it.
 
-    Args:
-        trt: ``tensorrt`` or ``tensorrt_rtx``.
-        cuda: the device.
-        data: an engine that this process has had built.
-        inputs: all of the engine's, of shapes that its profile allows.
-        version_compatible: whether the engine carries the runtime that it was built with.
+    The engine is one that this process has had built; a ``version_compatible`` one carries its runtime.
 
     Raises:
         ShowfaceError: TensorRT refuses the engine, an input or the work, or memory is short.
@@ -64,7 +60,7 @@ def _because(recorder: Any) -> str:
     return f": {said}" if said else ""
 
 
-def _execute(context: Context, cuda: Cuda, scratch: int, fed: Tensors, results: dict[str, NDArray[Any]]) -> None:
+def _execute(context: Context, cuda: CudaRuntime, scratch: int, fed: Tensors, results: dict[str, NDArray[Any]]) -> None:
     """Fill ``results``; whatever happens, the device's memory and stream are given back."""
     with ExitStack() as stack:
 

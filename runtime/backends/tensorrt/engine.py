@@ -44,12 +44,12 @@ class RunOptions:
 
     Attributes:
         graphs: how their work is launched.
-        one_face: a single face a batch, as of a command on one photograph.
+        batch_limit: faces a batch at most; None for as many as the engines take.
         cache: of compiled kernels.
     """
 
     graphs: Graphs = Graphs.OFF
-    one_face: bool = False
+    batch_limit: int | None = None
     cache: KernelCache = field(default_factory=lambda: KernelCache(None))
 
     @property
@@ -59,7 +59,7 @@ class RunOptions:
         A graph that the chain captures would keep the kernels that stand in for them. And a process of one photograph
         would end before they are ready, so that they would never get into the cache and each process began anew.
         """
-        return self.graphs is Graphs.CAPTURE or (self.one_face and self.cache.kept)
+        return self.graphs is Graphs.CAPTURE or (self.batch_limit == 1 and self.cache.kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +135,6 @@ class Loaded:
 def deserialise(trt: Any, data: bytes, folder: EngineFolder, sidecar: Sidecar, stage: Stage, shapes: Shapes) -> Loaded:
     """Deserialise an engine whose hash and sidecar have been checked; each has a runtime, so that threads may do it.
 
-    Args:
-        trt: ``tensorrt`` or ``tensorrt_rtx``.
-        data: the engine.
-        folder: where it came from.
-        sidecar: what it says of itself.
-        stage: that it should be of.
-        shapes: of the bundle's tensors.
-
     Raises:
         UsageError: the library refuses it, or its tensors or profile are not those that were promised.
     """
@@ -173,14 +165,6 @@ def make_contexts(
     trt: Any, loaded: Loaded, folder: EngineFolder, slots: int, sizes: Sequence[int], how: RunOptions
 ) -> Engine:
     """Return an engine with the contexts of ``slots`` slots; of one that all share where the library makes no more.
-
-    Args:
-        trt: the library.
-        loaded: the engine.
-        folder: where it came from.
-        slots: of the chain that run it.
-        sizes: of the batches that are run.
-        how: they are run.
 
     Raises:
         UsageError: not even those of one slot could be made.

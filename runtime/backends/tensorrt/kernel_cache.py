@@ -25,13 +25,7 @@ def cache_folder() -> Path:
 
 
 def cache_file(engines: Sequence[str], version: str, device: str) -> Path:
-    """Return where the kernels of a set of engines are kept.
-
-    Args:
-        engines: their digests.
-        version: of the library.
-        device: name of the GPU.
-    """
+    """Return where the kernels of a set of engines, given by their digests, are kept."""
     digest = hashlib.sha256("\n".join((*engines, version, device)).encode()).hexdigest()
     return cache_folder() / f"kernels-{digest[:32]}.cache"
 
@@ -41,10 +35,8 @@ class KernelCache:
 
     The library compares what it is given with its own version, the GPU, the driver and the operating system, and
     refuses what was made elsewhere or is broken: then kernels are compiled as in a first run, and the file replaced.
-    A file that cannot be read or written costs time alone, so that it is said in the log and no error.
-
-    Args:
-        path: of the file; None keeps nothing.
+    A file that cannot be read or written costs time alone, so that it is said in the log and no error. A path of
+    None keeps nothing.
     """
 
     def __init__(self, path: Path | None) -> None:

@@ -15,7 +15,7 @@ class Library:
     """One of the two libraries.
 
     Attributes:
-        backend: value of ``--backend``.
+        backend: its name as a backend.
         module: to import.
         extra: of showface that installs it.
         minimum: oldest version that is supported.
@@ -54,9 +54,9 @@ def load_library(backend: str) -> Any:
     try:
         module = importlib.import_module(library.module)
     except ModuleNotFoundError as error:
-        raise UsageError(f"--backend {backend} needs {error.name}; {install}") from error
+        raise UsageError(f"{backend} needs {error.name}; {install}", "backend") from error
     except (ImportError, OSError) as error:
-        raise UsageError(f"--backend {backend}: {library.module} cannot be loaded: {error}; {install}") from error
+        raise UsageError(f"{library.module} cannot be loaded: {error}; {install}", "backend") from error
     if not library.minimum <= version_numbers(module.__version__)[:2] < library.below:
         wanted = f"≥ {'.'.join(map(str, library.minimum))}, < {'.'.join(map(str, library.below))}"
         raise UsageError(f"{library.module} {module.__version__} is not supported, only {wanted}; {install}")

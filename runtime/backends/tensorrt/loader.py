@@ -12,8 +12,8 @@ from ...errors import UsageError
 from ...stages import OCCLUDER
 from ..batches import Shapes, common_sizes
 from ..cuda_devices import CudaDevice, cuda_device
-from .chain import SLOTS, ChainOptions, DeviceChain
-from .device import Cuda
+from .chain import SLOTS, DeviceChain
+from .cuda import CudaRuntime
 from .engine import RTX, Graphs, RunOptions, choose_graphs, deserialise, make_contexts
 from .kernel_cache import KernelCache, cache_file
 from .library import load_library
@@ -52,7 +52,7 @@ def open_engines(bundle: Bundle, backend: str, index: int = 0, options: OpenOpti
     device = cuda_device(index)
     if device is None:
         raise UsageError(
-            f"--backend {backend}: no CUDA device {index}, or no driver, is found here; use --backend onnxruntime"
+            f"{backend}: no CUDA device {index}, or no driver, is found here; pass backend='onnxruntime'", "backend"
         )
     folder = matching_folder(bundle, backend, device)
     if folder is None:
@@ -64,8 +64,6 @@ def open_engines(bundle: Bundle, backend: str, index: int = 0, options: OpenOpti
         )
     trt = load_library(backend)
     check_engines(folder, trt.__version__, device)
-    from .cuda import CudaRuntime
-
     return open_folder(folder, trt, CudaRuntime(index), device, options)
 
 
@@ -80,23 +78,15 @@ def check_engines(folder: EngineFolder, version: str, device: CudaDevice) -> Non
         check_sidecar(folder, sidecar, stage.name, version, device.target)
         if not fits_model(sidecar, device.name):
             raise UsageError(
-                f"{folder.engine(stage.name)}: built on {sidecar.gpu}, this GPU is {device.name}; {folder.rebuild} or "
-                "--hardware-compatible"
+                f"{folder.engine(stage.name)}: built on {sidecar.gpu}, this GPU is {device.name}; {folder.rebuild}, or "
+                "pass hardware_compatible=True"
             )
 
 
 def open_folder(
-    folder: EngineFolder, trt: Any, cuda: Cuda, device: CudaDevice, options: OpenOptions | None = None
+    folder: EngineFolder, trt: Any, cuda: CudaRuntime, device: CudaDevice, options: OpenOptions | None = None
 ) -> DeviceChain:
-    """Deserialise the engines of a folder, side by side and every hash first.
-
-    Args:
-        folder: whose sidecars have been checked.
-        trt: ``tensorrt`` or ``tensorrt_rtx``.
-        cuda: the device.
-        device: its name, for the description.
-        options: see :class:`OpenOptions`.
-    """
+    """Deserialise the engines of a folder whose sidecars have been checked, side by side and every hash first."""
     options = options or OpenOptions()
     graphs = options.cuda_graph
     if not isinstance(graphs, Graphs):
@@ -117,9 +107,8 @@ def open_folder(
     if folder.backend == RTX and options.kernel_cache:
         cache = KernelCache(cache_file([s.engine_sha256 for s in sidecars], trt.__version__, device.name))
     turns = [1 if stage == OCCLUDER else SLOTS for stage in stages]  # the slots do not run the occluder
-    how = RunOptions(graphs, options.batch_limit == 1, cache)
+    how = RunOptions(graphs, options.batch_limit, cache)
     sizes = common_sizes([sidecar.batches for sidecar in sidecars], options.batch_limit)
     engines = [make_contexts(trt, one, folder, count, sizes, how) for one, count in zip(loaded, turns, strict=True)]
     description = f"{folder.backend} {trt.__version__} on {device.name} (its engines for {folder.target} match)"
-    chosen = ChainOptions(graphs, options.batch_limit, cache)
-    return DeviceChain(engines, shapes, cuda, folder, description, chosen)
+    return DeviceChain(engines, shapes, cuda, folder, description, how)

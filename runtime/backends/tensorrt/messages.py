@@ -12,7 +12,7 @@ MAX_REASON = 600  # characters of TensorRT's own words in an error
 
 
 def library_logger(trt: Any) -> Any:
-    """Return the logger of a library, which writes its messages to standard error; all of them under ``--verbose``."""
+    """Return the logger of a library, which writes its messages to standard error; all of them at debug level."""
     log = _library_log(trt)
     log.min_severity = trt.Logger.VERBOSE if logger.isEnabledFor(logging.DEBUG) else trt.Logger.ERROR
     return log

@@ -13,7 +13,8 @@ from ...errors import ShowfaceError, UsageError
 from ...stages import Stage
 from ..batches import Shapes, chunks
 from ..chain import Tensors
-from .device import Context, Cuda
+from .cuda import CudaRuntime
+from .device import Context
 
 Addresses = Mapping[str, int]
 
@@ -38,11 +39,7 @@ class Lane:
 class EngineSession:
     """One engine, with memory lent to it: a step of the device chain.
 
-    Args:
-        stage: its entry of the stage table.
-        lanes: contexts of the engine, that together take every batch which is run.
-        shapes: of the bundle's tensors.
-        reason: returns what TensorRT has said since it was last asked.
+    Its lanes together take every batch that is run; ``reason`` returns what TensorRT has said since it was last asked.
     """
 
     def __init__(self, stage: Stage, lanes: Sequence[Lane], shapes: Shapes, reason: Callable[[], str]) -> None:
@@ -57,11 +54,7 @@ class EngineSession:
         return self._lane.context
 
     def bind(self, batch: int, addresses: Addresses) -> None:
-        """Set the shapes and addresses of the next work; what is set already is left alone.
-
-        Args:
-            batch: one of those that the lanes take.
-            addresses: where the stage's tensors are.
+        """Set the shapes and addresses of the next work, one of the lanes' batches; what is set already is left alone.
 
         Raises:
             ShowfaceError: TensorRT refuses a shape or an address.
@@ -126,7 +119,7 @@ class HostSession:
         engine: EngineSession,
         sizes: Sequence[int],
         shapes: Shapes,
-        cuda: Cuda,
+        cuda: CudaRuntime,
         stream: int,
         addresses: Addresses,
         idle: Callable[[], None],

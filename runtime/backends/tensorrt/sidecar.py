@@ -117,12 +117,17 @@ class EngineFolder:
 
     @property
     def rebuild(self) -> str:
-        """The command that makes these engines again."""
-        target = " --hardware-compatible" if self.target == AMPERE_PLUS else f" --target {self.target}"
-        command = f"showface build {shlex.quote(str(self.bundle.folder))} --backend {self.backend}{target}"
+        """What makes these engines again."""
+        command = build_command(self.bundle, self.backend, self.target)
         if all((self.bundle.folder / f"{stage.name}.onnx").is_file() for stage in self.bundle.manifest.graphs):
             return f"rebuild with: {command}"
-        return f"rebuild where the graphs are with: {command}, or pack the bundle again with --graphs"
+        return f"rebuild where the graphs are with: {command}, or pack the bundle again and pass graphs=True"
+
+
+def build_command(bundle: Bundle, backend: str, target: str | None = None) -> str:
+    """Return the command that builds engines, those for ``target``."""
+    wanted = {None: "", AMPERE_PLUS: " --hardware-compatible"}.get(target, f" --target {target}")
+    return f"showface build {shlex.quote(str(bundle.folder))} --backend {backend}{wanted}"
 
 
 def engine_folders(bundle: Bundle, backend: str) -> list[EngineFolder]:
@@ -178,14 +183,7 @@ def _fault(data: Any) -> str | None:
 
 
 def check_sidecar(folder: EngineFolder, sidecar: Sidecar, stage: str, version: str, device: str) -> None:
-    """Check that an engine was built from this bundle, and for this device and library.
-
-    Args:
-        folder: where the engine is.
-        sidecar: of the engine.
-        stage: that it should be of.
-        version: of the library that will run it.
-        device: compute capability of the GPU that will run it, such as ``sm_86``.
+    """Check that an engine was built from this bundle, and for this device (``sm_86`` …) and library.
 
     Raises:
         UsageError: it was not; what differs is said.

@@ -13,7 +13,7 @@ from ...errors import ShowfaceError
 from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT
 from ..batches import Chunk, Shapes
 from ..chain import Faces
-from .device import Cuda
+from .cuda import CudaRuntime
 from .session import EngineSession
 
 
@@ -59,7 +59,7 @@ class Slot:
         images: Faces,
         masks: Faces,
         shapes: Shapes,
-        cuda: Cuda,
+        cuda: CudaRuntime,
         streams: Streams,
     ) -> None:
         """Give a chunk of faces to the device, upload to download; the host does not wait.
@@ -96,7 +96,7 @@ class Slot:
         for engine in self.engines:
             engine.execute(stream)
 
-    def capture(self, batch: int, cuda: Cuda, stream: int) -> int:
+    def capture(self, batch: int, cuda: CudaRuntime, stream: int) -> int:
         """Return a graph of all engines' work on a batch, which has been bound and run before.
 
         Raises:

@@ -24,16 +24,27 @@ HIDDEN = 127  # grey level of the hole in the input column
 SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels that a picture of the format can have
 
 
-def check_sheet(path: Path, faces: int) -> None:
-    """Refuse a sheet of more faces than its format holds.
+def check_sheet(path: Path, faces: int, height: int = TILE, columns: int = FACES_A_ROW) -> None:
+    """Refuse a sheet of more faces, ``columns`` a line of ``height`` pixels, than its format holds.
 
     Raises:
         UsageError: names the number it holds.
     """
     side = SIDES.get(path.suffix.lower())
-    most = faces if side is None else side // TILE * FACES_A_ROW
+    most = faces if side is None else side // height * columns
     if faces > most:
-        raise UsageError(f"{path}: {path.suffix} holds {most} faces, not {faces}; choose .png or leave it out", "sheet")
+        raise UsageError(f"{path}: {path.suffix} holds {most} faces, not {faces}; choose .png", "sheet")
+
+
+def write_grid(path: Path, tiles: list[NDArray[np.uint8]], columns: int, overwrite: bool) -> None:
+    """Write one picture of tiles of one size, in lines of ``columns``, the last filled up with white.
+
+    Raises:
+        ShowfaceError: the picture cannot be written, or a file is there that no run wrote.
+    """
+    tiles.extend([np.full_like(tiles[0], 255)] * (-len(tiles) % columns))
+    lines = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    write_side(path, sealed(encode_photo(np.concatenate(lines), path.suffix, lossy=True)), overwrite)
 
 
 def tile(pixels: Pixels) -> NDArray[np.uint8]:
@@ -64,15 +75,7 @@ def write_sheet(
     saved: Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write the contact sheet of all results that have an output file, in their order.
-
-    Args:
-        path: path of the picture; its suffix decides the format.
-        items: all inputs of the run.
-        results: results of these inputs.
-        masks: source of the holes.
-        saved: the folder where the run saved them; ``class`` masks are taken from there.
-        overwrite: replace a file that no run wrote.
+    """Write the contact sheet of all results that have an output, in their order; found masks come from ``saved``.
 
     Raises:
         InputError: an input or a result cannot be read any more.
@@ -90,8 +93,5 @@ def write_sheet(
         else:
             hole = hole_of(photo, masks, masks.find(item.relative), str(item.source))
         rows.append(_row(photo.pixels, hole, read_photo(item.output).pixels))
-    if not rows:
-        return
-    rows.extend([np.full_like(rows[0], 255)] * (-len(rows) % FACES_A_ROW))
-    lines = [np.concatenate(rows[i : i + FACES_A_ROW], axis=1) for i in range(0, len(rows), FACES_A_ROW)]
-    write_side(path, sealed(encode_photo(np.concatenate(lines), path.suffix, lossy=True)), overwrite)
+    if rows:
+        write_grid(path, rows, FACES_A_ROW, overwrite)

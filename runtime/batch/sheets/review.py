@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DiskFullError, ShowfaceError, UsageError
+from ...errors import DiskFullError, ShowfaceError
 from ...faces.mask_picture import Hole
-from ...files import sealed, write_flushed, write_side
-from ...images.codec import Pixels, encode_photo, read_photo
+from ...files import write_flushed
+from ...images.codec import Pixels, read_photo
 from ...inpainter import Inpainter
 from ..item import Item
 from ..options import Options
@@ -21,10 +21,11 @@ from ..read_input import InputReaders
 from ..results_log import Result
 from ..run import unknown
 from ..write_output import key_of_mask, save_mask
-from .contact_sheet import SIDES, TILE, tile
+from .contact_sheet import TILE, tile, write_grid
 
 COLUMNS = 6
 CAPTION = 34  # pixels
+HEIGHT = TILE + CAPTION
 RED = (255, 40, 40)
 INK = 30
 
@@ -32,13 +33,7 @@ INK = 30
 def find_masks(
     items: Sequence[Item], inpainter: Inpainter, options: Options, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[Result]:
-    """Write the mask of every image; an item that fails does not touch the others.
-
-    Args:
-        items: whose outputs are the masks, PNG files.
-        inpainter: whose networks find occlusions and categories.
-        options: what is looked for; ``save_masks`` is the folder of the masks.
-        stopped: asked before each item.
+    """Write the mask of every image, the PNG that is its item's output; an item that fails does not touch the others.
 
     Yields:
         Each result; ``done`` where the mask was written.
@@ -83,12 +78,6 @@ def write_review(path: Path, items: Sequence[Item], results: Sequence[Result], o
 
     Returns whether there was a mask to show.
 
-    Args:
-        path: of the picture; its suffix decides the format.
-        items: of the run.
-        results: of the run; those that failed are left out.
-        overwrite: replace a file that no run wrote.
-
     Raises:
         InputError: an image or a mask cannot be read any more.
         ShowfaceError: the picture cannot be written, or a file is there that no run wrote.
@@ -100,24 +89,9 @@ def write_review(path: Path, items: Sequence[Item], results: Sequence[Result], o
         item = by_input[result.input]
         hole = read_photo(item.output).pixels > 0
         tiles.append(_captioned(_overlay(read_photo(item.source).pixels, hole), result))
-    if not tiles:
-        return False
-    tiles.extend([np.full_like(tiles[0], 255)] * (-len(tiles) % COLUMNS))
-    lines = [np.concatenate(tiles[i : i + COLUMNS], axis=1) for i in range(0, len(tiles), COLUMNS)]
-    write_side(path, sealed(encode_photo(np.concatenate(lines), path.suffix, lossy=True)), overwrite)
-    return True
-
-
-def check_review(path: Path, faces: int) -> None:
-    """Refuse a sheet of more faces than its format holds.
-
-    Raises:
-        UsageError: names the number it holds.
-    """
-    side = SIDES.get(path.suffix.lower())
-    if side is not None and faces > side // (TILE + CAPTION) * COLUMNS:
-        most = side // (TILE + CAPTION) * COLUMNS
-        raise UsageError(f"{path}: {path.suffix} holds {most} faces, not {faces}; choose .png")
+    if tiles:
+        write_grid(path, tiles, COLUMNS, overwrite)
+    return bool(tiles)
 
 
 def _overlay(pixels: Pixels, hole: Hole) -> NDArray[np.uint8]:

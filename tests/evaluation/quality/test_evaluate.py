@@ -364,7 +364,7 @@ def test_run_writes_json_and_sheet(tree, tmp_path, telea_report):
     for name in ("a.json", "a.jpg"):  # what came there while the faces were measured
         (tmp_path / name).write_bytes(b"somebody else's")
     for json_file, sheet in ((tmp_path / "a.json", None), (None, tmp_path / "a.jpg")):
-        with pytest.raises(ShowfaceError, match=r"exists, .* --overwrite"):
+        with pytest.raises(ShowfaceError, match=r"exists, .* pass overwrite=True"):
             measured.write(json_file, sheet)
     assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"somebody else's"}
     measured.write(tmp_path / "a.json", None, overwrite=True)
@@ -384,7 +384,7 @@ TELEA = MethodChoice(baselines=("telea",))
         (TELEA, {"features": Path("absent.pth")}, "cpu", "ffhq", "absent.pth: cannot be read"),
         (TELEA, {"lpips": Path("absent")}, "cpu", "ffhq", "vgg16-397923af.pth: no such file; LPIPS needs"),
         (TELEA, {}, "cpu", "lfw", "lfw is no row of the paper's Table 1"),
-        (MethodChoice(checkpoint=Path("absent")), {}, "gpu", "ffhq", "--device gpu: use auto, cpu or cuda:N"),
+        (MethodChoice(checkpoint=Path("absent")), {}, "gpu", "ffhq", "device: gpu is unknown; use auto, cpu or cuda:N"),
     ],
 )
 def test_wrong_calls_are_refused(tree, choice, changes, device, paper, message):

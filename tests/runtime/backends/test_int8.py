@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -36,7 +36,7 @@ def pair(narrow_bundle, tmp_path):
 
 def verdict(*ratios, device=None, backend="onnxruntime", against=FLOAT):
     pairs = {str(2**k): ratio for k, ratio in enumerate(ratios)}
-    return Verdict(device or cpu_name(), backend, against, pairs).to_json()
+    return asdict(Verdict(device or cpu_name(), backend, against, pairs))
 
 
 def test_without_a_variant_nothing_is_said(pair):

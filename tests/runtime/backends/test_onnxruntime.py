@@ -125,7 +125,7 @@ def test_a_cpu_session_is_refused_where_cuda_was_asked_for(sessions, narrow_bund
     with pytest.raises(UsageError, match=r"CUDA was asked for, but .* did not load") as caught:
         backend.open_chain(open_bundle(narrow_bundle), "cuda:0")
     assert re.search(
-        r"pip install 'showface\[cuda\]' \(Failed to load libcublasLt\.so\.13.*--device cpu", str(caught.value)
+        r"pip install 'showface\[cuda\]' \(Failed to load libcublasLt\.so\.13.*device='cpu'", str(caught.value)
     )
     assert capsys.readouterr().out == ""  # what ONNX Runtime prints does not reach the terminal
 
@@ -299,7 +299,7 @@ def test_a_chain_that_cannot_run_is_not_opened(narrow_bundle, monkeypatch):
 
 
 def test_a_device_that_the_driver_does_not_report_is_refused(sessions, narrow_bundle):
-    with pytest.raises(UsageError, match="--device cuda:1: the driver reports 1 CUDA devices; use --device cpu"):
+    with pytest.raises(UsageError, match="device: cuda:1: the driver reports 1 CUDA devices; pass device='cpu'"):
         backend.open_chain(open_bundle(narrow_bundle), "cuda:1")
     assert sessions.asked == []
 

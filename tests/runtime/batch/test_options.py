@@ -180,7 +180,7 @@ def test_a_foreign_mask_is_not_overwritten(run, tmp_path):
     before = (tmp_path / "saved" / "c.png").read_bytes()
     results = run(save_masks=tmp_path / "saved")
     assert results["c.png"].status == "failed"
-    assert "add --overwrite" in results["c.png"].error
+    assert "pass overwrite=True" in results["c.png"].error
     assert (tmp_path / "saved" / "c.png").read_bytes() == before
     run()  # explains the output, and not the mask
     assert statuses(run(save_masks=tmp_path / "saved"))["c.png"] == "failed"

@@ -23,6 +23,7 @@ from showface.runtime.batch.journal import start_run
 from showface.runtime.batch.options import Options
 from showface.runtime.batch.ray_cluster import Setup, Worker, row_of, share
 from showface.runtime.batch.results_log import Result
+from showface.runtime.batch.start import Model
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError
 from showface.runtime.faces.masks import MaskSource
@@ -139,7 +140,7 @@ def work(folders, narrow_bundle, tmp_path):
     """Return a worker with batches of two, and a function that gives it the images of some numbers as a chunk."""
     images, mask = folders
     options = Options(MaskSource("file", mask), batch_size=2)
-    setup = Setup(narrow_bundle, open_bundle(narrow_bundle).digest, "auto", "cpu", 1, tmp_path, options)
+    setup = Setup(Model(narrow_bundle, device="cpu", threads=1), open_bundle(narrow_bundle).digest, tmp_path, options)
     worker = Worker(setup, start_run(tmp_path))
 
     def start(*numbers):

@@ -91,7 +91,7 @@ def test_an_output_that_no_run_explains_is_kept_unless_told(run, tmp_path):
     (out / "a.png").write_bytes(b"precious")
     first = run()
     assert statuses(first) == {**ALL_DONE, "a.png": "failed"}
-    assert "add --overwrite" in first["a.png"].error
+    assert "pass overwrite=True" in first["a.png"].error
     assert statuses(run()) == {**ALL_SKIPPED, "a.png": "failed"}
     assert (out / "a.png").read_bytes() == b"precious"
     assert statuses(run(overwrite=True)) == {**ALL_SKIPPED, "a.png": "done"}
@@ -241,7 +241,7 @@ def test_a_face_that_is_not_square_fails_alone(run, face_folder):
         Image.open(folder / "a.png").crop((0, 0, 256, 200)).save(folder / "a.png")
     results = run()
     assert statuses(results) == {**ALL_DONE, "a.png": "failed"}
-    assert "not square" in results["a.png"].error
+    assert "not square; crop it to an aligned face, or pass alignment=… to" in results["a.png"].error
 
 
 def test_broken_files_fail_alone(run, face_folder, tmp_path):

@@ -72,10 +72,10 @@ READ = {
 AMBIGUOUS = {
     "black on transparent": (lambda d: layer(d, (0, 0, 0)), "may mean either"),
     "all transparent": (lambda d: layer(np.zeros_like(d), (255, 255, 255)), "transparent everywhere"),
-    "an erased photograph": (lambda d: np.dstack([PHOTO, 255 - d]), "--mask-from alpha"),
+    "an erased photograph": (lambda d: np.dstack([PHOTO, 255 - d]), "pass mask_from='alpha'"),
     "red on white": (lambda d: on(d, (255, 0, 0), (255, 255, 255)), "not on black"),
     "red on green": (lambda d: on((d > 127) * np.uint8(255), (255, 0, 0), (0, 255, 0)), "not on black"),
-    "red on a photograph": (lambda d: on(d, (255, 0, 0), PHOTO), "--mask-from color"),
+    "red on a photograph": (lambda d: on(d, (255, 0, 0), PHOTO), "pass mask_from='color:#RRGGBB'"),
     "a photograph": (lambda d: PHOTO, "colours"),
     "a grey photograph": (lambda d: cv2.cvtColor(PHOTO, cv2.COLOR_RGB2GRAY), "shades"),
     "a photograph in 16 bits": (lambda d: PHOTO.astype(np.uint16) * 257, "colours"),
@@ -130,7 +130,7 @@ def test_nothing_and_everything():
     assert read_hole(np.full((8, 8, 3), 255, np.uint8), "m").all()
     source = MaskSource("file")
     assert warning_of(np.ones((8, 8), bool), source) == (
-        "the hole takes 100% of the picture; is the mask inverted? See --invert-masks"
+        "the hole takes 100% of the picture; if the mask is inverted, pass invert=True"
     )
     assert warning_of(np.arange(100).reshape(10, 10) < 90, source) is None
 

@@ -213,7 +213,7 @@ def test_validate_names_the_module_of_an_engine(
         rig.engines[stage.name].compute = open_session(rig.bundle.model(stage), stage, None, 1).run
     rig.engines["refiner"].compute = lambda inputs: run_marked(proto, inputs, ["completed_image"])
     monkeypatch.setattr(loader, "cuda_device", lambda index: rig.device)
-    monkeypatch.setattr("showface.runtime.backends.tensorrt.cuda.CudaRuntime", lambda index: rig.cuda)
+    monkeypatch.setattr("showface.runtime.backends.tensorrt.loader.CudaRuntime", lambda index: rig.cuda)
     monkeypatch.setattr(process, "WORKER", builder[0])
     images, masks = face_folder
     arguments = [

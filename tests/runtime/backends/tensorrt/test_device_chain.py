@@ -210,11 +210,11 @@ def test_a_failure_while_warming_up_gives_everything_back(quick_rig):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda i, m: (i[:0], m[:0]), r"image is float32 \(0, 3, 256, 256\), not float32 \(B ≥ 1, 3, 256, 256\)"),
-        (lambda i, m: (i.astype(np.float64), m), "image is float64"),
-        (lambda i, m: (i, m[:, :, :128]), "mask is float32"),
+        (lambda i, m: (i[:0], m[:0]), "image has a batch of 0, mask one of 0; give one face or more"),
+        (lambda i, m: (i.astype(np.float64), m), "image of a face is float64"),
+        (lambda i, m: (i, m[:, :, :128]), "mask of a face is float32"),
         (lambda i, m: (i, m[:1]), "image has a batch of 2, mask one of 1"),
-        (lambda i, m: (i[0], m), "image is float32"),
+        (lambda i, m: (i[0, :2], m), r"image of a face is float32 \(256, 256\), not float32 \(3, 256, 256\)"),
     ],
 )
 def test_wrong_inputs_are_refused_before_the_device_sees_them(quick_rig, batch_of, change, named):

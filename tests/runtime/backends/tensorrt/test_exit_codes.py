@@ -20,7 +20,7 @@ def run(face_folder, monkeypatch, tmp_path, capsys):
     def start(rig, *more, device=True, runtime=None):
         monkeypatch.setattr(loader, "cuda_device", lambda index: rig.device if device else None)
         monkeypatch.setattr(loader, "load_library", lambda backend: rig.trt)
-        monkeypatch.setattr(cuda, "CudaRuntime", runtime or (lambda index: rig.cuda))
+        monkeypatch.setattr(loader, "CudaRuntime", runtime or (lambda index: rig.cuda))
         command = ["inpaint", images, tmp_path / "out", "--masks", masks, "--bundle", rig.bundle.folder]
         with pytest.raises(SystemExit) as ended:
             main([*map(str, command), "--backend", rig.backend, *more])
@@ -36,7 +36,7 @@ def run(face_folder, monkeypatch, tmp_path, capsys):
 def test_no_driver(quick_rig, run):
     code, said, statuses = run(quick_rig, device=False)
     assert (code, statuses) == (2, [])
-    assert "no CUDA device 0, or no driver, is found here; use --backend onnxruntime" in said
+    assert "--backend: tensorrt-rtx: no CUDA device 0, or no driver, is found here; use --backend onnxruntime" in said
 
 
 def test_an_old_driver(quick_rig, run, monkeypatch):

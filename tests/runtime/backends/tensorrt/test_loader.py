@@ -169,7 +169,7 @@ def machine(monkeypatch, rig):
     find = lambda index: state.gpu if index == 0 else None  # noqa: E731
     monkeypatch.setattr(devices, "cuda_device", find)
     monkeypatch.setattr(loader, "cuda_device", find)
-    monkeypatch.setattr("showface.runtime.backends.tensorrt.cuda.CudaRuntime", lambda index: rig.cuda)
+    monkeypatch.setattr("showface.runtime.backends.tensorrt.loader.CudaRuntime", lambda index: rig.cuda)
 
     def load(backend):
         if backend == "tensorrt":
@@ -237,7 +237,7 @@ def test_asked_for_engines_nothing_else_is_taken(rig, machine):
     with pytest.raises(UsageError, match=r"no engines of tensorrt for Fake GPU \(sm_86\), only for: none; build"):
         backends.open_chain(rig.bundle, "tensorrt")
     machine.gpu = None
-    with pytest.raises(UsageError, match="no CUDA device 0, or no driver, is found here; use --backend onnxruntime"):
+    with pytest.raises(UsageError, match="no CUDA device 0, or no driver, is found here; pass backend='onnxruntime'"):
         backends.open_chain(rig.bundle, "tensorrt-rtx")
     with pytest.raises(UsageError, match="no CUDA device 3"):
         backends.open_chain(rig.bundle, "tensorrt-rtx", "cuda:3")
@@ -266,7 +266,7 @@ def test_graphs_are_for_engines_and_a_fallback_says_that_it_has_none(rig, machin
     assert chain.description.endswith("; with CUDA graphs")
     assert chain.sizes == (1, 2)
     chain.close()
-    with pytest.raises(UsageError, match="CUDA graphs are for engines: use --backend tensorrt or tensorrt-rtx"):
+    with pytest.raises(UsageError, match="CUDA graphs are for engines: pass backend='tensorrt' "):
         backends.open_chain(rig.bundle, "onnxruntime", cuda_graph=True)
     cut(rig)
     chain = backends.open_chain(rig.bundle, threads=1, cuda_graph=True)

@@ -96,7 +96,7 @@ def test_a_folder_goes_on_where_the_device_was_lost(quick_rig, face_folder, monk
     rig, seen = quick_rig, []
     monkeypatch.setattr(loader, "cuda_device", lambda index: rig.device)
     monkeypatch.setattr(loader, "load_library", lambda backend: rig.trt)
-    monkeypatch.setattr("showface.runtime.backends.tensorrt.cuda.CudaRuntime", lambda index: rig.cuda)
+    monkeypatch.setattr("showface.runtime.backends.tensorrt.loader.CudaRuntime", lambda index: rig.cuda)
     refine = rig.engines["refiner"].compute
 
     def compute(inputs):
