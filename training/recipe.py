@@ -102,7 +102,7 @@ def read_recipe(path: Path, data: Path, output: Path) -> list[Run]:
         try:
             _check_run(run, runs, data)
         except UsageError as error:
-            raise UsageError(f"{path.parent / entry.config}: {error}", error.argument) from error
+            raise UsageError(f"{path.parent / entry.config}: {error.text}", error.argument) from error
         runs.append(run)
     if not runs:
         raise UsageError(f"{path}: names no runs")

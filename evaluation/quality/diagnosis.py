@@ -175,7 +175,7 @@ def _parser_overlap(
 ) -> dict[str, Overlap]:
     """Return the overlap on the held-out photographs, and on their coarse faces behind the largest holes."""
     if holdout_every < 1:
-        raise UsageError(f"holdout_every {holdout_every}: give a whole number from 1", "holdout-every")
+        raise UsageError(f"holdout_every {holdout_every}: give a whole number from 1", "holdout_every")
     files = needed_files(photographs, "photographs with labels are needed", "labelled")[::holdout_every][: test.limit]
     # A pair of the largest bucket for each photograph, with the masks that an evaluation would take.
     paired = pair_files(photographs, test.masks, LARGEST, len(files))

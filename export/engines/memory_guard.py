@@ -37,7 +37,7 @@ def memory_limit(process: subprocess.Popen[str], limit: int | None) -> Iterator[
         yield exceeded
         return
     if not sys.platform.startswith("linux"):
-        raise UsageError("the builder's memory can be limited on Linux only; set no limit", "host-memory")
+        raise UsageError("the builder's memory can be limited on Linux only; set no limit", "host_memory")
 
     def watch() -> None:
         while not over.wait(INTERVAL):

@@ -68,7 +68,7 @@ def run_request(request: EngineRequest, progress: Progress | None = None) -> Bui
         text = log.read()
     if exceeded.is_set():
         failure = f"the builder ran out of memory: it took more than the {limit} MiB that it may; raise this limit"
-        return BuildOutcome(failure=failure, argument="host-memory")
+        return BuildOutcome(failure=failure, argument="host_memory")
     return _outcome(last, code, text)
 
 

@@ -53,7 +53,7 @@ class BuildOptions:
         """
         least, best, greatest = self.batches
         if not 1 <= least <= best <= greatest:
-            raise UsageError(f"batches {least}, {best}, {greatest}: need 1 ≤ least ≤ best ≤ greatest", "max-batch")
+            raise UsageError(f"batches {least}, {best}, {greatest}: need 1 ≤ least ≤ best ≤ greatest", "max_batch")
         if self.profiles not in (1, 2) or (self.profiles == 2 and (least > 1 or greatest < 2)):
             raise UsageError(
                 f"{self.profiles} profiles: use 1, or 2 with a least batch of 1 and a greatest of 2 or more, one for a "
@@ -62,9 +62,9 @@ class BuildOptions:
             )
         if not 0 <= self.optimization_level <= MAX_LEVEL:
             text = f"optimization level {self.optimization_level}: use 0 to {MAX_LEVEL}"
-            raise UsageError(text, "optimization-level")
+            raise UsageError(text, "optimization_level")
         if self.backend == "tensorrt-rtx" and (self.target == AMPERE_PLUS or self.version_compatible):
-            kind = "hardware-compatible" if self.target == AMPERE_PLUS else "version-compatible"
+            kind = "hardware_compatible" if self.target == AMPERE_PLUS else "version_compatible"
             raise UsageError("only tensorrt builds such engines: TensorRT-RTX compiles its kernels on the device", kind)
 
 

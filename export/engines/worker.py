@@ -163,11 +163,11 @@ def _progress_monitor(trt: Any, events: TextIO) -> Any:
 def refusal_of_builder(said: str) -> NodeRefusal:
     """Return the refusal of an engine, with what to do, from what the builder has said of it."""
     reason = said or "the builder gave no reason"
-    remedy, argument = "raise the optimization level to 5, or build for another target", "optimization-level"
+    remedy, argument = "raise the optimization level to 5, or build for another target", "optimization_level"
     if any(word in reason.lower() for word in ("out of memory", "outofmemory", "bad_alloc")):
-        remedy, argument = "lower the greatest batch, or free memory", "max-batch"
+        remedy, argument = "lower the greatest batch, or free memory", "max_batch"
     elif "nvinfer_lean" in reason:
-        argument = "version-compatible"
+        argument = "version_compatible"
         remedy = (
             "version-compatible engines need TensorRT's lean runtime: pip install tensorrt_lean, or apt install "
             "libnvinfer-lean, or build others"

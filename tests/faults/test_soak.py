@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 FILES = int(os.environ.get("SHOWFACE_SOAK", "240"))
-GROWTH = 12  # MiB that a run may grow by after its first third
+GROWTH = 12  # MiB that a run may grow by in its second half
 BROKEN_EVERY = 40
 
 
@@ -43,7 +43,9 @@ def test_memory_is_constant(tmp_path, faces, narrow_bundle):
     options = ["--masks", tmp_path / "mask.png", "--bundle", narrow_bundle, "--device", "cpu", "--batch-size", "2"]
     command = [sys.executable, "-m", "showface.cli", "inpaint", images, tmp_path / "out", *options]
     seen, log = [], tmp_path / "out" / "results.jsonl"
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+    # One arena: how many the C library opens for threads, and when, is chance, and each keeps what it once had.
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as process:
         while process.poll() is None:
             seen.append((log.stat().st_size if log.exists() else 0, resident(process)))
             time.sleep(0.05)
@@ -51,8 +53,8 @@ def test_memory_is_constant(tmp_path, faces, narrow_bundle):
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(lines) == FILES
     assert sum(line["status"] == "failed" for line in lines) == FILES // BROKEN_EVERY
-    third = log.stat().st_size / 3
-    early = max(memory for size, memory in seen if size <= third)
-    late = max(memory for size, memory in seen if size > third)
-    print(f"{FILES} files: {early:.0f} MiB in the first third, {late:.0f} MiB after it")
+    half = log.stat().st_size / 2
+    early = max(memory for size, memory in seen if size <= half)
+    late = max(memory for size, memory in seen if size > half)
+    print(f"{FILES} files: {early:.0f} MiB in the first half, {late:.0f} MiB in the second")
     assert late < early + GROWTH

@@ -81,7 +81,7 @@ def open_sources(config: TrainConfig, data: Path, with_labels: bool, held_out: b
         try:
             found[name] = open_source(source, data, with_labels)
         except UsageError as error:
-            raise UsageError(f"sources.{name}: {error}", error.argument) from error
+            raise UsageError(f"sources.{name}: {error.text}", error.argument) from error
     if not found:
         raise UsageError("sources: there is none; add a table such as [sources.faces] with the key 'images'")
     if config.validation is not None:

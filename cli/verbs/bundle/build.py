@@ -14,7 +14,7 @@ from showface.runtime.errors import ShowfaceError, UsageError, extra
 
 from ...app import threads_of
 from ...options import BundleFolder, EngineBackendOption, TargetOption
-from ...printing import MIB, errors, print_parity, tables
+from ...printing import MIB, errors, option_of, print_parity, tables
 from ...progress import build_bars
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _report(bundle: Bundle, rows: Sequence[Built]) -> None:
 
 
 def _option(argument: str) -> str:
-    return f" (--{argument})" if argument else ""
+    return f" ({option_of(argument)})" if argument else ""
 
 
 def _check(bundle: Bundle, wanted: Sequence[BuildOptions]) -> None:

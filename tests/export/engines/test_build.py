@@ -144,7 +144,7 @@ def test_a_builder_that_takes_too_much_memory_is_ended(bundle_copy, options):
     rows = build(bundle_copy(), options(host_memory_mib=64))
     assert {row.status for row in rows} == {"failed"}
     said = "stage memory: the builder ran out of memory: it took more than the 64 MiB that it may; raise this limit"
-    assert (rows[2].error, rows[2].argument) == (said, "host-memory")
+    assert (rows[2].error, rows[2].argument) == (said, "host_memory")
 
 
 def test_a_failure_leaves_the_engines_of_before(bundle_copy, options, monkeypatch):
@@ -161,19 +161,19 @@ def test_a_failure_leaves_the_engines_of_before(bundle_copy, options, monkeypatc
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"batches": (0, 1, 2)}, "max-batch: batches 0, 1, 2: need 1 ≤ least ≤ best ≤ greatest"),
-        ({"batches": (1, 4, 2)}, "max-batch: batches 1, 4, 2: need 1 ≤ least ≤ best ≤ greatest"),
+        ({"batches": (0, 1, 2)}, "max_batch: batches 0, 1, 2: need 1 ≤ least ≤ best ≤ greatest"),
+        ({"batches": (1, 4, 2)}, "max_batch: batches 1, 4, 2: need 1 ≤ least ≤ best ≤ greatest"),
         ({"profiles": 3}, "profiles: 3 profiles: use 1, or 2 with a least batch of 1 and a greatest of 2 or more"),
         ({"profiles": 2, "batches": (2, 2, 4)}, "profiles: 2 profiles: use 1, or 2 with"),
-        ({"optimization_level": 6}, "optimization-level: optimization level 6: use 0 to 5"),
-        ({"version_compatible": True}, "version-compatible: only tensorrt builds such engines"),
-        ({"target": "ampere_plus"}, "hardware-compatible: only tensorrt builds such engines"),
+        ({"optimization_level": 6}, "optimization_level: optimization level 6: use 0 to 5"),
+        ({"version_compatible": True}, "version_compatible: only tensorrt builds such engines"),
+        ({"target": "ampere_plus"}, "hardware_compatible: only tensorrt builds such engines"),
     ],
 )
 def test_options_that_no_engine_can_have_are_refused(options, changes, named):
     with pytest.raises(UsageError) as refused:
         options(**changes).check()
-    assert f"{refused.value.argument}: {refused.value}".startswith(named)
+    assert str(refused.value).startswith(named)
 
 
 def test_targets():
