@@ -36,6 +36,7 @@ CUDA_OPTIONS = {
 }
 _CODE = re.compile(r"CUDA (?:failure|error) (\d+)")
 DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}  # ONNX Runtime's names of the stage table's types
+SPIN_MICROSECONDS = "1000"  # that a thread waits busily for its next work: longer than a stage ever lets one wait
 LOADERS = 3  # threads that open sessions; the two largest stages are half of the work
 LOG_TAIL = 300  # characters of what ONNX Runtime printed that an error repeats
 
@@ -104,6 +105,8 @@ def session_options(threads: int | None) -> ort.SessionOptions:
     options.enable_mem_pattern = False
     # The threads of a stage that has ended would spin on while the next stage wants their processors.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Those of a session that has just been opened would spin on while the next one is.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
     limit = quota()
     if threads is None and limit is not None and limit < granted():
         threads = limit
