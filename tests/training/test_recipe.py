@@ -22,7 +22,7 @@ from showface.training.recipe import RecipeConfig, read_recipe, train_all
 from showface.training.run.loop import Trainer
 from showface.training.tasks.table import TASKS
 
-SHIPPED = sorted(Path(str(resources.files(showface.training.configs))).glob("*-all.toml"))
+SHIPPED = sorted(Path(str(resources.files(showface.training.configs))).glob("*.toml"))
 CONFIG = """
 precision = "fp32"
 checkpoint_every = 1
@@ -72,7 +72,7 @@ def test_shipped_recipes_are_whole(path, tmp_path):
         paths = (config.masks.folder, config.masks.part_labels, config.backbone, config.perceptual.weights)
         for name in filter(None, (*paths, *TASKS[entry.stage].files(config))):
             (tmp_path / name).mkdir(parents=True, exist_ok=True)
-    if path.stem == "single-gpu-all":
+    if path.stem == "single-gpu":
         shipped = tmp_path / "runs/shipped/mdrnet.safetensors"
         shipped.parent.mkdir(parents=True)
         network = NetworkConfig(coarse=CoarseConfig(layout=LayoutConfig()))
@@ -83,7 +83,7 @@ def test_shipped_recipes_are_whole(path, tmp_path):
 
 
 def test_recipes_are_shipped():
-    assert [path.stem for path in SHIPPED] == ["paper-all", "paper-ffhq-all", "single-gpu-all", "small-cpu-all"]
+    assert [path.stem for path in SHIPPED] == ["paper-ffhq", "paper", "single-gpu", "small-cpu"]
 
 
 def test_runs_follow_one_another_and_a_stopped_recipe_continues(recipe, data, tmp_path, monkeypatch, capsys):
