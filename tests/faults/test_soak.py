@@ -5,6 +5,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 FILES = int(os.environ.get("SHOWFACE_SOAK", "240"))
-GROWTH = 12  # MiB that a run may grow by in its second half
+GROWTH = 4  # MiB that a run may grow by from its second quarter to its last, over half of the files
 BROKEN_EVERY = 40
 
 
@@ -41,7 +42,8 @@ def test_memory_is_constant(tmp_path, faces, narrow_bundle):
             os.link(images / f"{k % 24:06d}.jpg", images / f"{k:06d}.jpg")
     Image.fromarray(faces[0][1].astype(np.uint8) * 255).save(tmp_path / "mask.png")
     options = ["--masks", tmp_path / "mask.png", "--bundle", narrow_bundle, "--device", "cpu", "--batch-size", "2"]
-    command = [sys.executable, "-m", "showface.cli", "inpaint", images, tmp_path / "out", *options]
+    # One batch at a time: when two first need all their memory at the same moment is chance, and may be late in a run.
+    command = [sys.executable, "-m", "showface.cli", "inpaint", images, tmp_path / "out", *options, "--workers", "1"]
     seen, log = [], tmp_path / "out" / "results.jsonl"
     # One arena: how many the C library opens for threads, and when, is chance, and each keeps what it once had.
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
@@ -53,8 +55,9 @@ def test_memory_is_constant(tmp_path, faces, narrow_bundle):
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(lines) == FILES
     assert sum(line["status"] == "failed" for line in lines) == FILES // BROKEN_EVERY
-    half = log.stat().st_size / 2
-    early = max(memory for size, memory in seen if size <= half)
-    late = max(memory for size, memory in seen if size > half)
-    print(f"{FILES} files: {early:.0f} MiB in the first half, {late:.0f} MiB in the second")
+    whole = log.stat().st_size
+    early, late = (
+        statistics.median(memory for size, memory in seen if part - 0.25 < size / whole <= part) for part in (0.5, 1.0)
+    )
+    print(f"{FILES} files: {early:.0f} MiB in the second quarter, {late:.0f} MiB in the last, in the median")
     assert late < early + GROWTH

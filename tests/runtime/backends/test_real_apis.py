@@ -306,7 +306,7 @@ def test_the_options_of_onnx_runtime_are_known():
     )
     source = Path(ort_backend.__file__).read_text()
     entries = re.findall(r'add_session_config_entry\("([^"]+)"', source)
-    assert len(entries) == 2
+    assert len(entries) == 3
     for entry in [*entries, "ORT_DISABLE_TELEMETRY"]:
         assert entry.encode() in libraries, entry
     provider = folder / "libonnxruntime_providers_cuda.so"
