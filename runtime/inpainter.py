@@ -243,6 +243,8 @@ class BatchRunner:
     def complete(self, faces: Sequence[Prepared]) -> list[Completed]:
         """Return each completed face [3, size, size], or the error of one that fails even alone.
 
+        A face is ``image`` [3, size, size] in [-1, 1] and ``mask`` [1, size, size], 1 = hole.
+
         Raises:
             DeviceLostError: no face can be completed any more.
         """

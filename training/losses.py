@@ -202,6 +202,9 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: Adversari
         real_logits: [B, 1, h, w], of the ground truth.
         fake_logits: [B, 1, h, w], of the completed face, detached from the generator.
         kind: ``paper`` or ``hinge``.
+
+    Raises:
+        ValueError: another ``kind``.
     """
     real, fake = (_patch_losses(x, kind) for x in (real_logits, fake_logits))
     return real.taken_for_real.mean() + fake.taken_for_fake.mean()
@@ -216,6 +219,9 @@ def generator_loss(fake_logits: Tensor, kind: AdversarialKind) -> Tensor:
     Args:
         fake_logits: [B, 1, h, w], of the completed face.
         kind: ``paper`` or ``hinge``.
+
+    Raises:
+        ValueError: another ``kind``.
     """
     return _generator_losses(fake_logits, kind).mean()
 
@@ -264,13 +270,19 @@ def _patch_losses(logits: Tensor, kind: AdversarialKind) -> _PatchLosses:
     logits = _widen(logits)
     if kind == "paper":
         return _PatchLosses(-F.logsigmoid(logits), -F.logsigmoid(-logits))
-    return _PatchLosses(F.relu(1 - logits), F.relu(1 + logits))
+    if kind == "hinge":
+        return _PatchLosses(F.relu(1 - logits), F.relu(1 + logits))
+    raise ValueError(f"unknown kind of adversarial loss {kind!r}")
 
 
 def _generator_losses(logits: Tensor, kind: AdversarialKind) -> Tensor:
     """Return what each patch of a completed face costs the generator."""
     logits = _widen(logits)
-    return F.logsigmoid(-logits) if kind == "paper" else -logits
+    if kind == "paper":
+        return F.logsigmoid(-logits)
+    if kind == "hinge":
+        return -logits
+    raise ValueError(f"unknown kind of adversarial loss {kind!r}")
 
 
 def total_variation_loss(image: Tensor) -> Tensor:

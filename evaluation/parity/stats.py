@@ -83,7 +83,13 @@ class LabelFigures:
 
 
 def float_figures(reference: Array, candidate: Array) -> FloatFigures:
-    """Measure the error of a float tensor of any shape; both are of the same."""
+    """Measure the error of a float tensor of any shape; both are of the same.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if reference.shape != candidate.shape:
+        raise ValueError(f"shapes differ: {reference.shape} and {candidate.shape}")
     a, b = reference.astype(np.float64).ravel(), candidate.astype(np.float64).ravel()
     nan = np.isnan(a) | np.isnan(b)
     inf = (np.isinf(a) | np.isinf(b)) & ~nan
@@ -121,7 +127,12 @@ def label_figures(reference: Array, candidate: Array, margin: Array | None) -> L
         reference: [...] integers.
         candidate: array of the same shape.
         margin: of the same shape, the reference's lead of its best label over the second; None where unknown.
+
+    Raises:
+        ValueError: the shapes differ.
     """
+    if reference.shape != candidate.shape:
+        raise ValueError(f"shapes differ: {reference.shape} and {candidate.shape}")
     flipped = reference != candidate
     flips = int(flipped.sum())
     margins = np.full(flips, np.inf) if margin is None else margin[flipped].astype(np.float64)

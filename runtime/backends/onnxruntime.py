@@ -36,7 +36,7 @@ CUDA_OPTIONS = {
 }
 _CODE = re.compile(r"CUDA (?:failure|error) (\d+)")
 DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}  # ONNX Runtime's names of the stage table's types
-SPIN_MICROSECONDS = "1000"  # that a thread waits busily for its next work: longer than a stage ever lets one wait
+SPIN_MICROSECONDS = "1000"  # that a thread waits busily for its next work; runs were no faster without this limit
 LOADERS = 3  # threads that open sessions; the two largest stages are half of the work
 LOG_TAIL = 300  # characters of what ONNX Runtime printed that an error repeats
 

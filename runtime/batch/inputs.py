@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import overload
 
 from ..errors import UsageError, system_errors
 from ..faces.masks import APPLE_DOUBLE
@@ -30,7 +30,15 @@ class Items(Sequence[Item]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: Any) -> Any:  # one at a time: nobody asks for a slice
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Items: ...
+
+    def __getitem__(self, index: int | slice) -> Item | Items:
+        if isinstance(index, slice):
+            return Items(self.source, self.output, self.names[index], self.errors, self.suffix)
         name = self.names[index]
         error = self.errors.get(name)
         output = self.output / (name if self.suffix is None or error else renamed(name, self.suffix))

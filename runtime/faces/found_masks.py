@@ -59,7 +59,7 @@ class MaskNote:
 def find_hole(
     pixels: Pixels, squares: Sequence[Square] | None, inpainter: Inpainter, source: MaskSource
 ) -> tuple[Hole, MaskNote]:
-    """Find the hole of a picture with the faces in ``squares``; None where it is an aligned face itself.
+    """Find the hole of a picture, (H, W), (H, W, 3) or (H, W, 4), and its faces in ``squares``; None: it is one.
 
     Returns:
         The hole (H, W), and what is known of it.

@@ -34,7 +34,10 @@ def picture_of(name: str, value: NDArray[Any]) -> Pixels | None:
 
 
 def stage_pictures(stages: Iterable[Stage], tensors: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Return what ``/stages`` answers: a picture of each output, as a data URI, and the categories' colours."""
+    """Return what ``/stages`` answers: a picture of each output, as a data URI, and the categories' colours.
+
+    The tensors are those of one face, with a batch of one.
+    """
     pictures = []
     for stage in stages:
         for name in stage.outputs:

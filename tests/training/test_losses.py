@@ -307,6 +307,13 @@ def test_adversarial_sides_pull_against_each_other(kind):
     assert (fake.grad < 0).all()
 
 
+def test_unknown_adversarial_kind_is_refused():
+    with pytest.raises(ValueError, match="'wgan'"):
+        discriminator_loss(*images(), "wgan")
+    with pytest.raises(ValueError, match="'wgan'"):
+        generator_loss(images()[0], "wgan")
+
+
 def test_total_variation_against_loops():
     image = images()[0][:, :, :, :5].numpy()
     down = [abs(image[b, c, y + 1, x] - image[b, c, y, x]) for b, c, y, x in np.ndindex(B, 3, SIDE - 1, 5)]

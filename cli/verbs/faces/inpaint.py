@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -67,7 +67,6 @@ def inpaint(
     caught = catch_signals()  # before the slow imports
     from showface.runtime.batch.options import Options, processors, suffix_of_format, workers
     from showface.runtime.batch.start import Model, plan_run
-    from showface.runtime.batch.watch import watch_folder
 
     from ...pipe import complete_pipe, is_pipe
     from ...progress import Tally
@@ -94,7 +93,7 @@ def inpaint(
         return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
 
     if watch:
-        _watch(watch_folder(source, output, settings, suffix, model, stopped), tally, origin)
+        _watch(_watched(source, output, settings, suffix, model, stopped), tally, origin)
     else:
         run = plan_run(source, output, settings, suffix, cluster)
         _check_outputs(sheet, run)
@@ -152,6 +151,12 @@ def _print_counts(tally: Tally, origin: MaskSource, where: str = "") -> None:
             errors.print(f"look at {count} files: {text}")
     if origin.found:
         errors.print(tally.found_line())
+
+
+def _watched(source: Path, *settings: Any) -> Iterator[Result]:
+    from showface.runtime.batch.watch import watch_folder  # here: a run of one photograph starts sooner without it
+
+    return watch_folder(source, *settings)
 
 
 def _watch(results: Iterator[Result], tally: Tally, origin: MaskSource) -> None:
