@@ -63,7 +63,7 @@ def print_messages(verbose: bool) -> None:
     if not any(isinstance(handler, MessageHandler) for handler in library.handlers):
         library.addHandler(MessageHandler(level))
         others.addFilter(lambda record: not record.name.startswith("showface"))
-        logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[others])
+        logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[others])
     library.setLevel(level)
 
 

@@ -99,7 +99,8 @@ def save_checkpoint(
     weights = {}
     for key, value in model.state_dict().items():
         if belongs(key, stages):
-            weights[key] = value.half().contiguous() if value.dtype.is_floating_point else value.contiguous()
+            stored = value.half() if value.dtype.is_floating_point else value
+            weights[key] = stored.cpu().contiguous()
             if value.dtype.is_floating_point and not torch.isfinite(weights[key]).all():
                 raise UsageError(f"{path}: {key!r} does not fit float16")
     header = {

@@ -150,6 +150,8 @@ def open_session(
     providers: list[Any] = [CPU_PROVIDER]
     missing = ""
     if cuda_index is not None:
+        if CUDA_PROVIDER not in ort.get_available_providers():
+            raise UsageError(f"CUDA was asked for, but {_cuda_remedy(missing)}")
         missing = preload_libraries()
         layout = {"prefer_nhwc": "1"} if channels_last else {}
         providers = [(CUDA_PROVIDER, {"device_id": str(cuda_index), **CUDA_OPTIONS, **layout})]

@@ -154,17 +154,17 @@ def health_report(model: MDRNets, batches: list[HealthFaces], filled: bool, lear
     """Return the figures of a model in evaluation mode as lines of text.
 
     The joins are watched on the first batch of the faces with holes; only those of the networks in ``learning`` count.
-    The memory is looked at if it is ``filled``.
+    The memory is looked at if it is ``filled``. Compiled networks run uncompiled: for the hooks that watch a join they
+    would be compiled anew.
 
     Raises:
         ShowfaceError: a figure says that training on would be wasted; the message names it.
     """
-    memory = memory_figures(model, batches) if filled and model.memory.bank is not None else {}
-    ratios = {
-        name: ratio for name, ratio in join_ratios(model, batches[0]).items() if belongs(f"refiner.{name}", learning)
-    }
-    with torch.no_grad():
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        memory = memory_figures(model, batches) if filled and model.memory.bank is not None else {}
+        joins = join_ratios(model, batches[0])
         features = torch.cat([model.memory.encoder(face.coarse_image) for face in batches])
+    ratios = {name: ratio for name, ratio in joins.items() if belongs(f"refiner.{name}", learning)}
     spread = float(features.float().std(dim=(0, 2, 3)).mean())
     lines = [
         f"  {name}: {f.hit}/{f.slots} slots by {f.faces} faces, var {_text(f.variance)}, R² {_text(f.r2)}"

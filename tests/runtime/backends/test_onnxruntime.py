@@ -130,6 +130,14 @@ def test_a_cpu_session_is_refused_where_cuda_was_asked_for(sessions, narrow_bund
     assert capsys.readouterr().out == ""  # what ONNX Runtime prints does not reach the terminal
 
 
+def test_a_build_for_the_cpu_is_told_before_anything_is_opened(narrow_bundle, monkeypatch):
+    """ONNX Runtime itself would say that nodes of the graph cannot run on CUDA."""
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU])
+    stage = STAGES[0]
+    with pytest.raises(UsageError, match=r"^CUDA was asked for, but the installed ONNX Runtime is built for the CPU"):
+        backend.open_session(open_bundle(narrow_bundle).model(stage), stage, 0, None)
+
+
 def test_a_cuda_session_runs_on_the_device_that_was_asked_for(sessions, narrow_bundle):
     sessions.devices = 2
     chain = backend.open_chain(open_bundle(narrow_bundle), "cuda:1")

@@ -1,5 +1,7 @@
 """What says that a refinement is alive, against plain computations; and that what is dead is found."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,21 @@ def test_a_dead_memory_a_drowned_skip_and_a_dead_encoder_are_named():
     ]
     assert faults({}, {"body.join4": 0.01}, 1.0)
     assert faults({}, {}, 0.01) == ["style features: their deviation is 0.010"]
+
+
+def test_looking_compiles_nothing(narrow_model, faces):
+    compiled = []
+
+    def count(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    model = copy.deepcopy(narrow_model)
+    model.refiner.body.compile(backend=count)
+    assert "body.join8" in health_report(model, faces, True, LEARNING)
+    assert not compiled
+    model(faces[0].image, faces[0].mask)
+    assert compiled
 
 
 def test_the_report_stops_a_run_that_cannot_learn(narrow_model, faces):

@@ -37,6 +37,7 @@ def equals_pytorch(bundle, chain):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """Return a copy of the default bundle with engines for this GPU."""
+    pytest.importorskip("tensorrt_rtx")
     trt = load_library("tensorrt-rtx")
     if GPU.target not in rtx_targets(trt):
         pytest.skip(f"TensorRT-RTX {trt.__version__} does not build for {GPU.name} ({GPU.target})")
