@@ -45,11 +45,13 @@ def main() -> int:
     if arguments.section is not None:
         return _serve(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    results = {name: _run(name, sys.argv[1:]) for name in arguments.only}
-    document = {"schema_version": 1, "sections": results}
-    (arguments.out / "gpu.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    (arguments.out / "gpu.md").write_text(to_markdown(results), encoding="utf-8")
-    print(to_markdown(results))
+    results = dict[str, dict[str, Any]]()
+    for name in arguments.only:
+        results[name] = _run(name, sys.argv[1:])
+        document = {"schema_version": 1, "sections": results}  # written each time: time on a GPU may end at any moment
+        (arguments.out / "gpu.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        (arguments.out / "gpu.md").write_text("# First run on a GPU\n\n" + to_markdown(results), encoding="utf-8")
+        print(to_markdown({name: results[name]}), flush=True)
     return int(any(result["status"] == "failed" for result in results.values()))
 
 
@@ -82,8 +84,8 @@ def _run(name: str, given: Sequence[str]) -> dict[str, Any]:
 
 
 def to_markdown(results: dict[str, dict[str, Any]]) -> str:
-    """Return the report: each section with its figures, or why it did not run."""
-    parts = ["# First run on a GPU", ""]
+    """Return each section with its figures, or why it did not run."""
+    parts = []
     for name, result in results.items():
         figures = {key: value for key, value in result.items() if key not in ("status", "why", "seconds")}
         parts += [f"## {SECTIONS[name]}", "", f"{result['status']}, {result['seconds']} s"]
