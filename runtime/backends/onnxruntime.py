@@ -252,10 +252,11 @@ def _load(
 
     # ONNX Runtime optimises one graph on one processor; the CUDA libraries are not loaded from several threads.
     with ThreadPoolExecutor(1 if cuda_index is not None else min(threads or LOADERS, LOADERS)) as loaders:
-        sessions = list(loaders.map(opened, bundle.manifest.stages))
+        graphs = {session.stage.name: session for session in loaders.map(opened, bundle.manifest.graphs)}
+    occluder = graphs.pop(OCCLUDER.name, None)
+    sessions = list(graphs.values())
     where = "CPU" if cuda_index is None else f"CUDA device {cuda_index}"
     description = f"ONNX Runtime {ort.__version__} on {where} ({reason})"
-    occluder = opened(OCCLUDER) if OCCLUDER in bundle.manifest.graphs else None
     if cuda_index is None:
         return Chain(sessions, description, "cpu", occluder)
     return BoundChain(sessions, shapes, description, "cuda", cuda_index, occluder)
