@@ -35,7 +35,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise ValueError(f"its header takes {size} bytes")
         metadata = parse_json(data[8 : 8 + size]).get("__metadata__", {})
     except (ValueError, SafetensorError, RuntimeError) as error:
-        raise UsageError(f"{path}: cannot be read as safetensors: {error}") from error
+        remedy = "; to name a bundle, give its folder" if path.suffix == ".onnx" else ""
+        raise UsageError(f"{path}: cannot be read as safetensors: {error}{remedy}") from error
     return tensors, metadata
 
 

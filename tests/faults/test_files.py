@@ -352,6 +352,11 @@ def test_one_flipped_bit_of_a_checkpoint_is_found(checkpoint, tmp_path):
         assert isinstance(soon(lambda: read_checkpoint(path)), ShowfaceError), place
 
 
+def test_a_graph_of_a_bundle_is_told_from_a_checkpoint(narrow_bundle):
+    with pytest.raises(UsageError, match=r"coarse\.onnx: cannot be read as safetensors: .*; to name a bundle, give its"):
+        read_checkpoint(narrow_bundle / "coarse.onnx")
+
+
 def test_a_checkpoint_of_an_older_version_is_read(checkpoint, tmp_path):
     path = changed(checkpoint, tmp_path / "x.safetensors")
     assert read_checkpoint(path).sha256 == read_checkpoint(checkpoint).sha256
