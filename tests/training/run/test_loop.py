@@ -1,6 +1,5 @@
 """The training loop: resuming bit for bit, frozen networks, and how it stops."""
 
-import os
 import resource
 import shutil
 import signal
@@ -22,18 +21,6 @@ INIT = ("../coarse/coarse.safetensors", "../parser/parser.safetensors")
 SIZE = 64
 
 
-def stop_after(monkeypatch, step, number=signal.SIGTERM):
-    """Send this process a signal in the middle of the given step."""
-    original = Trainer.train_step
-
-    def patched(self, batch):
-        if self.step == step - 1:
-            os.kill(os.getpid(), number)
-        return original(self, batch)
-
-    monkeypatch.setattr(Trainer, "train_step", patched)
-
-
 def same(a, b):
     """Compare nested states bit for bit."""
     if isinstance(a, torch.Tensor):
@@ -50,14 +37,12 @@ def state_of(output):
 
 
 @pytest.mark.parametrize("stage", ["layout", "coarse", "parser", "mdrnet"])
-def test_resumed_run_equals_an_uninterrupted_one(stage, data, stages, monkeypatch, config):
+def test_resumed_run_equals_an_uninterrupted_one(stage, data, stages, stop_after, config):
     run = config(init=INIT if stage == "mdrnet" else ())
     whole, parts = stages / f"{stage}-whole", stages / f"{stage}-parts"
     train(stage, run, data, whole, False, FABRIC)
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2)
-        with pytest.raises(Interrupted):
-            train(stage, run, data, parts, False, FABRIC)
+    with stop_after(2), pytest.raises(Interrupted):
+        train(stage, run, data, parts, False, FABRIC)
     middle = state_of(parts)
     assert middle["step"] == 2
     torch.manual_seed(99)
@@ -138,10 +123,10 @@ def test_a_step_in_bfloat16(stage, data, stages, config):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_saves_and_raises(number, data, tmp_path, monkeypatch, config):
+def test_signal_saves_and_raises(number, data, tmp_path, stop_after, config):
     handler = signal.getsignal(number)
-    stop_after(monkeypatch, 1, number)
-    with pytest.raises(Interrupted, match=r"step 1, which was saved; resume") as caught:
+    stopped = pytest.raises(Interrupted, match=r"step 1, which was saved; resume")
+    with stop_after(1, number), stopped as caught:
         train("coarse", config(), data, tmp_path / "run", False, FABRIC)
     assert caught.value.exit_code == 128 + number
     if number == signal.SIGTERM:
@@ -176,15 +161,13 @@ def oracle(config, **changes):
     return config(ORACLE + 2, init=INIT, oracle_steps=ORACLE, **changes)
 
 
-def test_the_memory_is_filled_once_the_encoder_has_learnt(data, stages, config, monkeypatch):
+def test_the_memory_is_filled_once_the_encoder_has_learnt(data, stages, config, stop_after):
     """Also across an interruption right before it: the state is saved, then the memory is filled."""
     run = oracle(config)
     whole, parts = stages / "oracle-whole", stages / "oracle-parts"
     train("mdrnet", run, data, whole, False, FABRIC)
-    with monkeypatch.context() as patch:
-        stop_after(patch, ORACLE)
-        with pytest.raises(Interrupted):
-            train("mdrnet", run, data, parts, False, FABRIC)
+    with stop_after(ORACLE), pytest.raises(Interrupted):
+        train("mdrnet", run, data, parts, False, FABRIC)
     train("mdrnet", run, data, parts, True, FABRIC)
     expected, got = state_of(whole), state_of(parts)
     for part in ("model", "average", "optimizer"):
