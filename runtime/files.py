@@ -58,6 +58,19 @@ def write_flushed(path: Path, data: bytes) -> None:
         raise
 
 
+Append = Callable[[IO[bytes], bytes], None]
+
+
+def append_whole(file: IO[bytes], data: bytes) -> None:
+    """Append to a file that is open without a buffer.
+
+    Raises:
+        OSError: it cannot be written, or only a piece of it fits on the disk.
+    """
+    if file.write(data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary name to write to; at the end of the block the file is flushed to disk and gets its name.

@@ -10,7 +10,6 @@ cluster could not stop, finds its temporary files no more, and publishes nothing
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import InputError, UsageError, system_errors
-from ..files import Write, write_errors, write_flushed
+from ..files import Append, Write, append_whole, write_errors, write_flushed
 from ..untrusted.read import file_digest, parse_json, read_lines
 from .results_log import Result, parse_result
 
@@ -53,11 +52,13 @@ def _work_folder(output: Path) -> Path:
 class Journal:
     """Writes the outputs of one process into an output folder; usable from several threads.
 
-    ``folder`` is that of the run, from :func:`start_run`; ``write`` writes a whole file to the disk.
+    ``folder`` is that of the run, from :func:`start_run`; ``write`` writes a whole file to the disk, ``append`` a line
+    to the journal.
     """
 
-    def __init__(self, output: Path, folder: Path, write: Write = write_flushed) -> None:
+    def __init__(self, output: Path, folder: Path, write: Write = write_flushed, append: Append = append_whole) -> None:
         self.output, self.folder, self.write = output, folder, write
+        self._append = append
         self._root = os.path.realpath(output)
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._lock = threading.Lock()
@@ -101,8 +102,7 @@ class Journal:
         # It begins anew: a full disk may have left a piece of the line before.
         line = b"\n" + json.dumps({**asdict(result), "sha256": hashlib.sha256(data).hexdigest()}).encode() + b"\n"
         with self._lock:
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._append(self._file, line)
             os.fsync(self._file.fileno())
 
     def close(self, keep: bool) -> None:

@@ -8,7 +8,6 @@ differ otherwise is passed over like a torn one.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from ..errors import InputError, ShowfaceError, UsageError, system_errors
-from ..files import lock_file
+from ..files import Append, append_whole, lock_file
 from ..untrusted.read import parse_json, read_lines
 
 RESULTS_FILE = "results.jsonl"
@@ -130,13 +129,15 @@ class ResultLog:
         written: every output that some line explains, also where its input failed later on.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, append: Append = append_whole) -> None:
         """Open the file, make its folder where there is none, and end a torn last line of an earlier run.
+
+        ``append`` writes a line to it.
 
         Raises:
             UsageError: it cannot be opened or read, or another run holds it.
         """
-        self.path = path
+        self.path, self._append = path, append
         self.last: dict[str, Result] = {}
         self.written: set[str] = set()
         with system_errors(UsageError, path, "cannot be written"):
@@ -186,8 +187,7 @@ class ResultLog:
         with system_errors(ShowfaceError, self.path, "cannot be written"):
             self.check()
             line = json.dumps(asdict(result)).encode() + b"\n"
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._append(self._file, line)
 
     def check(self) -> None:
         """Refuse to go on where the file that is open has lost its name.

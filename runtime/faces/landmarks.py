@@ -79,11 +79,11 @@ def find_detector(path: Path | None) -> Path:
     if chosen is None:
         raise UsageError(
             f"faces are found by the YuNet detector: name its file, set {DETECTOR_VARIABLE}, or give landmarks; "
-            "docs/align.md tells where the model is to be had",
+            "docs/use/align.md tells where the model is to be had",
             "align",
         )
     if not chosen.is_file():
-        raise UsageError(f"{chosen}: no such face detector file; docs/align.md tells where it is to be had")
+        raise UsageError(f"{chosen}: no such face detector file; docs/use/align.md tells where it is to be had")
     return chosen
 
 
@@ -160,7 +160,7 @@ def read_landmarks(path: Path) -> Mapping[str, list[Landmarks]]:
         for name, some in faces.items():
             found.setdefault(PurePosixPath(name).as_posix(), []).extend(np.asarray(face, np.float64) for face in some)
     except (ValueError, TypeError, AttributeError, OverflowError, csv.Error) as error:
-        raise UsageError(f"{path}: no landmarks: {error}; docs/align.md shows the two formats") from error
+        raise UsageError(f"{path}: no landmarks: {error}; docs/use/align.md shows the two formats") from error
     for name, some in found.items():
         for face in some:
             if face.shape != (5, 2) or not np.isfinite(face).all():

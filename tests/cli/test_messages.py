@@ -14,6 +14,7 @@ from showface.cli.printing import CommandLine, option_of, with_options
 from showface.cli.verbs import register
 from showface.runtime.errors import UsageError
 
+ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(Path(showface.runtime.__file__).parent.rglob("*.py"))
 COMMANDS = ("showface build ", "showface benchmark ", "ray start ")  # whole ones stay as they are
 
@@ -52,6 +53,12 @@ def test_every_remedy_is_an_option(options):
     found = {name for path in FILES for text in texts(path) for name in re.findall(r"\bpass (\w+)=", text)}
     assert {"overwrite", "device", "backend", "mask_from", "invert", "alignment"} <= found
     assert {option_of(name) for name in found} <= options
+
+
+def test_every_page_that_a_message_names_is_there():
+    named = {page for path in FILES for text in texts(path) for page in re.findall(r"\bdocs/[\w/-]+\.md\b", text)}
+    assert named
+    assert not {page for page in named if not (ROOT / page).is_file()}
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ class FakeCuda:
         del self.streams[stream]
         self._begin()
 
-    def _queue(self, stream):
+    def queue_of(self, stream):
         self._begin()
         if threading.get_ident() not in self.threads:
             raise MisuseError("this thread works on another device")
@@ -146,7 +146,7 @@ class FakeCuda:
         if stream == self.capturing:
             self.captured.append((reads, writes, action, seconds))
             return
-        queue, clock = self._queue(stream), self.clocks[stream]
+        queue, clock = self.queue_of(stream), self.clocks[stream]
         self._join(clock, self.clocks[HOST])  # what the host has waited for is over
         for earlier in self.history:
             conflict = set(writes) & {*earlier.reads, *earlier.writes} or set(reads) & set(earlier.writes)
@@ -179,7 +179,7 @@ class FakeCuda:
 
     def synchronize(self, stream):
         self._begin(unsafe=True)
-        self._queue(stream)
+        self.queue_of(stream)
         self._run_until(dict(self.clocks[stream]))
         self.now = max(self.now, self.ends[stream])
 
@@ -195,7 +195,7 @@ class FakeCuda:
         self._begin()
 
     def record(self, event, stream):
-        self._queue(stream)
+        self.queue_of(stream)
         if event not in self.events:
             raise MisuseError(f"no event {event}")
         self.events[event] = dict(self.clocks[stream])
@@ -207,7 +207,7 @@ class FakeCuda:
         return self.events[event]
 
     def wait(self, stream, event):
-        self._queue(stream)
+        self.queue_of(stream)
         self._join(self.clocks[stream], self._recorded(event))
         self.ends[stream] = max(self.ends[stream], self.times[event])
 
@@ -235,7 +235,7 @@ class FakeCuda:
 
     # --- graphs
     def begin_capture(self, stream):
-        if self._queue(stream):
+        if self.queue_of(stream):
             raise MisuseError("capture of a stream that has work")
         self.capturing, self.captured, self.capture_spoilt = stream, [], False
 

@@ -77,8 +77,16 @@ class FakeContext:
         self.graphs = "DISABLED" if config is None else config.cuda_graph_strategy
         self.captured = False
 
+    def _settings(self):
+        """Return the runtime configuration; a library that keeps bare pointers would crash where it is gone."""
+        config = None if self.config is None else self.config()
+        if self.config is not None and config is None:
+            raise MisuseError("the runtime configuration of this context is gone")
+        return config
+
     def _binding(self, name):
         self.calls.append(name)
+        self._settings()
         if self.cuda.capturing is not None:
             raise MisuseError(f"{name} while a stream is captured")
         if self.captured and name.startswith("set_"):
@@ -133,10 +141,8 @@ class FakeContext:
         return self.engine.shape(name, batches.pop())
 
     def _kernels(self, batch):
-        """Compile what is missing for a batch; a library that keeps bare pointers would crash where one is gone."""
-        config = None if self.config is None else self.config()
-        if self.config is not None and config is None:
-            raise MisuseError("the runtime configuration of this context is gone")
+        """Compile what is missing for a batch; the cache, too, must outlive the context."""
+        config = self._settings()
         kernel = (self.engine.stage.name, batch)
         if config is not None and config._cache is not None:
             cache = config._cache()
@@ -204,7 +210,7 @@ class FakeRtxContext(FakeContext):
     """TensorRT-RTX's, which can be asked whether it can be captured."""
 
     def is_stream_capturable(self, stream):
-        self.cuda._queue(stream)
+        self.cuda.queue_of(stream)
         return self.engine.capturable and self.engine.user_allocation
 
 

@@ -1,6 +1,7 @@
 """Whole files: what is too large is not read, and what is written leaves nothing beside it."""
 
 import errno
+import io
 import os
 import tempfile
 import tracemalloc
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from showface.runtime.errors import DiskFullError, InputError
-from showface.runtime.files import write_errors, write_file
+from showface.runtime.files import append_whole, write_errors, write_file
 from showface.runtime.untrusted.read import MAX_FILE, read_file
 
 NOBODY = 65534  # a user's number
@@ -52,6 +53,16 @@ def test_a_file_without_permission_is_named(closed_file):
 def test_an_error_of_one_file_is_told_from_one_of_the_disk(tmp_path, number, kind):
     with pytest.raises(kind, match=os.strerror(number)), write_errors(tmp_path, tmp_path / "x"):
         raise OSError(number, os.strerror(number))
+
+
+def test_a_line_of_which_only_a_piece_fits_is_an_error():
+    class NearlyFull(io.BytesIO):
+        def write(self, data):
+            return super().write(data[:3])
+
+    append_whole(NearlyFull(), b"abc")
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        append_whole(NearlyFull(), b"abcd")
 
 
 def test_two_processes_never_share_a_temporary_name(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from fixtures.training import state_of
 
 CONFIG = """
 init = ["../coarse/coarse.safetensors", "../parser/parser.safetensors"]
@@ -127,10 +128,6 @@ def finish(tmp_path):
         assert process.exitcode == code, (tmp_path / "log").read_text()
 
     return wait
-
-
-def state_of(folder):
-    return torch.load(folder / "state.pt", weights_only=True)
 
 
 def largest_difference(a, b):

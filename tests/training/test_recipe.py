@@ -19,7 +19,6 @@ from showface.training.config import CoarseConfig, LayoutConfig, NetworkConfig, 
 from showface.training.config_reader import config_from_toml
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.recipe import RecipeConfig, read_recipe, train_all
-from showface.training.run.loop import Trainer
 from showface.training.tasks.table import TASKS
 
 SHIPPED = sorted(Path(str(resources.files(showface.training.configs))).glob("*.toml"))
@@ -86,14 +85,13 @@ def test_recipes_are_shipped():
     assert [path.stem for path in SHIPPED] == ["paper-ffhq", "paper", "single-gpu", "small-cpu"]
 
 
-def test_runs_follow_one_another_and_a_stopped_recipe_continues(recipe, data, tmp_path, monkeypatch, capsys):
+def test_runs_follow_one_another_and_a_stopped_recipe_continues(
+    recipe, data, tmp_path, monkeypatch, stop_after, capsys
+):
     train_all(read_recipe(recipe, data, tmp_path / "whole"), data, False, "cpu", 1)
     stopped = read_recipe(recipe, data, tmp_path / "stopped")
-    with monkeypatch.context() as patch:
-        stop = lambda self, caught: 15 if (self.task.name, self.step) == ("coarse", 1) else 0  # noqa: E731
-        patch.setattr(Trainer, "_agreed", stop)
-        with pytest.raises(ShowfaceError, match="stopped at step 1"):
-            train_all(stopped, data, False, "cpu", 1)
+    with stop_after(1, stage="coarse"), pytest.raises(ShowfaceError, match="stopped at step 1"):
+        train_all(stopped, data, False, "cpu", 1)
     assert torch.load(tmp_path / "stopped/c/state.pt", weights_only=True)["step"] == 1
     with pytest.raises(UsageError, match="layout: holds a run already; resume it"):
         train_all(stopped, data, False, "cpu", 1)

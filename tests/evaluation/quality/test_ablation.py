@@ -63,13 +63,11 @@ def test_rows_are_trained_measured_and_not_repeated(base, data, stages, evaluati
         ablate("modules", ("full",), replace(base, seed=9), *arguments[1:])
 
 
-def test_a_stopped_row_continues(base, data, stages, evaluation_set, monkeypatch):
+def test_a_stopped_row_continues(base, data, stages, evaluation_set, stop_after):
     ablate("modules", ("full",), base, data, stages / "ablation-whole", evaluation_set, FABRIC)
     output = stages / "ablation-stopped"
-    with monkeypatch.context() as patch:
-        patch.setattr("showface.training.run.loop.Trainer._agreed", lambda self, caught: 15 if self.step == 1 else 0)
-        with pytest.raises(Exception, match="stopped at step 1"):
-            ablate("modules", ("full",), base, data, output, evaluation_set, FABRIC)
+    with stop_after(1), pytest.raises(Exception, match="stopped at step 1"):
+        ablate("modules", ("full",), base, data, output, evaluation_set, FABRIC)
     assert torch.load(output / "full/state.pt", weights_only=True)["step"] == 1
     ablate("modules", ("full",), base, data, output, evaluation_set, FABRIC)
     paths = [folder / "full/mdrnet.safetensors" for folder in (stages / "ablation-whole", output)]

@@ -12,6 +12,7 @@ from showface.runtime.batch.results_log import RESULTS_FILE, Result
 from showface.runtime.batch.run import complete_folder, open_log
 from showface.runtime.errors import DiskFullError, InputError, UsageError
 from showface.runtime.faces.masks import MaskSource
+from showface.runtime.files import append_whole
 from showface.runtime.inpainter import Inpainter
 
 DONE = Result("a.png", "a.png", "done", key="1")
@@ -124,9 +125,11 @@ def test_links_inside_the_output_lead_nowhere(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_a_disk_that_fills_while_the_journal_is_written_is_said_to_be_full(tmp_path):
-    journal = Journal(tmp_path, start_run(tmp_path))
-    journal._file.close()
-    journal._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
+    def append(_, line):
+        with Path("/dev/full").open("ab", buffering=0) as full:
+            append_whole(full, line)
+
+    journal = Journal(tmp_path, start_run(tmp_path), append=append)
     with pytest.raises(DiskFullError):
         journal.publish(tmp_path / "a.png", b"bytes", DONE, replace=False)
     journal.close(keep=True)

@@ -1,4 +1,4 @@
-"""``--cluster local``: two workers, one of them killed; the files equal a local run's, and none is done twice."""
+"""``--cluster local``: two workers, killed from outside and by an input; files equal a local run's, none done twice."""
 
 import errno
 import json
@@ -17,6 +17,7 @@ from PIL import Image
 
 pytest.importorskip("ray", reason="needs showface[cluster]")
 
+from showface.cli import main
 from showface.runtime.batch import read_input
 from showface.runtime.batch.item import Item
 from showface.runtime.batch.journal import start_run
@@ -29,7 +30,8 @@ from showface.runtime.errors import UsageError
 from showface.runtime.faces.masks import MaskSource
 from showface.runtime.images.decoder_process import IsolatedDecoder
 
-FACES = 33  # three chunks for two workers
+FACES = 33  # three chunks for two workers, with the last one
+POISON = "poison.png"  # kills whoever completes it; the last of its chunk, by its name
 # Of any number, so that a local cluster has two workers of one thread.
 TWO_PROCESSORS = """
 from showface.runtime.batch import ray_cluster
@@ -38,7 +40,7 @@ from showface.cli import main
 ray_cluster.processors = lambda: 2
 main()
 """
-POISON = """
+DEADLY = """
 import os, signal
 
 def guarded(source, target, real=os.replace):
@@ -58,18 +60,23 @@ def folders(tmp_path_factory, faces):
     for seed in range(FACES - 2):
         Image.fromarray(np.roll(faces[seed % 3][0], seed, axis=1)).save(images / f"{seed}.png")
     (images / "broken.png").write_bytes((images / "0.png").read_bytes()[:5000])
-    odd = os.fsencode(images) + b"/\xff.png"
+    odd = os.fsencode(images) + b"/0\xff.png"
     with open(odd, "wb") as file:
         file.write((images / "1.png").read_bytes())
+    shutil.copy(images / "0.png", images / POISON)
     mask = images.parent / "mask.png"
     Image.fromarray(faces[0][1].astype(np.uint8) * 255).save(mask)
     return images, mask
 
 
-def command(folders, bundle, output, *options):
+def arguments(folders, bundle, output, *options):
     images, mask = folders
-    arguments = ["inpaint", images, output, "--masks", mask, "--bundle", bundle, "--device", "cpu", *options]
-    return [sys.executable, "-c", TWO_PROCESSORS, "--threads", "1", *map(str, arguments)]
+    given = ["inpaint", images, output, "--masks", mask, "--bundle", bundle, "--device", "cpu", *options]
+    return ["--threads", "1", *map(str, given)]
+
+
+def command(*given):
+    return [sys.executable, "-c", TWO_PROCESSORS, *arguments(*given)]
 
 
 def files(folder):
@@ -91,48 +98,55 @@ def busy_worker(output, process):
     return None
 
 
-def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(folders, narrow_bundle, tmp_path):
-    output = tmp_path / "cluster"
-    run = command(folders, narrow_bundle, output, "--cluster", "local")
-    with subprocess.Popen(run, stderr=subprocess.PIPE, text=True) as process:
+@pytest.fixture(scope="module")
+def run(folders, narrow_bundle, tmp_path_factory):
+    """Return the output folder and the messages of a run on a cluster, one worker of which was killed from outside."""
+    place = tmp_path_factory.mktemp("run")
+    (place / "code").mkdir()
+    (place / "code" / "sitecustomize.py").write_text(DEADLY)  # is run by each Python that starts with this path
+    output, environment = place / "out", {**os.environ, "PYTHONPATH": str(place / "code")}
+    start = command(folders, narrow_bundle, output, "--cluster", "local")
+    with subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=environment) as process:
         worker = busy_worker(output, process)
         assert worker is not None, process.communicate()[1]
         os.kill(worker, signal.SIGKILL)
         _, messages = process.communicate(timeout=300)
-    assert process.returncode == 1, messages  # one input is broken
-    assert f"{FACES - 1} done, 0 skipped, 1 failed" in messages
+    assert process.returncode == 1, messages  # of two inputs nothing is made
+    return output, messages
+
+
+def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(run, folders, narrow_bundle, tmp_path, capsys):
+    output, messages = run
+    assert f"{FACES - 1} done, 0 skipped, 2 failed" in messages
     assert "2 workers" in messages
-    assert Counter(line["status"] for line in lines(output)) == {"done": FACES - 1, "failed": 1}
-    assert len({line["input"] for line in lines(output)}) == FACES
+    assert Counter(line["status"] for line in lines(output)) == {"done": FACES - 1, "failed": 2}
+    assert len({line["input"] for line in lines(output)}) == FACES + 1
 
-    local = tmp_path / "local"
-    subprocess.run(command(folders, narrow_bundle, local), capture_output=True, timeout=300, check=False)
-    assert files(output) == files(local)
-    assert len(files(local)) == FACES - 1
-    assert {(line["input"], line["key"]) for line in lines(output)} == {(r["input"], r["key"]) for r in lines(local)}
+    def locally(folder):
+        with pytest.raises(SystemExit) as end:
+            main(arguments(folders, narrow_bundle, folder))
+        assert end.value.code == 1  # one input is broken
+        return capsys.readouterr().err
+
+    local, again = tmp_path / "local", tmp_path / "again"
+    locally(local)
+    expected = files(local)
+    del expected[POISON]
+    assert files(output) == expected
+    assert len(expected) == FACES - 1
+    keys = [{(r["input"], r["key"]) for r in lines(folder) if r["input"] != POISON} for folder in (output, local)]
+    assert keys[0] == keys[1]
     # What the cluster has done, a local run knows.
-    again = subprocess.run(
-        command(folders, narrow_bundle, output), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert f"0 done, {FACES - 1} skipped, 1 failed" in again.stderr
+    shutil.copytree(output, again)
+    assert f"1 done, {FACES - 1} skipped, 1 failed" in locally(again)
 
 
-def test_an_input_that_kills_its_workers_is_given_up(folders, narrow_bundle, tmp_path):
-    images, mask = folders
-    (tmp_path / "in").mkdir()
-    for name in ("a.png", "poison.png"):
-        shutil.copy(images / "0.png", tmp_path / "in" / name)
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "sitecustomize.py").write_text(POISON)  # is run by each Python that starts with this path
-    run = command((tmp_path / "in", mask), narrow_bundle, tmp_path / "out", "--cluster", "local")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "code")}
-    result = subprocess.run(run, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert result.returncode == 1, result.stderr
-    found = {line["input"]: line for line in lines(tmp_path / "out")}
-    assert found["a.png"]["status"] == "done"
-    assert found["poison.png"]["status"] == "failed"
-    assert "its worker died 3 times" in found["poison.png"]["error"]
-    assert files(tmp_path / "out").keys() == {"a.png"}
+def test_an_input_that_kills_its_workers_is_given_up(run):
+    output, _ = run
+    (found,) = [line for line in lines(output) if line["input"] == POISON]
+    assert found["status"] == "failed"
+    assert "its worker died 3 times" in found["error"]
+    assert POISON not in files(output)
 
 
 @pytest.fixture
@@ -210,8 +224,8 @@ def test_a_worker_that_fits_nowhere_is_refused(nodes, threads, words):
 
 
 def test_a_cluster_that_is_not_there_is_refused(folders, narrow_bundle, tmp_path):
-    run = command(folders, narrow_bundle, tmp_path / "out", "--cluster", "127.0.0.1:1")
-    result = subprocess.run(run, capture_output=True, text=True, timeout=300, check=False)
+    call = command(folders, narrow_bundle, tmp_path / "out", "--cluster", "127.0.0.1:1")
+    result = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 2, result.stderr
     assert "--cluster: 127.0.0.1:1" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr

@@ -116,6 +116,6 @@ def test_outputs_of_a_killed_run_that_have_their_lines_are_not_read(run, tmp_pat
     lines = [{**json.loads(line), "sha256": "0" * 64} for line in log.read_text().splitlines()]
     (work / "host-1.journal").write_text("".join(json.dumps(line) + "\n" for line in lines))
     opened = []
-    monkeypatch.setattr("showface.runtime.batch.journal._sha256", opened.append)
+    monkeypatch.setattr("showface.runtime.batch.journal.file_digest", opened.append)
     assert run() == (SKIPPED, {})
     assert not opened

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from fakes.processes import children
 
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import CATEGORIES
@@ -291,7 +292,7 @@ def test_workers_leave_the_global_random_state_and_survive_signals(data):
     state = torch.get_rng_state()
     batches = open_feed(run, data, True, CPU).batches(0)
     got = [next(batches) for _ in range(2)]  # one of each worker: both have started
-    workers = [int(pid) for pid in children(os.getpid())]
+    workers = children()
     assert len(workers) == 2
     for pid in workers:
         os.kill(pid, signal.SIGTERM)
@@ -301,12 +302,3 @@ def test_workers_leave_the_global_random_state_and_survive_signals(data):
     assert all(map(same, expected, got))
     assert len(got) == 40
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def children(pid):
-    """Return the direct child processes that torch started; Linux only."""
-    path = f"/proc/{pid}/task/{pid}/children"
-    if not os.path.exists(path):
-        pytest.skip("needs /proc")
-    with open(path) as file:
-        return file.read().split()

@@ -1,13 +1,10 @@
-"""The training loop: resuming bit for bit, frozen networks, and how it stops."""
+"""The training loop: its steps, frozen networks, the memory, and what it keeps."""
 
-import os
-import resource
-import shutil
-import signal
 from dataclasses import replace
 
 import pytest
 import torch
+from fixtures.training import same, state_of
 from rich.console import Console
 
 from showface.runtime.errors import ShowfaceError, UsageError
@@ -20,75 +17,6 @@ from showface.training.tasks.table import CoarseTask
 FABRIC = make_fabric("cpu", 1, "fp32")
 INIT = ("../coarse/coarse.safetensors", "../parser/parser.safetensors")
 SIZE = 64
-
-
-def stop_after(monkeypatch, step, number=signal.SIGTERM):
-    """Send this process a signal in the middle of the given step."""
-    original = Trainer.train_step
-
-    def patched(self, batch):
-        if self.step == step - 1:
-            os.kill(os.getpid(), number)
-        return original(self, batch)
-
-    monkeypatch.setattr(Trainer, "train_step", patched)
-
-
-def same(a, b):
-    """Compare nested states bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
-
-
-def state_of(output):
-    return torch.load(output / STATE_FILE, weights_only=True)
-
-
-@pytest.mark.parametrize("stage", ["layout", "coarse", "parser", "mdrnet"])
-def test_resumed_run_equals_an_uninterrupted_one(stage, data, stages, monkeypatch, config):
-    run = config(init=INIT if stage == "mdrnet" else ())
-    whole, parts = stages / f"{stage}-whole", stages / f"{stage}-parts"
-    train(stage, run, data, whole, False, FABRIC)
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2)
-        with pytest.raises(Interrupted):
-            train(stage, run, data, parts, False, FABRIC)
-    middle = state_of(parts)
-    assert middle["step"] == 2
-    torch.manual_seed(99)
-    train(stage, run, data, parts, True, FABRIC)
-    expected, got = state_of(whole), state_of(parts)
-    assert expected["step"] == got["step"] == 4
-    assert not same(middle["model"], got["model"])
-    for part in ("model", "average", "optimizer", "best"):
-        assert same(expected[part], got[part]), part
-    name = f"{stage}.safetensors"
-    assert read_checkpoint(whole / name).sha256 == read_checkpoint(parts / name).sha256
-
-
-def test_a_finished_run_without_its_checkpoint_writes_it(data, tmp_path, config):
-    """It was killed between the state and the checkpoint."""
-    train("coarse", config(2), data, tmp_path / "run", False, FABRIC)
-    path = tmp_path / "run/coarse.safetensors"
-    before = read_checkpoint(path).sha256
-    path.unlink()
-    train("coarse", config(2), data, tmp_path / "run", True, FABRIC)
-    assert read_checkpoint(path).sha256 == before
-
-
-def test_a_run_does_not_continue_on_another_frozen_network(data, stages, config, tmp_path):
-    shutil.copytree(stages / "coarse", tmp_path / "coarse")
-    shutil.copytree(stages / "parser", tmp_path / "parser")
-    train("mdrnet", config(2, init=INIT), data, tmp_path / "run", False, FABRIC)
-    shutil.rmtree(tmp_path / "coarse")
-    train("coarse", config(3), data, tmp_path / "coarse", False, FABRIC)
-    with pytest.raises(UsageError, match=r"coarse\.safetensors: has changed since the run"):
-        train("mdrnet", config(2, init=INIT), data, tmp_path / "run", True, FABRIC)
 
 
 @pytest.mark.parametrize("stage", ["layout", "coarse", "parser", "mdrnet"])
@@ -137,19 +65,6 @@ def test_a_step_in_bfloat16(stage, data, stages, config):
     assert losses[1] != losses[0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_saves_and_raises(number, data, tmp_path, monkeypatch, config):
-    handler = signal.getsignal(number)
-    stop_after(monkeypatch, 1, number)
-    with pytest.raises(Interrupted, match=r"step 1, which was saved; resume") as caught:
-        train("coarse", config(), data, tmp_path / "run", False, FABRIC)
-    assert caught.value.exit_code == 128 + number
-    if number == signal.SIGTERM:
-        assert caught.value.exit_code == 143
-    assert state_of(tmp_path / "run")["step"] == 1
-    assert signal.getsignal(number) is handler
-
-
 def test_frozen_networks_stay_as_they_are(data, stages, config):
     trainer = Trainer("mdrnet", config(init=INIT), data, stages / "mdrnet-frozen", FABRIC)
     chain = trainer.task.model
@@ -176,15 +91,13 @@ def oracle(config, **changes):
     return config(ORACLE + 2, init=INIT, oracle_steps=ORACLE, **changes)
 
 
-def test_the_memory_is_filled_once_the_encoder_has_learnt(data, stages, config, monkeypatch):
+def test_the_memory_is_filled_once_the_encoder_has_learnt(data, stages, config, stop_after):
     """Also across an interruption right before it: the state is saved, then the memory is filled."""
     run = oracle(config)
     whole, parts = stages / "oracle-whole", stages / "oracle-parts"
     train("mdrnet", run, data, whole, False, FABRIC)
-    with monkeypatch.context() as patch:
-        stop_after(patch, ORACLE)
-        with pytest.raises(Interrupted):
-            train("mdrnet", run, data, parts, False, FABRIC)
+    with stop_after(ORACLE), pytest.raises(Interrupted):
+        train("mdrnet", run, data, parts, False, FABRIC)
     train("mdrnet", run, data, parts, True, FABRIC)
     expected, got = state_of(whole), state_of(parts)
     for part in ("model", "average", "optimizer"):
@@ -218,16 +131,6 @@ def test_codes_of_whole_faces_need_a_memory(data, stages, config):
         Trainer("mdrnet", run, data, stages / "no-oracle", FABRIC)
 
 
-def test_saving_changes_nothing(data, tmp_path, config):
-    trainer = Trainer("coarse", config(), data, tmp_path, FABRIC)
-    trainer.train_step(trainer.feed.batch(0, 2))
-    before = {k: v.clone() for k, v in trainer.task.model.state_dict().items()}
-    assert not same(before, {**before, **trainer.average})
-    trainer.save()
-    assert same(before, dict(trainer.task.model.state_dict()))
-    assert trainer.task.model.coarse.training
-
-
 def test_nan_loss_names_step_and_files(data, tmp_path, monkeypatch, config):
     original = CoarseTask.forward
 
@@ -245,22 +148,6 @@ def test_nan_loss_names_step_and_files(data, tmp_path, monkeypatch, config):
         assert name in str(caught.value)
     assert str(tmp_path / STATE_FILE) in str(caught.value)
     assert state_of(tmp_path)["step"] == 1
-
-
-def test_full_disk_leaves_the_previous_state_whole(data, tmp_path, config):
-    train("coarse", config(2, checkpoint_every=1), data, tmp_path, False, FABRIC)
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
-    trainer = Trainer("coarse", config(2, checkpoint_every=1), data, tmp_path, FABRIC)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
-    try:
-        with pytest.raises(ShowfaceError, match=r"state\.pt: cannot be written.*whole"):
-            trainer.save()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        signal.signal(signal.SIGXFSZ, handler)
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
 
 
 def test_best_and_every_nth_checkpoint_are_kept(data, tmp_path, config):
@@ -331,24 +218,6 @@ def test_tensorboard_has_scalars_and_grids(data, tmp_path, config):
     assert {"images_per_second", "loss/total"} <= set(events.Tags()["scalars"])
     picture = events.Images("faces")[-1]
     assert (picture.step, picture.width, picture.height) == (4, 3 * SIZE, 2 * SIZE)
-
-
-def test_nothing_to_resume(data, tmp_path, config):
-    with pytest.raises(UsageError, match=STATE_FILE):
-        train("coarse", config(), data, tmp_path, True, FABRIC)
-
-
-def test_starting_over_an_existing_run(data, stages, config):
-    before = (stages / "coarse" / STATE_FILE).read_bytes()
-    with pytest.raises(UsageError, match="holds a run already; resume it") as refused:
-        train("coarse", config(), data, stages / "coarse", False, FABRIC)
-    assert refused.value.argument == "resume"
-    assert (stages / "coarse" / STATE_FILE).read_bytes() == before
-
-
-def test_resuming_under_another_config(data, stages, config):
-    with pytest.raises(UsageError, match="another 'seed'"):
-        train("coarse", config(2, seed=5), data, stages / "coarse", True, FABRIC)
 
 
 def test_unknown_loss_term(data, tmp_path, config):

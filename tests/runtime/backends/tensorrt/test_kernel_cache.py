@@ -100,7 +100,7 @@ def test_configuration_and_cache_outlive_the_contexts(quick_rig, batch_of):
     context = quick_rig.engines["coarse"].create_execution_context(config)
     del config
     with pytest.raises(MisuseError, match="configuration of this context is gone"):
-        context._kernels(1)
+        context.infer_shapes()
     chain.close()
 
 
