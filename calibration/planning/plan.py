@@ -94,7 +94,10 @@ def read_plan(path: Path, groups_for: Callable[[Target], Mapping[str, Sequence[s
     places = {exception_key(stage, group) for stage, groups in known.items() for group in groups}
     if not isinstance(settings, dict) or not settings.keys() <= known.keys() | places:
         names = ", ".join(known)
-        raise UsageError(f"{path}: [{SETTINGS}] gives a stage its setting of {method}; this bundle has {names}")
+        raise UsageError(
+            f"{path}: [{SETTINGS}] gives a stage, or a layer group as 'stage/group', its setting of {method}; "
+            f"this bundle has {names}"
+        )
     options = settings_of(method)
     for stage, setting in settings.items():
         if setting not in options:

@@ -31,10 +31,10 @@ class Trials:
 
     def __init__(self, shop: Workshop, faces: Sequence[Recorded]) -> None:
         self.shop, self.faces = shop, faces
-        self._known: dict[Layers, Estimate] = {}
         self._sessions: dict[str, tuple[tuple[str, ...], Session]] = {}
         self._last: Layers = ((),) * len(shop.stages)  # in float, as it was recorded
         self._tensors: list[dict[str, NDArray[Any]]] = [dict(face.tensors) for face in faces]
+        self._known: dict[Layers, Estimate] = {self._last: self._compared()}
 
     def estimate(self, plan: Plan) -> Estimate:
         """Return what ``plan`` costs."""
@@ -45,9 +45,11 @@ class Trials:
             sessions = [self._session(self.shop.stages[k].name, layers[k]) for k in changed]
             self._tensors = [run_stages(sessions, tensors) for tensors in self._tensors]
             self._last = layers
-            pairs = zip(self.faces, self._tensors, strict=True)
-            self._known[layers] = estimate_of([(face, tensors) for face, tensors in pairs], CHAIN_OUTPUT)
+            self._known[layers] = self._compared()
         return self._known[layers]
+
+    def _compared(self) -> Estimate:
+        return estimate_of(list(zip(self.faces, self._tensors, strict=True)), CHAIN_OUTPUT)
 
     def _session(self, stage: str, groups: Collection[str]) -> Session:
         groups = tuple(groups)

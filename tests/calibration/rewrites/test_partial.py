@@ -35,7 +35,8 @@ def partial(*, shared=False, shown=False, mask="Greater", rectifier="Relu", part
         "half": np.array(0.5),
     }
     node = helper.make_node
-    convolutions = [node("Conv", ["x", f"layer.part{k}.weight"], [f"c{k}"], f"c{k}", pads=[1] * 4) for k in range(parts)]
+    names = [f"layer.part{k}.weight" for k in range(parts)]
+    convolutions = [node("Conv", ["x", name], [f"c{k}"], f"c{k}", pads=[1] * 4) for k, name in enumerate(names)]
     if parts == 2:
         convolutions.append(node("Add", ["c0", "c1"], ["c"], "sum"))
     nodes = [
