@@ -148,14 +148,15 @@ def measure(sessions: Mapping[str, Session], faces: Iterable[Recorded], start: s
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a candidate is expected to cost, from its error alone; a plan is made by it, and judged by :class:`Quality`.
+    """What a candidate is likely to cost other faces; a plan is made by it, and judged by :class:`Quality`.
 
     An error that has nothing to do with what the float chain gets wrong adds its power to it: a face loses
     ``10 log10(1 + error / float error)`` dB. Whether the two happen to add up or to cancel on one face is chance, a
-    tenth of a decibel and more, which 16 faces do not average out and a search would fit.
+    tenth of a decibel and more, which ten faces do not average out and a search would fit. But not all is chance:
+    clipping also cuts what was wrong. So half of what is to be expected counts, and half of what was lost.
 
     Attributes:
-        psnr_drop: expected dB against the ground truth, in the worst bucket; never negative.
+        psnr_drop: dB against the ground truth inside the hole, lost and expected averaged, in the worst bucket.
         hole_psnr: as of :class:`Quality`.
         hole_error: as of :class:`Quality`.
         labels: as of :class:`Quality`.
@@ -178,9 +179,11 @@ def estimate_of(results: Sequence[tuple[Recorded, Mapping[str, NDArray[Any]]]], 
         face = recorded.face
         whole, _ = prepare(face.rgb, np.zeros_like(face.hole), hole.shape[-1], face.name)
         truth = whole[None][hole].astype(np.float64)
-        error = float(((tensors[picture][hole] - expected) ** 2).mean()) if expected.size else 0.0
-        own = float(((truth - expected) ** 2).mean()) if expected.size else 1.0
-        drops.setdefault(face.bucket, []).append(10.0 * math.log10(1.0 + error / max(own, LEAST_ERROR)))
+        result = tensors[picture][hole].astype(np.float64)
+        pairs = (result, expected), (expected, truth), (result, truth)
+        error, own, made = (float(((a - b) ** 2).mean()) if hole.any() else 0.0 for a, b in pairs)
+        own, made = max(own, LEAST_ERROR), max(made, LEAST_ERROR)
+        drops.setdefault(face.bucket, []).append(5.0 * math.log10(1.0 + error / own) + 5.0 * math.log10(made / own))
         errors.append(error)
         labels.append(float((tensors[LABELS] == reference[LABELS]).mean()) if LABELS in reference else 1.0)
     holes = [min(to_psnr(error), 100.0) for error in errors]

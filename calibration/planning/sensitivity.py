@@ -26,7 +26,7 @@ class Sensitivity:
     Attributes:
         stage: its name in the stage table.
         group: of layers; None for all that the plan quantises in the stage.
-        psnr_drop: expected dB against the ground truth, in the worst bucket.
+        psnr_drop: dB against the ground truth, in the worst bucket, as :class:`~.quality.Estimate` has it.
         hole_psnr: dB against the float chain in the hole, mean.
         hole_error: mean squared difference in the hole, which adds up over groups to a first approximation.
         label_loss: share of pixels whose category changes.

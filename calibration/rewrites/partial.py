@@ -81,11 +81,11 @@ def _mask_before_rectifying(model: ModelProto) -> None:
     """
     wiring = Wiring.of(model)
     for node in list(model.graph.node):
-        before = [wiring.producers.get(name) for name in node.input] if node.op_type == "Mul" else []
-        if len(before) != 2 or not before[0] or before[0].op_type not in RECTIFIERS or not _is_mask(before[1], wiring):
+        if node.op_type != "Mul":
             continue
-        rectify = before[0]
-        if wiring.only_reader(rectify) is not node:
+        alone = (_alone(node.input[0], operator, wiring) for operator in RECTIFIERS)
+        rectify = next((found for found in alone if found is not None), None)
+        if rectify is None or not _is_mask(wiring.producers.get(node.input[1]), wiring):
             continue
         name = f"{rectify.name}_masked"
         masked = helper.make_node("Mul", [rectify.input[0], node.input[1]], [name], name)
