@@ -14,8 +14,9 @@ from showface.runtime.bundle import open_bundle
 
 @pytest.fixture(scope="module")
 def shop(graphs, made, narrow_bundle):
-    stages = open_bundle(narrow_bundle).manifest.stages
-    sessions = {s.name: open_session(graphs[s.name].SerializeToString(), s, None, 1) for s in stages}
+    bundle = open_bundle(narrow_bundle)
+    stages = bundle.manifest.stages
+    sessions = {s.name: open_session(bundle.model(s), s, None, 1) for s in stages}  # that recorded the faces
     ranges = {s.name: {"minmax": made(s, Target.CPU)[1]} for s in stages}
     return Workshop(tuple(stages), graphs, ranges, Target.CPU, sessions, 1)
 
