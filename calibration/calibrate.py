@@ -19,13 +19,13 @@ from .bundle import write_int8_bundle
 from .pace import pace, paced
 from .placement import quantizable
 from .planning.candidates import Workshop, library_versions, open_workshop
+from .planning.choosing import choose_settings
 from .planning.plan import Plan, read_plan
 from .planning.search import (
     PLAN_FACES,
     PROBE_FACES,
     QUICK_FACES,
     Budget,
-    choose_settings,
     full_plan,
     new_plan,
     plan_faces,
@@ -212,7 +212,7 @@ def _manifest_record(
     return {
         "target": str(outcome.plan.target),
         "method": str(outcome.plan.method),
-        "settings": outcome.shop.settings(),
+        "settings": {**outcome.shop.settings(), **outcome.shop.chosen(outcome.plan.method)},
         "source": bundle.digest,
         "data": samples.digest(),
         "faces": len(samples.calibration),

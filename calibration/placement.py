@@ -148,6 +148,17 @@ def placed_nodes(model: ModelProto, stage: str, target: Target, groups: Iterable
     return list(placed.values())
 
 
+def tensor_groups(model: ModelProto, stage: str, target: Target) -> dict[str, str]:
+    """Return the layer group of each activation that a quantisable layer writes, or is the first to read."""
+    groups: dict[str, str] = {}
+    for name, nodes in quantizable(model, stage, target).items():
+        groups.update((output, name) for node in nodes for output in node.output)
+    for name, nodes in quantizable(model, stage, target).items():
+        for node in nodes:
+            groups.setdefault(node.input[0], name)
+    return groups
+
+
 def _activations(node: NodeProto) -> list[str]:
     """Return the inputs that carry values; those of a resize beyond the first are sizes, computed or not."""
     return [name for name in (node.input[:1] if node.op_type == "Resize" else node.input) if name]

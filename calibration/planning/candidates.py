@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +21,12 @@ from showface.runtime.stages import Stage
 from showface.runtime.version import __version__
 
 from ..pace import pace
-from ..placement import RULES, placed_tensors, quantizable
-from ..quantize import quantize
+from ..placement import RULES, placed_tensors, quantizable, tensor_groups
+from ..quantize import Range, quantize
 from ..ranges import PERCENTILES, SAMPLE, RangeOptions, cached_ranges, collapsed, find_ranges
 from ..recording import Recorded, Recording
 from ..settings import Calibrator, Target
-from .plan import Plan
+from .plan import Plan, exception_key
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Workshop:
         target: who will run the result.
         sessions: sessions of the float bundle, in order.
         threads: number of CPU threads of ONNX Runtime.
+        exceptions: of each stage, the setting of those layer groups that have another than the stage.
     """
 
     stages: tuple[Stage, ...]
@@ -50,6 +51,7 @@ class Workshop:
     target: Target
     sessions: Mapping[str, Session]
     threads: int | None
+    exceptions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def groups(self) -> dict[str, list[str]]:
         """Return the layer groups of each stage."""
@@ -65,20 +67,42 @@ class Workshop:
 
     def graph(self, stage: str, groups: Collection[str]) -> ModelProto:
         """Return the graph of ``stage`` with ``groups`` in 8 bits."""
-        return quantize(self.graphs[stage], stage, self.target, groups, self.ranges[stage][self.settings()[stage]])
+        return quantize(self.graphs[stage], stage, self.target, groups, self.used_ranges(stage))
+
+    def used_ranges(self, stage: str) -> dict[str, Range]:
+        """Return the ranges of the tensors of ``stage``, each under the setting of its layer group."""
+        ranges = dict(self.ranges[stage][self.settings()[stage]])
+        exceptions = self.exceptions.get(stage, {})
+        for tensor, group in tensor_groups(self.graphs[stage], stage, self.target).items():
+            if group in exceptions and tensor in ranges:
+                ranges[tensor] = self.ranges[stage][exceptions[group]][tensor]
+        return ranges
 
     def settings(self) -> dict[str, str]:
         """Return the setting of the method that each stage's ranges were found with."""
         return {stage: next(iter(options)) for stage, options in self.ranges.items()}
 
     def chosen(self, method: Calibrator) -> dict[str, str]:
-        """Return the settings of those stages for which ``method`` has more than one."""
-        return {stage: setting for stage, setting in self.settings().items() if setting != method}
+        """Return the settings of those stages for which ``method`` has more than one, and the exceptions.
+
+        The key of an exception is :func:`~.plan.exception_key` of stage and layer group.
+        """
+        chosen = {stage: setting for stage, setting in self.settings().items() if setting != method}
+        for stage, exceptions in self.exceptions.items():
+            chosen.update({exception_key(stage, group): setting for group, setting in exceptions.items()})
+        return chosen
 
     def with_setting(self, stage: str, setting: str) -> Workshop:
         """Return the workshop with the ranges of ``stage`` under ``setting``."""
         options = self.ranges[stage]
         return replace(self, ranges={**self.ranges, stage: {setting: options[setting], **options}})
+
+    def with_exception(self, stage: str, group: str, setting: str) -> Workshop:
+        """Return the workshop in which a layer group of ``stage`` has ranges of its own ``setting``."""
+        others = {name: kept for name, kept in self.exceptions.get(stage, {}).items() if name != group}
+        if setting != self.settings()[stage]:
+            others[group] = setting
+        return replace(self, exceptions={**self.exceptions, stage: others})
 
     def open(self, plan: Plan) -> dict[str, Session]:
         """Return the sessions of a plan; the stages that it leaves in float are those of the float bundle."""

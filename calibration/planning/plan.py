@@ -22,6 +22,7 @@ HEADER = """\
 """
 INT8 = "int8"
 SETTINGS = "settings"  # the table beside those of the stages
+SEPARATOR = "/"
 Word = TypeVar("Word", bound=StrEnum)
 
 
@@ -34,6 +35,7 @@ class Plan:
         method: how the ranges are found.
         stages: stage → layer group → ``int8``, or ``float: `` and the reason; the order is that of the graph.
         settings: stage → setting of the method, such as the percentile; of stages left out it is chosen anew.
+            :func:`exception_key` of stage and layer group → its setting, where that is another.
     """
 
     target: Target
@@ -60,6 +62,11 @@ class Plan:
         return "\n".join(lines) + "\n"
 
 
+def exception_key(stage: str, group: str) -> str:
+    """Return the key under which the settings hold that of a layer group which differs from its stage's."""
+    return f"{stage}{SEPARATOR}{group}"
+
+
 def _text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)  # a basic string of TOML escapes as JSON does
 
@@ -84,9 +91,13 @@ def read_plan(path: Path, groups_for: Callable[[Target], Mapping[str, Sequence[s
         raise UsageError(f"{path}: not a plan: {error}") from error
     known = groups_for(target)
     settings = data.pop(SETTINGS, {})
-    if not isinstance(settings, dict) or not settings.keys() <= known.keys():
+    places = {exception_key(stage, group) for stage, groups in known.items() for group in groups}
+    if not isinstance(settings, dict) or not settings.keys() <= known.keys() | places:
         names = ", ".join(known)
-        raise UsageError(f"{path}: [{SETTINGS}] gives a stage its setting of {method}; this bundle has {names}")
+        raise UsageError(
+            f"{path}: [{SETTINGS}] gives a stage, or a layer group as 'stage/group', its setting of {method}; "
+            f"this bundle has {names}"
+        )
     options = settings_of(method)
     for stage, setting in settings.items():
         if setting not in options:

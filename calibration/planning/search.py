@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from showface.evaluation.faces import BUCKETS
-from showface.runtime.backends.chain import Session
 from showface.runtime.errors import ShowfaceError
 
 from ..pace import pace
@@ -17,8 +16,9 @@ from ..recording import Recorded, Recording
 from ..settings import Calibrator
 from .candidates import Workshop
 from .plan import INT8, Plan
-from .quality import Quality, from_psnr, measure, to_psnr
+from .quality import Estimate, Quality, from_psnr, measure, to_psnr
 from .sensitivity import Sensitivity, probe_all
+from .trials import Trials
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Budget:
             1.0 - (1.0 - self.labels) * share,
         )
 
-    def lowered(self, allowed: Budget, own: Quality, judged: Quality) -> Budget:
+    def lowered(self, allowed: Budget, own: Estimate, judged: Quality) -> Budget:
         """Return what the next plan may use on its own faces, so that it keeps this budget on those that judge.
 
         Args:
@@ -82,7 +82,7 @@ class Budget:
         )
         return sum(shares)
 
-    def violated(self, quality: Quality) -> list[str]:
+    def violated(self, quality: Quality | Estimate) -> list[str]:
         """Return what ``quality`` exceeds, as texts; nothing if it is within the budget."""
         texts = []
         if quality.psnr_drop > self.psnr_drop:
@@ -95,7 +95,7 @@ class Budget:
 
 
 def make_plan(
-    shop: Workshop, plan: Plan, found: Sequence[Sensitivity], faces: Sequence[Recorded], budget: Budget
+    trials: Trials, plan: Plan, found: Sequence[Sensitivity], budget: Budget
 ) -> Plan:
     """Leave in float the fewest groups, the costliest for what they save first, that bring the chain in ``budget``.
 
@@ -113,21 +113,13 @@ def make_plan(
     gains = gains_of(single[key] for key in every if key in single)
     ranked = sorted(every, key=lambda key: -cost_of(single[key], gains[key], budget) if key in single else -math.inf)
 
-    opened: dict[str, tuple[list[str], Session]] = {}
-
-    def session(stage: str, groups: list[str]) -> Session:
-        if stage not in opened or opened[stage][0] != groups:  # most variants differ from the last in one stage
-            opened[stage] = groups, shop.open_stage(stage, groups)
-        return opened[stage][1]
-
     def leave(groups: Sequence[tuple[str, str | None]], reasons: Sequence[str] = ("",)) -> tuple[Plan, list[str]]:
         left = plan
         for stage, group in groups:
             item = single.get((stage, group))
             alone = "" if item is None else f"; alone {item.psnr_drop:+.3f} dB, {item.hole_psnr:.1f} dB in the hole"
             left = left.without(stage, f"{reasons[0]}{alone}", group)
-        sessions = {stage.name: session(stage.name, left.quantized(stage.name)) for stage in shop.stages}
-        return left, budget.violated(measure(sessions, faces))
+        return left, budget.violated(trials.estimate(left))
 
     least, violated = leave([])
     if not violated:
@@ -178,30 +170,6 @@ def full_plan(shop: Workshop, method: Calibrator) -> Plan:
     return Plan(shop.target, method, stages)
 
 
-def choose_settings(shop: Workshop, plan: Plan, faces: Sequence[Recorded], budget: Budget) -> Workshop:
-    """Return the workshop in which each stage has its setting of the plan's method.
-
-    It is the one that ``plan`` names, else the one that uses the least of ``budget`` when what ``plan`` quantises is.
-    """
-    given = plan.settings
-    for count, (stage, options) in enumerate(shop.ranges.items()):
-        if stage in given:
-            shop = shop.with_setting(stage, given[stage])
-            continue
-        if len(options) < 2 or not plan.quantized(stage) or pace().late:
-            continue
-        costs: dict[str, float] = {}
-        for setting in options:
-            pace().at("choosing settings", count * len(options) + len(costs), len(shop.ranges) * len(options))
-            session = shop.with_setting(stage, setting).open_stage(stage, plan.quantized(stage))
-            quality = measure({**shop.sessions, stage: session}, faces, stage)
-            costs[setting] = budget.used(quality.psnr_drop, quality.hole_error, 1.0 - quality.labels)
-        best = min(costs, key=lambda setting: costs[setting])
-        logger.debug(f"{stage}: {plan.method} {best}")
-        shop = shop.with_setting(stage, best)
-    return shop
-
-
 def new_plan(
     shop: Workshop,
     method: Calibrator,
@@ -220,22 +188,21 @@ def new_plan(
     found = probe_all(shop, full, few, quick)
     if quick or pace().late:
         faces = few
-    allowed = budget.tightened(BUDGET_MARGIN)
+    trials, allowed = Trials(shop, faces), budget.tightened(BUDGET_MARGIN)
     plans: list[Plan] = []
     while True:
-        plan = make_plan(shop, full, found, faces, allowed)
+        plan = make_plan(trials, full, found, allowed)
         if plan in plans:
             break  # nothing is left that would cost less
         plans.append(plan)
-        sessions = shop.open(plan)
-        judged = measure(sessions, checked)
+        judged = measure(shop.open(plan), checked)
         violated = budget.violated(judged)
         if not violated:
             break
         logger.debug(f"plan: on faces that it was not made on, {violated[0]}")
         if len(plans) == ATTEMPTS or pace().late:
             break
-        allowed = budget.lowered(allowed, measure(sessions, faces), judged)
+        allowed = budget.lowered(allowed, trials.estimate(plan), judged)
     return plans[-1], found
 
 

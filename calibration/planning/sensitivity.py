@@ -11,7 +11,7 @@ from ..recording import Recorded
 from ..settings import Target
 from .candidates import Workshop
 from .plan import Plan
-from .quality import measure
+from .quality import estimate
 from .speed import compare_sessions
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Sensitivity:
     Attributes:
         stage: its name in the stage table.
         group: of layers; None for all that the plan quantises in the stage.
-        psnr_drop: dB against the ground truth, in the worst bucket.
+        psnr_drop: dB against the ground truth, in the worst bucket, as :class:`~.quality.Estimate` has it.
         hole_psnr: dB against the float chain in the hole, mean.
         hole_error: mean squared difference in the hole, which adds up over groups to a first approximation.
         label_loss: share of pixels whose category changes.
@@ -50,7 +50,7 @@ def probe(
     """Quantise ``groups`` of ``stage`` alone, run the chain from there on, and compare."""
     session = shop.open_stage(stage, groups)
     candidate = {**shop.sessions, stage: session}
-    quality = measure(candidate, faces, stage)
+    quality = estimate(candidate, faces, stage)
     saved = 0.0
     if shop.target is Target.CPU:  # elsewhere the time of this CPU says nothing
         timing = compare_sessions(shop.sessions[stage], session, faces[0].tensors, TIMED_ROUNDS)

@@ -79,6 +79,7 @@ def gate_quality(shop: Workshop, plan: Plan, faces: Sequence[Recorded], budget: 
 
 def drop_slow_stages(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> Plan:
     """Leave those stages in float that 8 bits make slower on this CPU, at batch 1."""
+    pace().at("timing", 0, 1 + len(BATCHES))
     timings = compare_stages(shop.sessions, shop.open(plan), faces, 1, ROUNDS[1])
     for stage, timing in timings.items():
         if stage != "chain" and timing.ratio < 1.0:
@@ -92,7 +93,7 @@ def judge_speed(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> dict[i
     sessions = shop.open(plan)
     speed: dict[int, dict[str, Timing]] = {}
     for batch in BATCHES:
-        pace().at("timing", len(speed), len(BATCHES))
+        pace().at("timing", 1 + len(speed), 1 + len(BATCHES))
         speed[batch] = compare_stages(shop.sessions, sessions, faces, batch, ROUNDS[batch])
     return speed
 

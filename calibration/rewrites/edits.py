@@ -71,6 +71,13 @@ def add_constants(model: ModelProto, values: Mapping[str, NDArray[Any] | np.gene
     model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), name) for name, v in values.items())
 
 
+def replace_constant(model: ModelProto, name: str, value: NDArray[Any]) -> None:
+    """Give a constant of ``model`` another value."""
+    next(tensor for tensor in model.graph.initializer if tensor.name == name).CopyFrom(
+        numpy_helper.from_array(value, name)
+    )
+
+
 def replace_node(model: ModelProto, node: NodeProto, nodes: Iterable[NodeProto]) -> None:
     """Put ``nodes`` where ``node`` stands; every node has a name of its own."""
     listed = list(model.graph.node)

@@ -11,6 +11,7 @@ from showface.runtime.errors import UsageError
 
 from ..settings import Target
 from .edits import Wiring, add_constants, copy_of, drop_unread, replace_node
+from .partial import ready_partial_convolutions
 from .subpixel import is_doubling, is_plain_convolution
 
 QUANTIZED_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul")
@@ -27,6 +28,7 @@ def float_graph(data: bytes, stage: str, target: Target) -> ModelProto:
         raise UsageError(f"stage {stage}: is quantised already; calibrate the float bundle that it came from")
     _fold_casts(model)
     _fix_scales(model)
+    ready_partial_convolutions(model)
     if target is Target.CPU:
         _split_joined_inputs(model)
     constants = {tensor.name for tensor in model.graph.initializer}

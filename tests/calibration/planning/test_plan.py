@@ -14,7 +14,7 @@ PLAN = Plan(
         "coarse": {"encoder.0": INT8, "to_rgb": 'float: its error is "seen" as it is'},
         "mrem": {"mining.query": INT8, "(stage)": "float: k² / count"},
     },
-    {"coarse": "99.9"},
+    {"coarse": "99.9", "coarse/encoder.0": "99.99"},
 )
 
 
@@ -48,8 +48,12 @@ def test_what_is_not_named_stays_in_float(tmp_path):
         ('target = "cpu"\nmethod = "minmax"\n[decoder]', "there is no stage 'decoder'; this bundle has coarse, mrem"),
         ('target = "cpu"\nmethod = "percentile"\n[settings]\ndecoder = "99.9"', "this bundle has coarse, mrem"),
         (
+            'target = "cpu"\nmethod = "percentile"\n[settings]\n"coarse/encoder.9" = "99.9"',
+            "gives a stage, or a layer group as 'stage/group', its setting",
+        ),
+        (
             'target = "cpu"\nmethod = "percentile"\n[settings]\ncoarse = "99"',
-            """coarse = '99': percentile has "99.99", "99.95", "99.9\"""",
+            """coarse = '99': percentile has "99.99", "99.95", "99.9", "99.7\"""",
         ),
         ('target = "cpu"\nmethod = "minmax"\n[settings]\ncoarse = "99.9"', "coarse = '99.9': minmax has \"minmax\""),
         (

@@ -11,12 +11,12 @@ from onnx import TensorProto, load_from_string, numpy_helper
 from showface.calibration.placement import layer_of
 from showface.calibration.planning import search as planning
 from showface.calibration.planning.candidates import Workshop, stage_ranges
+from showface.calibration.planning.choosing import choose_settings
 from showface.calibration.planning.plan import INT8, Plan
 from showface.calibration.planning.quality import Quality
 from showface.calibration.planning.search import (
     BUDGET_MARGIN,
     Budget,
-    choose_settings,
     cost_of,
     gains_of,
     make_plan,
@@ -25,6 +25,7 @@ from showface.calibration.planning.search import (
 )
 from showface.calibration.planning.sensitivity import Sensitivity, probe_all
 from showface.calibration.planning.speed import Timing
+from showface.calibration.planning.trials import Trials
 from showface.calibration.planning.verdicts import gate_quality, judge_quality, judge_speed, speed_text
 from showface.calibration.settings import Calibrator, Target
 from showface.evaluation.faces import BUCKETS
@@ -98,7 +99,7 @@ def test_a_planted_outlier_is_found(planted, recorded):
     assert ranked[0].hole_error > 4 * ranked[1].hole_error
     whole = next(item for item in found if item.group is None)
     budget = Budget(psnr_drop=10.0, hole_psnr=(whole.hole_psnr + ranked[1].hole_psnr) / 2, labels=0.0)
-    plan = make_plan(planted, full, found, faces, budget)
+    plan = make_plan(Trials(planted, faces), full, found, budget)
     left = {group for group, precision in plan.stages["memory"].items() if precision != INT8}
     assert left
     assert left <= {OUTLIER, ranked[1].group}
@@ -113,10 +114,10 @@ def test_a_stage_of_which_a_group_was_not_probed_is_one(planted, recorded):
     assert [(item.stage, item.group) for item in found] == [("memory", None), ("mrem", None)]
     bad, good = sorted(item.hole_psnr for item in found)
     budget = Budget(psnr_drop=10.0, hole_psnr=(good + bad) / 2, labels=0.0)
-    plan = make_plan(planted, full, found, faces, budget)
+    plan = make_plan(Trials(planted, faces), full, found, budget)
     assert (plan.quantized("memory"), plan.quantized("mrem")) == ([], full.quantized("mrem"))
     one_group = probe_all(planted, plan_of(planted, "mrem"), faces)[1:2]
-    assert make_plan(planted, full, [*found, *one_group], faces, budget).stages == plan.stages
+    assert make_plan(Trials(planted, faces), full, [*found, *one_group], budget).stages == plan.stages
 
 
 def test_the_better_setting_is_chosen(shop, recorded):
@@ -165,7 +166,7 @@ def test_a_plan_that_fails_on_other_faces_is_made_anew(planted, recorded, monkey
     bad, good = (judge_quality(planted.open(plan), faces, Budget()).quality.hole_psnr for plan in plans)
     budget, allowed = Budget(psnr_drop=10.0, hole_psnr=(good + bad) / 2, labels=0.0), []
 
-    def make(shop, plan, found, faces, tight):
+    def make(trials, plan, found, tight):
         allowed.append(tight.hole_psnr)
         return plans[len(allowed) - 1]
 
@@ -222,7 +223,7 @@ def test_the_gate_fails_a_bad_stage(planted, recorded, caplog):
 
 def test_a_budget_that_float_itself_fails(shop, recorded):
     with pytest.raises(ShowfaceError, match="cannot be met, not even in float"):
-        make_plan(shop, plan_of(shop, "mrem"), [], list(recorded)[:1], Budget(-1.0))
+        make_plan(Trials(shop, list(recorded)[:1]), plan_of(shop, "mrem"), [], Budget(-1.0))
 
 
 def test_speed_is_measured_stage_by_stage(shop, recorded, monkeypatch):
@@ -242,10 +243,10 @@ def test_slower_is_said():
 def test_weights_behind_casts_are_folded(float_graphs, recorded, narrow_bundle):
     """The stored graph casts float16 weights; the folded one has none and computes the same, bit for bit."""
     bundle = open_bundle(narrow_bundle)
-    stage = bundle.manifest.stages[0]
+    stage = bundle.manifest.stages[-1]  # of the first one, normalisations are folded too
     stored = load_from_string(bundle.model(stage))
     assert any(tensor.data_type == TensorProto.FLOAT16 for tensor in stored.graph.initializer)
     face = next(iter(recorded))
     for data in (bundle.model(stage), float_graphs[Target.TENSORRT][stage.name].SerializeToString()):
         outputs = open_session(data, stage, None, 1).run({name: face.tensors[name] for name in stage.inputs})
-        np.testing.assert_array_equal(outputs["coarse_image"], face.tensors["coarse_image"])
+        np.testing.assert_array_equal(outputs["completed_image"], face.tensors["completed_image"])
