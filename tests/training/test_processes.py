@@ -62,7 +62,7 @@ parser = {{ width = 8 }}
 memory = {{ channels = 8, slots = 4, encoder_width = 8 }}
 refiner = {{ body_widths = [8, 8, 8], detail_widths = [8, 8, 8], dilations = [2], spade_hidden = 8 }}
 """
-TWO_RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "showface.cli", "train")
+TWO_RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "showface.cli")
 # A process of a run, started as a fork: loading the libraries takes three times as long as the run.
 FORK = """
 import os, sys
@@ -71,7 +71,7 @@ log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(log, 1)
 os.dup2(log, 2)
 from showface.cli import main
-main(["train", *arguments])
+main(arguments)
 """
 
 
@@ -79,7 +79,7 @@ main(["train", *arguments])
 def forks():
     """Return the context of processes that are forks of one which has loaded the libraries, with a thread each."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["showface.training.run.loop", "showface.training.config_reader"])
+    context.set_forkserver_preload(["showface.evaluation.quality.ablation", "showface.training.config_reader"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         first = context.Process(target=exec, args=("import os; assert os.environ['OMP_NUM_THREADS'] == '1'", {}))
@@ -91,27 +91,23 @@ def forks():
 
 @pytest.fixture
 def options(data, stages, tmp_path):
-    """Return a function that gives the options of a run."""
+    """Return a function that gives the arguments of a run."""
 
     def make(name, *more, steps=4, checkpoint_every=100):
         config = tmp_path / "run.toml"
         config.write_text(CONFIG.format(steps=steps, checkpoint_every=checkpoint_every), encoding="utf-8")
         places = ("--config", config, "--data", data, "--output", stages / name, *more)
-        return ["mdrnet", *map(str, places)]
+        return ["train", "mdrnet", *map(str, places)]
 
     return make
 
 
 @pytest.fixture
-def start(forks, options, tmp_path):
-    """Return a function that starts a run, or a rank of it, in a process of its own."""
+def start(forks, tmp_path):
+    """Return a function that starts the command line, or a rank of it, in a process of its own, which writes a log."""
 
-    def begin(name, *more, environment=None, **changes):
-        facts = {
-            "environment": environment or {},
-            "path": str(tmp_path / "log"),
-            "arguments": options(name, *more, **changes),
-        }
+    def begin(arguments, environment=None):
+        facts = {"environment": environment or {}, "path": str(tmp_path / "log"), "arguments": arguments}
         process = forks.Process(target=exec, args=(FORK, facts))
         process.start()
         return process
@@ -152,10 +148,10 @@ def ranks():
     return [{**shared, **sizes, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
 
 
-def test_two_processes_equal_one(start, finish, stages):
+def test_two_processes_equal_one(start, options, finish, stages):
     """Same faces, gradients, memory and metrics, whatever the number of processes."""
-    two = [start("two", environment=environment) for environment in ranks()]
-    finish(start("one"))
+    two = [start(options("two"), environment) for environment in ranks()]
+    finish(start(options("one")))
     for rank in two:
         finish(rank)
     one, two = state_of(stages / "one"), state_of(stages / "two")
@@ -186,11 +182,11 @@ def wait_for_state(path, ended):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_stopped_and_resumed_run_equals_an_uninterrupted_one(number, start, finish, stages, tmp_path):
+def test_stopped_and_resumed_run_equals_an_uninterrupted_one(number, start, options, finish, stages, tmp_path):
     if not (stages / "whole").exists():  # one such run serves both signals
-        finish(start("whole", steps=12, checkpoint_every=1))
+        finish(start(options("whole", steps=12, checkpoint_every=1)))
     name = f"stopped-{number}"
-    process = start(name, steps=12, checkpoint_every=1)
+    process = start(options(name, steps=12, checkpoint_every=1))
     wait_for_state(stages / name / "state.pt", lambda: process.exitcode)
     os.kill(process.pid, number)
     finish(process, 143 if number == signal.SIGTERM else -signal.SIGKILL)
@@ -198,7 +194,7 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(number, start, fini
         said = " ".join((tmp_path / "log").read_text().split())
         assert "which was saved; resume the run to go on (--resume)" in said
     assert 1 <= state_of(stages / name)["step"] < 12
-    finish(start(name, "--resume", steps=12, checkpoint_every=1))
+    finish(start(options(name, "--resume", steps=12, checkpoint_every=1)))
     whole, resumed = state_of(stages / "whole"), state_of(stages / name)
     for part in ("step", "model", "average", "optimizer", "adversary", "best"):
         assert largest_difference(whole[part], resumed[part]) == 0, part
@@ -219,22 +215,18 @@ def test_sigterm_ends_both_ranks(options, stages, tmp_path):
     assert 1 <= step < 2000
 
 
-def test_an_ablation_on_two_processes_is_written_once(data, stages, evaluation_set, tmp_path):
+def test_an_ablation_on_two_processes_is_written_once(start, finish, data, stages, evaluation_set, tmp_path):
     """Both ranks train and measure; one of them writes and prints."""
     config = tmp_path / "run.toml"
     init = CONFIG.replace('"../', '"../../').format(steps=2, checkpoint_every=1)
     config.write_text(init, encoding="utf-8")
     places = ("--data", data, "--images", evaluation_set.images, "--masks", evaluation_set.masks)
     options = ("--config", config, "--output", stages / "rows", "--devices", 2, *places)
-    arguments = ("ablate", "modules", "--rows", "full", *options)
-    command = [sys.executable, "-m", "showface.cli", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    outcome = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
-    )
-    assert outcome.returncode == 0, outcome.stdout
+    arguments = list(map(str, ("ablate", "modules", "--rows", "full", *options)))
+    for rank in [start(arguments, environment) for environment in ranks()]:
+        finish(rank)
     assert state_of(stages / "rows/full")["step"] == 2
     scores = json.loads((stages / "rows/full/scores.json").read_text())["scores"]
     assert {bucket: row["images"] for bucket, row in scores.items()} == {"1-20": 2, "20-40": 2, "40-60": 2}
     psnr = f"{scores['40-60']['psnr']:.3f}"
-    assert outcome.stdout.count(f"| 40-60% | PSNR ↑ | {psnr} | 24.177 |") == 1
+    assert (tmp_path / "log").read_text().count(f"| 40-60% | PSNR ↑ | {psnr} | 24.177 |") == 1

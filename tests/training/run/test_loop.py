@@ -11,7 +11,7 @@ from showface.runtime.errors import ShowfaceError, UsageError
 from showface.training.checkpoint import model_from_checkpoint, read_checkpoint
 from showface.training.config import OptimizerConfig, PhaseConfig, ValidationConfig
 from showface.training.process import Interrupted, make_fabric
-from showface.training.run.loop import STATE_FILE, Trainer, rate_scale, train
+from showface.training.run.loop import PREPARE_BATCH, STATE_FILE, Trainer, rate_scale, train
 from showface.training.tasks.table import CoarseTask
 
 FABRIC = make_fabric("cpu", 1, "fp32")
@@ -23,8 +23,8 @@ SIZE = 64
 def test_a_compiled_stage_takes_the_same_step(stage, data, stages, config, monkeypatch):
     """The graphs are captured, and computed by PyTorch's own kernels: generating code takes long.
 
-    So does tracing a network's gradients: mdrnet's frozen networks, which are stages here themselves, go without, and
-    its faces stay of one size.
+    So does tracing a network, and its gradients: mdrnet's frozen networks, which are stages here themselves, go without
+    gradients, and its faces and batches are of one size, that of the batches from which the memory is filled.
     """
     compile_module = torch.nn.Module.compile
 
@@ -32,16 +32,20 @@ def test_a_compiled_stage_takes_the_same_step(stage, data, stages, config, monke
         compile_module(self, backend="aot_eager" if self.training else "eager")
 
     monkeypatch.setattr(torch.nn.Module, "compile", capture)
-    sizes = {"phases": {"full": PhaseConfig(4, 2, 64)}} if stage == "mdrnet" else {}
+    changes = {}
+    if stage == "mdrnet":
+        network = config().network
+        network = replace(network, refiner=replace(network.refiner, dilations=(2,)))
+        changes = {"init": INIT, "network": network, "phases": {"full": PhaseConfig(4, PREPARE_BATCH, 64)}}
     losses = []
     for name, compiled in (("eager", False), ("compiled", True)):
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
-        run = config(init=INIT if stage == "mdrnet" else (), compile=compiled, **sizes)
-        trainer = Trainer(stage, run, data, stages / f"{stage}-{name}", FABRIC)
+        trainer = Trainer(stage, config(compile=compiled, **changes), data, stages / f"{stage}-{name}", FABRIC)
         trainer.begin_step()
         for step in range(2):
-            terms, _ = trainer.train_step(trainer.feed.batch(step, 2))
+            size = trainer.config.phase_at(step).batch_size
+            terms, _ = trainer.train_step(trainer.feed.batch(step, size))
         losses.append(float(terms["total"]))
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
