@@ -8,11 +8,15 @@ import torch
 from PIL import Image
 
 from showface.export.checkpoint import checkpoint_from_bundle
+from showface.export.occluder import add_occluder
+from showface.runtime import Inpainter
 from showface.runtime.bundle import open_bundle
+from showface.runtime.faces.occlusion import OcclusionSettings, find_occlusion
 from showface.runtime.faces.tensors import prepare
 from showface.training.checkpoint import model_from_checkpoint
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXAMPLES = REPOSITORY / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +48,17 @@ def test_no_activation_comes_near_the_end_of_float16(model, name):
     assert len(largest) > 100
     assert max(largest.values()) <= 2000, max(largest, key=largest.get)
     assert max(largest.values()) > 1
+
+
+def test_the_newer_occluder_finds_on_the_examples_what_the_shipped_one_finds(narrow_bundle, chain_inputs, tmp_path):
+    kept = REPOSITORY / "training/checkpoints/occluder.safetensors"
+    add_occluder(open_bundle(narrow_bundle), kept, tmp_path / "bundle", chain_inputs, 1)
+    newer, shipped = (Inpainter.from_bundle(bundle, "cpu", 1) for bundle in (tmp_path / "bundle", None))
+    overlaps = {}
+    for path in sorted((EXAMPLES / "occluded").glob("*.jpg")):
+        face = np.asarray(Image.open(path).convert("RGB").resize((256, 256)))
+        image, _ = prepare(face, np.zeros((256, 256), bool), 256, path.name)
+        found = [find_occlusion(i.find_occlusion(image[None])[0], OcclusionSettings()).hole for i in (newer, shipped)]
+        overlaps[path.stem] = np.logical_and(*found).sum() / max(1, np.logical_or(*found).sum())
+        assert any(hole.any() for hole in found) == (path.stem != "clean")
+    assert min(value for name, value in overlaps.items() if name != "clean") > 0.8, overlaps
