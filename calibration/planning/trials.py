@@ -15,7 +15,7 @@ from .candidates import Workshop
 from .plan import Plan
 from .quality import Estimate, estimate_of, run_stages
 
-Layers = tuple[tuple[str, ...], ...]  # the layer groups in 8 bits of each stage, in order
+ChosenGroups = tuple[tuple[str, ...], ...]  # the layer groups in 8 bits of each stage, in order
 
 
 class Trials:
@@ -32,9 +32,9 @@ class Trials:
     def __init__(self, shop: Workshop, faces: Sequence[Recorded]) -> None:
         self.shop, self.faces = shop, faces
         self._sessions: dict[str, tuple[tuple[str, ...], Session]] = {}
-        self._last: Layers = ((),) * len(shop.stages)  # in float, as it was recorded
+        self._last: ChosenGroups = ((),) * len(shop.stages)  # in float, as it was recorded
         self._tensors: list[dict[str, NDArray[Any]]] = [dict(face.tensors) for face in faces]
-        self._known: dict[Layers, Estimate] = {self._last: self._compared()}
+        self._known: dict[ChosenGroups, Estimate] = {self._last: self._compared()}
 
     def estimate(self, plan: Plan) -> Estimate:
         """Return what ``plan`` costs."""
