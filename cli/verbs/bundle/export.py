@@ -61,6 +61,10 @@ def export(
         raise UsageError(f"{source}: is neither a checkpoint nor a bundle; it has no {MANIFEST_FILE}")
     if output.suffix == ONE_FILE:
         raise UsageError(f"{output}: one file is made from a bundle; export {source} to a folder first")
+    if output.suffix == CHECKPOINT:
+        raise UsageError(
+            f"{output}: a checkpoint is made from a bundle, and {source} is none; give a bundle, or a folder to create"
+        )
     with extra("export"):
         from showface.evaluation.faces import real_faces
         from showface.export.bundle import export_bundle
