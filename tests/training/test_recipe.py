@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,6 +134,12 @@ def test_the_verb_names_the_option_that_mends(recipe, tmp_path, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert (ended.value.code, said.startswith("error: --data: ")) == (2, True), said
     assert "not there; name the data folder that holds it" in said
+
+
+def test_the_help_names_every_stage(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert set(TASKS) <= set(re.findall(r"[a-z]+", capsys.readouterr().out))
 
 
 def test_a_finished_run_on_a_checkpoint_that_was_replaced_is_not_finished(recipe, data, tmp_path):

@@ -269,7 +269,7 @@ class Trainer:
                 if config.keep_every is not None and self.step % config.keep_every == 0:
                     self.save_checkpoint(f"{self.task.name}-step{self.step:07d}")
                 if stop:
-                    raise Interrupted(stop, f"stopped at step {self.step}, which was saved; resume the run to go on")
+                    raise Interrupted(stop, f"stopped at step {self.step}, which was saved; pass resume=True to go on")
 
     def _validates(self) -> bool:
         """Return whether the held-out faces are looked at after this step."""
