@@ -67,7 +67,8 @@ def export_bundle(
     description = f"PyTorch {torch.__version__} with {checkpoint_path}"
     if checkpoint.half:
         round_folded(model)
-    reference = source_of_model(model, description, checkpoint.sha256, None if finder is None else finder.module)
+    occluder_stage = None if finder is None else finder.module
+    reference = source_of_model(model, description, checkpoint.weights_sha256, occluder_stage)
     with atomic_folder(destination) as folder:
         bundle = _write(folder, model, checkpoint, faces, finder)
         report = bundle_parity(bundle, reference, faces, threads)
@@ -108,9 +109,9 @@ def _write(
         weights_dtype="float16" if half else "float32",
         opset=OPSET,
         sha256={},
-        checkpoint_sha256=checkpoint.sha256,
+        checkpoint_sha256=checkpoint.weights_sha256,
         versions={"showface": __version__, "torch": version("torch"), "onnx": version("onnx")},
         network=asdict(model.config),
-        occluder=None if finder is None else {"checkpoint_sha256": finder.sha256},
+        occluder=None if finder is None else {"checkpoint_sha256": finder.weights_sha256},
     )
     return write_bundle(folder, manifest, files)

@@ -43,7 +43,7 @@ class TracedOccluder:
     """The occluder as it is exported, and the digest of its weights."""
 
     module: OccluderStage
-    sha256: str
+    weights_sha256: str
 
 
 def open_occluder(path: Path) -> TracedOccluder:
@@ -53,7 +53,7 @@ def open_occluder(path: Path) -> TracedOccluder:
         UsageError: it is broken, or another stage's.
     """
     network, checkpoint = occluder_from_checkpoint(path)
-    return TracedOccluder(OccluderStage(fold_and_round(network)).eval(), checkpoint.sha256)
+    return TracedOccluder(OccluderStage(fold_and_round(network)).eval(), checkpoint.weights_sha256)
 
 
 @torch.no_grad()
@@ -120,7 +120,7 @@ def add_occluder(
         manifest,
         precision={**manifest.precision, OCCLUDER.name: precision},
         versions={**manifest.versions, "showface": __version__, "torch": version("torch"), "onnx": version("onnx")},
-        occluder={"checkpoint_sha256": finder.sha256},
+        occluder={"checkpoint_sha256": finder.weights_sha256},
     )
     with system_errors(UsageError, destination, "cannot be written"), atomic_folder(destination) as folder:
         write_bundle(folder, changed, files)

@@ -71,7 +71,7 @@ def test_a_bundle_gets_an_occluder_that_equals_pytorch(with_occluder, narrow_bun
     opened, before = open_bundle(folder), open_bundle(narrow_bundle)
     assert opened.manifest.graphs == (*STAGES, OCCLUDER)
     assert opened.manifest.stages == STAGES
-    assert opened.manifest.occluder == {"checkpoint_sha256": open_occluder(checkpoint).sha256}
+    assert opened.manifest.occluder == {"checkpoint_sha256": open_occluder(checkpoint).weights_sha256}
     assert all(opened.model(stage) == before.model(stage) for stage in STAGES)
     chain = open_chain(opened, "cpu", 1)
     image = chain_inputs[0]

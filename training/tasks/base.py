@@ -56,7 +56,7 @@ class Task(nn.Module):
             checkpoint = read_checkpoint(output / name)
             load_weights(self.model, checkpoint, output / name)
             self.loaded |= with_layout(set(checkpoint.stages), checkpoint.config)
-            self.digests[name] = checkpoint.sha256
+            self.digests[name] = checkpoint.weights_sha256
         self.check_loaded(config, self.loaded)
         self.network_digests = {name: network_digest(self.model, name) for name in self.loaded}
         self.features = self._features(data)

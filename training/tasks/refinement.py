@@ -75,7 +75,7 @@ class MdrnetTask(Task):
         if self.coordinated(self.weights):
             assert config.coordination is not None  # checked
             self.reconstruction, checkpoint = reconstruction_from_checkpoint(output / config.coordination)
-            self.digests[config.coordination] = checkpoint.sha256
+            self.digests[config.coordination] = checkpoint.weights_sha256
 
     def learn(self) -> list[nn.Parameter]:
         """Freeze everything but the networks of the scale and return their parameters."""
