@@ -12,7 +12,7 @@ from showface.training.checkpoint import model_from_checkpoint, read_checkpoint
 from showface.training.config import OptimizerConfig, PhaseConfig, ValidationConfig
 from showface.training.process import Interrupted, make_fabric
 from showface.training.run.loop import STATE_FILE, Trainer, rate_scale, train
-from showface.training.tasks.table import CoarseTask
+from showface.training.tasks.coarse import CoarseTask
 
 FABRIC = make_fabric("cpu", 1, "fp32")
 INIT = ("../coarse/coarse.safetensors", "../parser/parser.safetensors")
