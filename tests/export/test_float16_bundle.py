@@ -107,7 +107,7 @@ def test_the_command_needs_no_torch(narrow_bundle, tmp_path):
     ("arguments", "said"),
     [
         (["SOURCE", "OUT"], "is a bundle already; add --precision fp16, or name a file OUT.onnx"),
-        (["SOURCE", "OUT", "--precision", "int4"], "--precision int4: use one of fp32, fp16"),
+        (["SOURCE", "OUT", "--precision", "int4"], "--precision: int4 is not made; use one of fp32, fp16"),
         (["EMPTY", "OUT"], "is neither a checkpoint nor a bundle; it has no manifest.json"),
         (["FILE", "OUT.onnx"], "one file is made from a bundle; export"),
         (["FILE", "OUT.safetensors"], "is none; give a bundle, or a folder to create"),

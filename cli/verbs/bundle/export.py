@@ -43,8 +43,9 @@ def export(
     checkpoint (OUT.safetensors), from which training goes on. No bundle needs one for one joined file (OUT.onnx) or
     for a copy that has another occluder (--occluder).
     """
-    if precision not in ("fp32", "fp16"):
-        raise UsageError(f"--precision {precision}: use one of fp32, fp16")
+    with extra("export"):
+        from showface.export.float16_bundle import check_precision
+    check_precision(precision)
     if (source / MANIFEST_FILE).is_file():
         _derive(context, open_bundle(source), output, stages, occluder, (images, masks), precision)
         return
