@@ -60,7 +60,7 @@ def test_a_run_does_not_continue_on_another_frozen_network(data, stages, config,
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_raises(number, data, tmp_path, stop_after, config):
     handler = signal.getsignal(number)
-    stopped = pytest.raises(Interrupted, match=r"step 1, which was saved; resume")
+    stopped = pytest.raises(Interrupted, match=r"step 1, which was saved; pass resume=True")
     with stop_after(1, number), stopped as caught:
         train("coarse", config(), data, tmp_path / "run", False, FABRIC)
     assert caught.value.exit_code == 128 + number
