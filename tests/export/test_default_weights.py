@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from showface.export.checkpoint import checkpoint_from_bundle
+from showface.export.to_checkpoint import checkpoint_from_bundle
 from showface.runtime.bundle import open_bundle
 from showface.runtime.faces.tensors import prepare
 from showface.training.checkpoint import model_from_checkpoint

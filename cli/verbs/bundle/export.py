@@ -101,7 +101,7 @@ def _refuse_stages(stages: str | None) -> None:
 
 def _to_checkpoint(source: Bundle, output: Path, stages: str | None) -> None:
     with extra("export"):
-        from showface.export.checkpoint import checkpoint_from_bundle
+        from showface.export.to_checkpoint import checkpoint_from_bundle
     if output.exists():
         raise UsageError(f"{output}: exists already; remove it or choose another name")
     checkpoint_from_bundle(source, output, None if stages is None else stages.split(","))
