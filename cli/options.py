@@ -104,6 +104,29 @@ EngineBackendOption = Annotated[str, typer.Option("--backend", help="tensorrt or
 TargetOption = Annotated[list[str] | None, typer.Option("--target", help="sm_86 …; repeat it for several.")]
 
 
+def refuse_idle(context: typer.Context, why: str, *names: str) -> None:
+    """Refuse those of the options that were given and would change nothing beside the others.
+
+    Args:
+        context: of the verb.
+        why: what does not go with them; the message ends with it.
+        names: of the verb's parameters.
+
+    Raises:
+        UsageError: names the options as they were given.
+    """
+    given = []
+    for option in context.command.params:
+        if option.name is None or option.name not in names:
+            continue
+        source = context.get_parameter_source(option.name)
+        if source is not None and source.name != "DEFAULT":
+            off = context.params[option.name] is False and option.secondary_opts
+            given.append((option.secondary_opts if off else option.opts)[0])
+    if given:
+        raise UsageError(f"{', '.join(given)}: {'does' if len(given) == 1 else 'do'} nothing here: {why}")
+
+
 def found_mask_source(
     mask_from: str,
     masks: Path | None,

@@ -14,7 +14,6 @@ import torch
 from showface.evaluation.faces import FacePairs
 from showface.evaluation.parity.torch_source import source_of_model
 from showface.runtime.bundle import GOLDEN_FILE, SCHEMA_VERSION, Bundle, Manifest, check_new, write_bundle
-from showface.runtime.errors import UsageError
 from showface.runtime.files import atomic_folder
 from showface.runtime.stages import CATEGORIES, OCCLUDER, VARIANTS, graphs_of
 from showface.runtime.version import __version__
@@ -23,13 +22,12 @@ from showface.training.networks.folding import round_folded
 from showface.training.networks.mdrnets import MDRNets
 from showface.training.networks.stages import numpy_reference, reference_outputs, run_stage, stage_modules, variant_of
 
-from .float16_bundle import REMEDY, lower
+from .float16_bundle import REMEDY, check_precision, lower
 from .occluder import GRAPH_FILE, TracedOccluder, open_occluder
 from .onnx_stages import OPSET, export_stage
 from .parity import bundle_parity, refuse_difference
 
 GOLDEN_FACES = 3
-EXPORT_PRECISIONS = ("fp32", "fp16")
 
 
 def export_bundle(
@@ -59,15 +57,15 @@ def export_bundle(
         UsageError: the checkpoint is broken or the destination exists, or there is no such precision.
         ShowfaceError: the exported chain differs from PyTorch; nothing is left behind.
     """
-    if precision not in EXPORT_PRECISIONS:
-        raise UsageError(f"{precision} is not made; use one of {', '.join(EXPORT_PRECISIONS)}", "precision")
+    check_precision(precision)
     check_new(destination)
     model, checkpoint = model_from_checkpoint(checkpoint_path)
     finder = None if occluder is None else open_occluder(occluder)
     description = f"PyTorch {torch.__version__} with {checkpoint_path}"
     if checkpoint.half:
         round_folded(model)
-    reference = source_of_model(model, description, checkpoint.sha256, None if finder is None else finder.module)
+    occluder_stage = None if finder is None else finder.module
+    reference = source_of_model(model, description, checkpoint.weights_sha256, occluder_stage)
     with atomic_folder(destination) as folder:
         bundle = _write(folder, model, checkpoint, faces, finder)
         report = bundle_parity(bundle, reference, faces, threads)
@@ -108,9 +106,9 @@ def _write(
         weights_dtype="float16" if half else "float32",
         opset=OPSET,
         sha256={},
-        checkpoint_sha256=checkpoint.sha256,
+        checkpoint_sha256=checkpoint.weights_sha256,
         versions={"showface": __version__, "torch": version("torch"), "onnx": version("onnx")},
         network=asdict(model.config),
-        occluder=None if finder is None else {"checkpoint_sha256": finder.sha256},
+        occluder=None if finder is None else {"checkpoint_sha256": finder.weights_sha256},
     )
     return write_bundle(folder, manifest, files)

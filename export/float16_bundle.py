@@ -24,6 +24,18 @@ from .parity import bundle_parity, refuse_difference, scored_source
 
 REMEDY = "nothing was kept; widen the islands in training/networks/islands.py"
 
+EXPORT_PRECISIONS = ("fp32", "fp16")
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that no bundle is exported in.
+
+    Raises:
+        UsageError: names those that there are.
+    """
+    if precision not in EXPORT_PRECISIONS:
+        raise UsageError(f"{precision} is not made; use one of {', '.join(EXPORT_PRECISIONS)}", "precision")
+
 
 def export_float16(
     source: Bundle, destination: Path, faces: FacePairs | None = None, threads: int | None = None

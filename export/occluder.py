@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from showface.evaluation.parity.accumulate import TensorTally
 from showface.evaluation.parity.tolerances import failures_of, tolerance_of
@@ -26,9 +24,9 @@ from showface.runtime.stages import OCCLUDER
 from showface.runtime.version import __version__
 from showface.training.checkpoint import occluder_from_checkpoint
 from showface.training.config import NetworkConfig
+from showface.training.networks.folding import round_fused
 from showface.training.networks.islands import ISLANDS
 from showface.training.networks.stages import OccluderStage
-from showface.training.occluder.network import Occluder
 
 from .float16 import assert_float16, convert_to_float16
 from .onnx_stages import export_stage
@@ -43,7 +41,7 @@ class TracedOccluder:
     """The occluder as it is exported, and the digest of its weights."""
 
     module: OccluderStage
-    sha256: str
+    weights_sha256: str
 
 
 def open_occluder(path: Path) -> TracedOccluder:
@@ -53,25 +51,7 @@ def open_occluder(path: Path) -> TracedOccluder:
         UsageError: it is broken, or another stage's.
     """
     network, checkpoint = occluder_from_checkpoint(path)
-    return TracedOccluder(OccluderStage(fold_and_round(network)).eval(), checkpoint.sha256)
-
-
-@torch.no_grad()
-def fold_and_round(network: Occluder) -> Occluder:
-    """Fold each batch normalisation into the convolution before it, and round the weights to float16, in place.
-
-    The exporter would fold them as well, into weights that need float32: the file would be twice as large. What is
-    rounded here is what PyTorch computes in every comparison.
-    """
-    for sequence in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
-        for index in range(len(sequence) - 1):
-            convolution, norm = sequence[index], sequence[index + 1]
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                sequence[index] = fuse_conv_bn_eval(convolution, norm)
-                sequence[index + 1] = nn.Identity()
-    for weight in network.parameters():
-        weight.copy_(weight.half().float())
-    return network
+    return TracedOccluder(OccluderStage(round_fused(network)).eval(), checkpoint.weights_sha256)
 
 
 def add_occluder(
@@ -120,7 +100,7 @@ def add_occluder(
         manifest,
         precision={**manifest.precision, OCCLUDER.name: precision},
         versions={**manifest.versions, "showface": __version__, "torch": version("torch"), "onnx": version("onnx")},
-        occluder={"checkpoint_sha256": finder.sha256},
+        occluder={"checkpoint_sha256": finder.weights_sha256},
     )
     with system_errors(UsageError, destination, "cannot be written"), atomic_folder(destination) as folder:
         write_bundle(folder, changed, files)

@@ -22,6 +22,7 @@ OPSET = 18
 LEAKY_METADATA = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node")  # local paths, and bulk
 HALF_ROUNDING = 2.0**-21  # relative; folding a factor of one rounds the last bit of float32
 OTHER_WEIGHTS = "showface.other_weights"  # metadata of a graph: weights that are none of its initializers, safetensors
+HALF_SUFFIX = ".float16"  # of the name of a weight that is stored in half precision
 MIN_HALF_SIZE = 64  # elements; a smaller weight is not worth a cast
 
 
@@ -88,8 +89,8 @@ def _store_half(proto: onnx.ModelProto) -> None:
         ):
             continue
         name = initializer.name
-        initializer.CopyFrom(numpy_helper.from_array(half, f"{name}.float16"))
-        casts.append(helper.make_node("Cast", [f"{name}.float16"], [name], f"{name}.cast", to=TensorProto.FLOAT))
+        initializer.CopyFrom(numpy_helper.from_array(half, f"{name}{HALF_SUFFIX}"))
+        casts.append(helper.make_node("Cast", [f"{name}{HALF_SUFFIX}"], [name], f"{name}.cast", to=TensorProto.FLOAT))
     nodes = [*casts, *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)

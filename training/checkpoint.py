@@ -50,7 +50,7 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def sha256(self) -> str:
+    def weights_sha256(self) -> str:
         """Digest of names, shapes and values of the weights, whatever file they came from."""
         return _digest(self.weights)
 

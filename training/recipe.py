@@ -166,7 +166,8 @@ def _finished(run: Run) -> bool:
         record = read_record(run.output)
         return record.count == record.total
     state = load_state(run.output, run.config)
-    check_origin(run.output, state, {name: read_checkpoint(run.output / name).sha256 for name in state.get("init", ())})
+    found = {name: read_checkpoint(run.output / name).weights_sha256 for name in state.get("init", ())}
+    check_origin(run.output, state, found)
     return bool(state["step"] == run.config.steps) and run.checkpoint.is_file()
 
 

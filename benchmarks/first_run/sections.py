@@ -278,7 +278,7 @@ def weights_of(arguments: argparse.Namespace) -> Any:
         return model_from_checkpoint(arguments.checkpoint)[0]
     if importlib.util.find_spec("onnx") is None:
         raise CannotRunError("needs --checkpoint, or onnx to take the weights from the bundle")
-    from showface.export.checkpoint import checkpoint_from_bundle
+    from showface.export.to_checkpoint import checkpoint_from_bundle
 
     with tempfile.TemporaryDirectory(prefix="showface-gpu-") as folder:
         path = Path(folder) / "model.safetensors"

@@ -71,7 +71,7 @@ def source_of_checkpoint(path: Path, threads: int | None = None) -> TorchSource:
     model, checkpoint = model_from_checkpoint(path)
     if checkpoint.half:
         round_folded(model)  # as a bundle has it
-    return source_of_model(model, f"PyTorch {torch.__version__} with {path}", checkpoint.sha256)
+    return source_of_model(model, f"PyTorch {torch.__version__} with {path}", checkpoint.weights_sha256)
 
 
 def source_of_model(

@@ -53,13 +53,19 @@ class Side:
         return "outputs" if self.path is not None and (self.path / OUTPUTS_FILE).is_file() else "bundle"
 
     def check(self, prefix: str) -> None:
-        """Refuse a backend or a device where there is no bundle: PyTorch runs on the CPU, saved outputs nowhere.
+        """Refuse a backend, a device or CUDA graphs where there is no bundle.
+
+        PyTorch runs on the CPU, saved outputs nowhere.
 
         Raises:
             UsageError: one is given; ``prefix`` stands before the names of their options.
         """
-        if self.kind != "bundle" and (self.backend != Backend.AUTO or self.device not in ("auto", "cpu")):
+        if self.kind == "bundle":
+            return
+        if self.backend != Backend.AUTO or self.device not in ("auto", "cpu"):
             raise UsageError(f"backend and device are for a bundle; {self.path} is none", f"{prefix}backend")
+        if self.cuda_graph:
+            raise UsageError(f"CUDA graphs are for a bundle; {self.path} is none", f"{prefix}cuda_graph")
 
     def open(self, threads: int | None) -> Source:
         """Open it.

@@ -67,7 +67,7 @@ def torch_subjects(path: Path, compiled: bool, threads: int) -> tuple[list[Torch
     if compiled:
         inductor = {name: torch.compile(module) for name, module in modules.items()}
         subjects.append(TorchSubject("torch-compile", f"{version}, torch.compile, CPU", stages, inductor))
-    return subjects, gflop_of(modules, stages, model.config), checkpoint.sha256
+    return subjects, gflop_of(modules, stages, model.config), checkpoint.weights_sha256
 
 
 def gflop_of(modules: dict[str, nn.Module], stages: tuple[Stage, ...], config: NetworkConfig) -> dict[str, float]:

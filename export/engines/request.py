@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, Sidecar, platform_here
+from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, ENGINES_FOLDER, Sidecar, platform_here
 from showface.runtime.bundle import Bundle
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import Stage
@@ -118,6 +119,12 @@ def engine_request(
         check_only,
         options,
     )
+
+
+def timing_cache_of(bundle: Bundle, version: str, gpu: str) -> str:
+    """Return the file beside the engines where TensorRT ``version`` keeps what it has timed on ``gpu``."""
+    name = f"{version}-{re.sub(r'[^A-Za-z0-9]+', '_', gpu)}"
+    return str(bundle.folder / ENGINES_FOLDER / f"timing-{name}.cache")
 
 
 def build_facts(bundle: Bundle, stage: str, options: BuildOptions, version: str) -> dict[str, Any]:

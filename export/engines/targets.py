@@ -32,6 +32,9 @@ def choose_targets(
         UsageError: no such target can be built for here.
     """
     if backend == "tensorrt-rtx":
+        if hardware_compatible:
+            text = "only tensorrt builds such engines: TensorRT-RTX compiles its kernels on the device"
+            raise UsageError(text, "hardware_compatible")
         known = rtx_targets(trt)
         targets = tuple(dict.fromkeys(asked)) or ((device.target,) if device else ())
         if not targets:

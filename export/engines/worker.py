@@ -62,7 +62,6 @@ def serve(request: EngineRequest, events: TextIO) -> Event:
     facts = {
         "dtypes": io_dtypes(network),
         "products": product_dtypes(network),
-        "layers": network.num_layers,
     }
     if refused:
         return {"refused": [asdict(refusal) for refusal in refused], "facts": facts}

@@ -7,9 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+<<<<<<< HEAD
 from showface.export.checkpoint import checkpoint_from_bundle
 from showface.export.occluder import add_occluder
 from showface.runtime import Inpainter
+=======
+from showface.export.to_checkpoint import checkpoint_from_bundle
+>>>>>>> h4
 from showface.runtime.bundle import open_bundle
 from showface.runtime.faces.occlusion import OcclusionSettings, find_occlusion
 from showface.runtime.faces.tensors import prepare

@@ -107,16 +107,17 @@ def test_the_command_needs_no_torch(narrow_bundle, tmp_path):
     ("arguments", "said"),
     [
         (["SOURCE", "OUT"], "is a bundle already; add --precision fp16, or name a file OUT.onnx"),
-        (["SOURCE", "OUT", "--precision", "int4"], "--precision int4: use one of fp32, fp16"),
+        (["SOURCE", "OUT", "--precision", "int4"], "--precision: int4 is not made; use one of fp32, fp16"),
         (["EMPTY", "OUT"], "is neither a checkpoint nor a bundle; it has no manifest.json"),
         (["FILE", "OUT.onnx"], "one file is made from a bundle; export"),
+        (["FILE", "OUT.safetensors"], "is none; give a bundle, or a folder to create"),
     ],
 )
 def test_what_cannot_be_exported_is_said(narrow_bundle, tmp_path, capsys, arguments, said):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     names = {"SOURCE": narrow_bundle, "EMPTY": tmp_path / "empty", "FILE": tmp_path / "file", "OUT": tmp_path / "out"}
-    names["OUT.onnx"] = tmp_path / "out.onnx"
+    names |= {f"OUT{suffix}": tmp_path / f"out{suffix}" for suffix in (".onnx", ".safetensors")}
     assert run("export", *(names.get(argument, argument) for argument in arguments)) == 2
     assert said in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "out").exists()
+    assert not [*tmp_path.glob("out*")]

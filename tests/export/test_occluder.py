@@ -14,7 +14,7 @@ from showface.evaluation.parity.sources import golden_source, source_of_bundle
 from showface.evaluation.parity.tolerances import plan_tolerances
 from showface.export import parity
 from showface.export.bundle import export_bundle
-from showface.export.occluder import add_occluder, fold_and_round, open_occluder
+from showface.export.occluder import add_occluder, open_occluder
 from showface.runtime.backends.onnxruntime import open_chain
 from showface.runtime.bundle import open_bundle
 from showface.runtime.device_kit import write_kit
@@ -22,6 +22,7 @@ from showface.runtime.errors import UsageError
 from showface.runtime.stages import OCCLUDER, STAGES
 from showface.training.checkpoint import occluder_from_checkpoint, save_checkpoint
 from showface.training.config import NetworkConfig
+from showface.training.networks.folding import round_fused
 from showface.training.networks.stages import OccluderStage
 from showface.training.occluder.config import OccluderConfig
 from showface.training.occluder.network import Occluder
@@ -71,7 +72,7 @@ def test_a_bundle_gets_an_occluder_that_equals_pytorch(with_occluder, narrow_bun
     opened, before = open_bundle(folder), open_bundle(narrow_bundle)
     assert opened.manifest.graphs == (*STAGES, OCCLUDER)
     assert opened.manifest.stages == STAGES
-    assert opened.manifest.occluder == {"checkpoint_sha256": open_occluder(checkpoint).sha256}
+    assert opened.manifest.occluder == {"checkpoint_sha256": open_occluder(checkpoint).weights_sha256}
     assert all(opened.model(stage) == before.model(stage) for stage in STAGES)
     chain = open_chain(opened, "cpu", 1)
     image = chain_inputs[0]
@@ -88,7 +89,7 @@ def test_folding_changes_nothing_but_the_rounding(checkpoint):
     image = torch.rand(1, 3, 128, 128) * 2 - 1
     with torch.no_grad():
         before = torch.sigmoid(plain(image))
-        after = torch.sigmoid(fold_and_round(plain)(image))
+        after = torch.sigmoid(round_fused(plain)(image))
     torch.testing.assert_close(after, before, rtol=0, atol=5e-3)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in plain.modules())
     assert all(torch.equal(weight, weight.half().float()) for weight in plain.parameters())

@@ -192,7 +192,7 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(number, start, opti
     finish(process, 143 if number == signal.SIGTERM else -signal.SIGKILL)
     if number == signal.SIGTERM:
         said = " ".join((tmp_path / "log").read_text().split())
-        assert "which was saved; resume the run to go on (--resume)" in said
+        assert "which was saved; use --resume to go on" in said
     assert 1 <= state_of(stages / name)["step"] < 12
     finish(start(options(name, "--resume", steps=12, checkpoint_every=1)))
     whole, resumed = state_of(stages / "whole"), state_of(stages / name)

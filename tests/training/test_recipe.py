@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def test_runs_follow_one_another_and_a_stopped_recipe_continues(
     capsys.readouterr()
     train_all(stopped, data, True, "cpu", 1)
     checkpoints = [read_checkpoint(tmp_path / name / "c/coarse.safetensors") for name in ("whole", "stopped")]
-    assert checkpoints[0].sha256 == checkpoints[1].sha256
+    assert checkpoints[0].weights_sha256 == checkpoints[1].weights_sha256
     said = capsys.readouterr().out.replace("\n", "")
     assert "layout: finished before" in said
     assert "c: coarse" in said
@@ -133,6 +134,12 @@ def test_the_verb_names_the_option_that_mends(recipe, tmp_path, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert (ended.value.code, said.startswith("error: --data: ")) == (2, True), said
     assert "not there; name the data folder that holds it" in said
+
+
+def test_the_help_names_every_stage(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert set(TASKS) <= set(re.findall(r"[a-z]+", capsys.readouterr().out))
 
 
 def test_a_finished_run_on_a_checkpoint_that_was_replaced_is_not_finished(recipe, data, tmp_path):

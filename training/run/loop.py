@@ -27,7 +27,6 @@ from ..losses import total_loss
 from ..process import Interrupted, caught_signals, make_adam
 from ..run_files import STATE_FILE, check_origin, load_state, save_state
 from ..tasks.base import Outcome
-from ..tasks.health import health_report
 from ..tasks.make_samples import make_samples
 from ..tasks.table import TASKS
 from .adversary import Adversary
@@ -101,14 +100,13 @@ class Trainer:
             self._fill_memory()
 
     def _check_health(self, console: Terminal) -> None:
-        """Print how memory and joins are, and stop a run that cannot learn.
+        """Print how alive the averaged networks are, and stop a run that cannot learn.
 
         Raises:
             ShowfaceError: names what is wrong.
         """
-        faces = [self.task.known_faces(sample) for sample in self._first_samples(HEALTH_FACES)]
         with self.averaged():
-            text = health_report(self.task.model, faces, not self.task.oracle, self.task.learning)
+            text = self.task.check_health(self._first_samples(HEALTH_FACES))
         if self.fabric.is_global_zero:
             console.print_lines(f"step {self.step}, health:\n{text}")
 
@@ -121,10 +119,10 @@ class Trainer:
             self.task.model.load_state_dict(encoder, strict=False)
         parts = []
         for sample in self._first_samples(self.config.memory_faces):
-            part = self.task.prepare(sample)
+            part = self.task.memory_codes(sample)
             parts.append(self.fabric.all_gather(part).reshape(-1, *part.shape[1:]))
         before = {k: v.clone() for k, v in self.task.state().items()}
-        self.task.start(torch.cat(parts), torch.Generator().manual_seed(self.config.seed))
+        self.task.fill_memory(torch.cat(parts), torch.Generator().manual_seed(self.config.seed))
         for key, value in self.task.state().items():
             if not torch.equal(value, before[key]):
                 self.average[key] = value.detach().clone()
@@ -269,7 +267,7 @@ class Trainer:
                 if config.keep_every is not None and self.step % config.keep_every == 0:
                     self.save_checkpoint(f"{self.task.name}-step{self.step:07d}")
                 if stop:
-                    raise Interrupted(stop, f"stopped at step {self.step}, which was saved; resume the run to go on")
+                    raise Interrupted(stop, f"stopped at step {self.step}, which was saved; pass resume=True to go on")
 
     def _validates(self) -> bool:
         """Return whether the held-out faces are looked at after this step."""

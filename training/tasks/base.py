@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -56,7 +56,7 @@ class Task(nn.Module):
             checkpoint = read_checkpoint(output / name)
             load_weights(self.model, checkpoint, output / name)
             self.loaded |= with_layout(set(checkpoint.stages), checkpoint.config)
-            self.digests[name] = checkpoint.sha256
+            self.digests[name] = checkpoint.weights_sha256
         self.check_loaded(config, self.loaded)
         self.network_digests = {name: network_digest(self.model, name) for name in self.loaded}
         self.features = self._features(data)
@@ -154,15 +154,16 @@ class Task(nn.Module):
 
     @property
     def fills_memory_at(self) -> int | None:
-        """The step before which :meth:`prepare` and :meth:`start` are to be called; None for none."""
+        """The step before which the memory is filled from faces; None for a stage without one, or with a full one."""
         return None
 
-    def prepare(self, sample: Sample) -> Tensor:
-        """Return what :meth:`start` wants to know of faces, [B, ...]."""
+    def memory_codes(self, sample: Sample) -> Tensor:
+        """Return the codes of faces that the memory is filled with, [B, n, c]."""
         raise NotImplementedError
 
-    def start(self, prepared: Tensor, generator: torch.Generator) -> None:
-        """Set the networks up from what :meth:`prepare` returned for the faces of all processes."""
+    def fill_memory(self, codes: Tensor, generator: torch.Generator) -> None:
+        """Fill the memory with what :meth:`memory_codes` returned for the faces of all processes."""
+        raise NotImplementedError
 
     def at_step(self, step: int) -> None:
         """Get ready for ``step`` (from 0), the first one of a resumed run included."""
@@ -174,8 +175,16 @@ class Task(nn.Module):
 
     @property
     def health_checks(self) -> tuple[int, ...]:
-        """The steps after which it is checked that the networks are alive."""
+        """The steps after which :meth:`check_health` is to be called."""
         return ()
+
+    def check_health(self, samples: Iterable[Sample]) -> str:
+        """Return how alive the networks are on some faces, in lines.
+
+        Raises:
+            ShowfaceError: names what cannot learn.
+        """
+        raise NotImplementedError
 
     @property
     def last_layer(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +21,7 @@ from ..loss_networks.reconstruction import ReconstructionNetwork
 from ..networks.memory import region_pool, region_weights
 from ..networks.refiner import STRIDE
 from .base import Outcome, Task, with_layout
-from .health import HealthFaces
+from .health import HealthFaces, health_report
 
 LEARNING = {
     "small": ("memory", "mrem", "refiner.body"),
@@ -75,7 +75,7 @@ class MdrnetTask(Task):
         if self.coordinated(self.weights):
             assert config.coordination is not None  # checked
             self.reconstruction, checkpoint = reconstruction_from_checkpoint(output / config.coordination)
-            self.digests[config.coordination] = checkpoint.sha256
+            self.digests[config.coordination] = checkpoint.weights_sha256
 
     def learn(self) -> list[nn.Parameter]:
         """Freeze everything but the networks of the scale and return their parameters."""
@@ -131,14 +131,19 @@ class MdrnetTask(Task):
         )
         self.model.memory.encoder.requires_grad_(learns)
 
-    def prepare(self, sample: Sample) -> Tensor:
+    def memory_codes(self, sample: Sample) -> Tensor:
         """Return the known codes V [B, n, c]."""
         faces = self.known_faces(sample)
         return self.model.memory.codes(faces.coarse_image, faces.semantic_map, faces.mask)[1]
 
-    def start(self, prepared: Tensor, generator: torch.Generator) -> None:
+    def fill_memory(self, codes: Tensor, generator: torch.Generator) -> None:
         """Fill the memory with them."""
-        self.model.memory.bank.fill(prepared, generator)
+        self.model.memory.bank.fill(codes, generator)
+
+    def check_health(self, samples: Iterable[Sample]) -> str:
+        """Return how memory and joins are; see :func:`.health.health_report`."""
+        faces = [self.known_faces(sample) for sample in samples]
+        return health_report(self.model, faces, not self.oracle, self.learning)
 
     def parse(self, face: Tensor) -> Tensor:
         """Return the parser's logits [B, n, H, W] of ``face``, which it sees at the size that it knows."""

@@ -1,139 +1,16 @@
-"""The stages of training: their networks, and the loss terms of a batch."""
+"""The table of the stages of training, in the order in which they are trained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
-
-from showface.runtime.errors import UsageError
-
-from .. import losses
-from ..config import TrainConfig
-from ..data.augment import Sample
-from ..loss_networks.reconstruction import ReconstructionNetwork
 from ..occluder.task import OccluderTask
-from ..weight_files import load_mobilenet
-from .base import Outcome, Task, with_layout
+from .base import Task
+from .coarse import CoarseTask, LayoutTask
+from .parser import ParserTask
+from .reconstruction import ReconstructionTask
 from .refinement import MdrnetTask
 from .samples import SamplesTask
-
-
-class ParserTask(Task):
-    """The face parser, on photographs with labels."""
-
-    name = "parser"
-    trained = ("parser",)
-    terms: ClassVar[Mapping[str, float]] = {"parsing": 1.0}
-    with_labels = True
-    dice_weight = 1.0
-
-    @classmethod
-    def check(cls, config: TrainConfig) -> None:
-        """Refuse a share that is none."""
-        super().check(config)
-        if not 0.0 <= config.coarse_faces <= 1.0:
-            raise UsageError(f"coarse_faces {config.coarse_faces:g}: give a share from 0 to 1")
-
-    @classmethod
-    def needed(cls, config: TrainConfig) -> set[str]:
-        """Return the coarse network where it completes faces."""
-        return with_layout({"coarse"}, config.network) if config.coarse_faces else set()
-
-    def __init__(self, config: TrainConfig, data: Path, output: Path) -> None:
-        super().__init__(config, data, output)
-        if config.backbone is not None:
-            load_mobilenet(self.model.parser.context.features, data / config.backbone)
-
-    def with_coarse_faces(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Return ``image`` with the share ``coarse_faces`` of its faces completed.
-
-        The size of a face's hole decides, so that neither a resumed run nor the number of processes changes it.
-        """
-        shuffled = mask.sum(dim=(1, 2, 3)).long() * 7919 % 1000  # a prime: masks of about one size part too
-        chosen = shuffled < round(1000 * self.config.coarse_faces)
-        if not chosen.any():
-            return image
-        with torch.no_grad():
-            return torch.where(chosen[:, None, None, None], self.model.coarse(image, mask), image)
-
-    def forward(self, sample: Sample) -> Outcome:
-        """Cross entropy and Dice of the labels."""
-        assert sample.labels is not None
-        image = self.with_coarse_faces(sample.image, sample.mask) if self.config.coarse_faces else sample.image
-        logits = self.model.parser(image)
-        terms = {"parsing": losses.parsing_loss(logits, sample.labels, self.dice_weight)}
-        return Outcome(terms, paint(logits.argmax(dim=1)), paint(sample.labels))
-
-
-class LayoutTask(Task):
-    """The network inside the coarse one that lays the face out: on faces of its own resolution."""
-
-    name = "layout"
-    trained = ("coarse.layout",)
-    terms: ClassVar[Mapping[str, float]] = {"reconstruction": 5.0, "squared_error": 0.0}
-
-    @classmethod
-    def check(cls, config: TrainConfig) -> None:
-        """Refuse a config without the network."""
-        super().check(config)
-        if config.network.coarse.layout is None:
-            raise UsageError("network.coarse.layout: the stage layout trains this network; add the table to the config")
-
-    def learn(self) -> list[nn.Parameter]:
-        """Leave out what joins the layout to the coarse network, which learns with that."""
-        super().learn()
-        if self.config.compile:
-            self.model.coarse.layout.unet.compile()  # what is called here
-        for layer in (self.model.coarse.layout.features, self.model.coarse.layout.weight):
-            layer.requires_grad_(False)
-        return list(self.model.coarse.layout.unet.parameters())
-
-    def forward(self, sample: Sample) -> Outcome:
-        """Complete small faces roughly."""
-        return self.compared(self.model.coarse.layout.unet(sample.image, sample.mask), sample.image, sample.mask)
-
-
-class CoarseTask(Task):
-    """The coarse network (paper §3.1)."""
-
-    name = "coarse"
-    trained = ("coarse",)
-    terms: ClassVar[Mapping[str, float]] = {
-        "reconstruction": 5.0, "squared_error": 0.0, "perceptual": 0.0, "style": 0.0, "total_variation": 0.0,
-    }  # fmt: skip
-
-    def forward(self, sample: Sample) -> Outcome:
-        """Complete the hole roughly."""
-        return self.compared(self.model.coarse(sample.image, sample.mask), sample.image, sample.mask)
-
-
-class ReconstructionTask(Task):
-    """The encoder-decoder whose encoder the InCo² loss looks through (paper Fig. 4)."""
-
-    name = "reconstruction"
-    trained = ("reconstruction",)
-    terms: ClassVar[Mapping[str, float]] = {
-        "reconstruction": 1.0, "squared_error": 0.0, "perceptual": 0.0, "style": 0.0, "total_variation": 0.0,
-    }  # fmt: skip
-
-    def build(self, config: TrainConfig) -> nn.Module:
-        """Return the autoencoder."""
-        return nn.ModuleDict({"reconstruction": ReconstructionNetwork(config.reconstruction)})
-
-    def forward(self, sample: Sample) -> Outcome:
-        """Encode and decode the whole face."""
-        return self.compared(self.model.reconstruction(sample.image), sample.image, torch.ones_like(sample.mask))
-
-
-def paint(labels: Tensor) -> Tensor:
-    """Return ``labels`` [B, H, W] as colours [B, 3, H, W] in [-1, 1], to look at."""
-    phase = labels[:, None].float() * 2.4 + torch.tensor([0.0, 2.1, 4.2], device=labels.device).view(1, 3, 1, 1)
-    return torch.sin(phase)
-
 
 TASKS: Mapping[str, type[Task]] = {
     task.name: task

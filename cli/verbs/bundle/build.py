@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,17 +62,27 @@ def build(
     with extra(LIBRARIES[backend].extra):
         import polygraphy  # noqa: F401 - the builder's process needs it
 
-        from showface.export.engines.request import BuildOptions
+        from showface.export.engines.request import BuildOptions, timing_cache_of
         from showface.export.engines.targets import choose_targets
     found = cuda_devices.cuda_device(index)
     targets = choose_targets(trt, backend, target or [], hardware_compatible, found)
     gpu = found.name if found is not None and backend == "tensorrt" else ""
     if precision != "as-is":
         opened = _lowered(opened, precision, threads_of(context))
-    cache = _timing_cache(opened, trt.__version__, gpu) if backend == "tensorrt" else None
-    batches = (min_batch, max_batch if opt_batch is None else opt_batch, max_batch)
-    shared = (tf32, optimization_level, workspace, version_compatible, cache, host_memory, index, profiles)
-    wanted = [BuildOptions(backend, chosen, batches, *shared) for chosen in targets]
+    first = BuildOptions(
+        backend,
+        targets[0],
+        batches=(min_batch, max_batch if opt_batch is None else opt_batch, max_batch),
+        tf32=tf32,
+        optimization_level=optimization_level,
+        workspace_mib=workspace,
+        version_compatible=version_compatible,
+        timing_cache=timing_cache_of(opened, trt.__version__, gpu) if backend == "tensorrt" else None,
+        host_memory_mib=host_memory,
+        device=index,
+        profiles=profiles,
+    )
+    wanted = [replace(first, target=chosen) for chosen in targets]
     for options in wanted:
         options.check()
     if check:
@@ -82,27 +92,16 @@ def build(
 
 
 def _lowered(bundle: Bundle, precision: str, threads: int | None) -> Bundle:
-    """Return the float16 bundle of the same weights beside ``bundle``, which is made where there is none."""
     if precision != "fp16":
         raise UsageError(f"--precision {precision}: use as-is or fp16")
-    folder = bundle.folder.with_name(f"{bundle.folder.resolve().name}-fp16")
-    if folder.exists():
-        half = open_bundle(folder)
-        precisions = set(half.manifest.precision.values())
-        if precisions != {"float16"} or half.manifest.checkpoint_sha256 != bundle.manifest.checkpoint_sha256:
-            raise UsageError(f"{folder}: is no float16 bundle of these weights; remove it or rename {bundle.folder}")
-        errors.print(f"engines go to {folder}, the float16 bundle that is there")
-        return half
-    with extra("export"):
-        from showface.export.float16_bundle import export_float16
-    print_parity(export_float16(bundle, folder, threads=threads))
-    errors.print(f"engines go to {folder}, the float16 bundle that was made")
-    return open_bundle(folder)
+    from showface.export.engines.lowered import lowered_beside
 
-
-def _timing_cache(bundle: Bundle, version: str, gpu: str) -> str:
-    name = f"{version}-{re.sub(r'[^A-Za-z0-9]+', '_', gpu)}"
-    return str(bundle.folder / "engines" / f"timing-{name}.cache")
+    half = lowered_beside(bundle, threads)
+    if half.report is not None:
+        print_parity(half.report)
+    made = "is there" if half.report is None else "was made"
+    errors.print(f"engines go to {half.bundle.folder}, the float16 bundle that {made}")
+    return half.bundle
 
 
 def _build(bundle: Bundle, wanted: Sequence[BuildOptions], version: str, gpu: str) -> None:

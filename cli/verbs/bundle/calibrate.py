@@ -12,7 +12,7 @@ from showface.calibration.settings import Calibrator, Target
 from showface.runtime.errors import extra
 
 from ...app import threads_of
-from ...options import OverwriteOption, check_sides
+from ...options import OverwriteOption, check_sides, refuse_idle
 from ...printing import console, errors, status_of, tables
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def calibrate(
     work: Annotated[Path | None, typer.Option(help="What is recorded is kept here; default: OUT.work.")] = None,
 ) -> None:
     """Quantise to INT8 what stays within the quality budget, and say what does not."""
+    if plan is not None:
+        refuse_idle(context, "the method and the target of --plan count", "method", "target")
     check_sides({"--report": report}, overwrite, bundle, images, masks, plan)
     with extra("calibration"):
         from showface.calibration.calibrate import Settings

@@ -13,7 +13,7 @@ from showface.runtime.bundle import MANIFEST_FILE, Bundle, open_bundle
 from showface.runtime.errors import UsageError, extra
 
 from ...app import threads_of
-from ...options import ImagesOption, MasksOption
+from ...options import ImagesOption, MasksOption, refuse_idle
 from ...printing import MIB, console, errors, print_parity
 
 ONE_FILE = ".onnx"
@@ -43,24 +43,21 @@ def export(
     checkpoint (OUT.safetensors), from which training goes on. No bundle needs one for one joined file (OUT.onnx) or
     for a copy that has another occluder (--occluder).
     """
-    if precision not in ("fp32", "fp16"):
-        raise UsageError(f"--precision {precision}: use one of fp32, fp16")
-    if output.suffix == CHECKPOINT and (source / MANIFEST_FILE).is_file():
-        _to_checkpoint(open_bundle(source), output, stages)
-        return
-    if stages is not None:
-        raise UsageError(f"--stages {stages}: chooses what a checkpoint OUT{CHECKPOINT} of a bundle keeps")
+    with extra("export"):
+        from showface.export.float16_bundle import check_precision
+    check_precision(precision)
     if (source / MANIFEST_FILE).is_file():
-        bundle = open_bundle(source)
-        if occluder is not None:
-            _give_occluder(bundle, occluder, output, (images, masks), precision, threads_of(context))
-        else:
-            _from_bundle(bundle, output, (images, masks), precision, threads_of(context))
+        _derive(context, open_bundle(source), output, stages, occluder, (images, masks), precision)
         return
+    _refuse_stages(stages)
     if source.is_dir():
         raise UsageError(f"{source}: is neither a checkpoint nor a bundle; it has no {MANIFEST_FILE}")
     if output.suffix == ONE_FILE:
         raise UsageError(f"{output}: one file is made from a bundle; export {source} to a folder first")
+    if output.suffix == CHECKPOINT:
+        raise UsageError(
+            f"{output}: a checkpoint is made from a bundle, and {source} is none; give a bundle, or a folder to create"
+        )
     with extra("export"):
         from showface.evaluation.faces import real_faces
         from showface.export.bundle import export_bundle
@@ -72,9 +69,39 @@ def export(
         _print_float16(report["float16"])
 
 
+def _derive(
+    context: typer.Context,
+    source: Bundle,
+    output: Path,
+    stages: str | None,
+    occluder: Path | None,
+    folders: tuple[Path | None, Path | None],
+    precision: str,
+) -> None:
+    """Make of a bundle what the options ask for; refuse those that would do nothing."""
+    if output.suffix == CHECKPOINT:
+        why = f"{output} gets the weights of the bundle as they are"
+        refuse_idle(context, why, "images", "masks", "precision", "occluder")
+        _to_checkpoint(source, output, stages)
+        return
+    _refuse_stages(stages)
+    if occluder is not None:
+        refuse_idle(context, "the occluder takes the precision of the bundle's stages", "precision")
+        _give_occluder(source, occluder, output, folders, threads_of(context))
+        return
+    if precision == "fp32":
+        refuse_idle(context, "only a float16 bundle is compared on faces of your own", "images", "masks")
+    _from_bundle(source, output, folders, precision, threads_of(context))
+
+
+def _refuse_stages(stages: str | None) -> None:
+    if stages is not None:
+        raise UsageError(f"--stages {stages}: chooses what a checkpoint OUT{CHECKPOINT} of a bundle keeps")
+
+
 def _to_checkpoint(source: Bundle, output: Path, stages: str | None) -> None:
     with extra("export"):
-        from showface.export.checkpoint import checkpoint_from_bundle
+        from showface.export.to_checkpoint import checkpoint_from_bundle
     if output.exists():
         raise UsageError(f"{output}: exists already; remove it or choose another name")
     checkpoint_from_bundle(source, output, None if stages is None else stages.split(","))
@@ -111,13 +138,10 @@ def _give_occluder(
     occluder: Path,
     output: Path,
     folders: tuple[Path | None, Path | None],
-    precision: str,
     threads: int | None,
 ) -> None:
     if output.suffix == ONE_FILE:
         raise UsageError(f"{output}: one file holds the chain alone; give a folder with --occluder")
-    if precision != "fp32":
-        raise UsageError("--occluder: takes the precision of the bundle's stages; leave --precision out")
     with extra("export"):
         from showface.evaluation.faces import real_faces
         from showface.export.occluder import add_occluder

@@ -10,11 +10,12 @@ import typer
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import extra
 
-from ...options import BundleFolder, TargetOption
+from ...options import BundleFolder, TargetOption, refuse_idle
 from ...printing import MIB, errors
 
 
 def pack(
+    context: typer.Context,
     bundle: BundleFolder,
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Zip file to write; with --triton a folder.")],
     backend: Annotated[str | None, typer.Option("--backend", help="tensorrt or tensorrt-rtx; default: both.")] = None,
@@ -34,6 +35,9 @@ def pack(
 ) -> None:
     """Pack what a device or a server needs: manifest, golden file, and engines, or the graphs to build them from."""
     if triton:
+        refuse_idle(context, "--triton writes a new folder with all that Triton needs", "graphs", "overwrite")
+        if backend != "tensorrt":
+            refuse_idle(context, "only --backend tensorrt takes engines along", "target", "container_tensorrt")
         with extra("triton"):
             from showface.export.triton.config import Serving
             from showface.export.triton.repository import write_repository
@@ -42,6 +46,8 @@ def pack(
         models = write_repository(open_bundle(bundle), output, serving, container_tensorrt, target or [])
         errors.print(f"{output}: {', '.join(models)}; start with: tritonserver --model-repository {output.resolve()}")
         return
+    for_triton = ("max_batch", "instances", "queue_delay", "photo", "container_tensorrt")
+    refuse_idle(context, "without --triton a zip for a device is written", *for_triton)
     from showface.runtime.device_kit import write_kit
 
     kit = write_kit(open_bundle(bundle), output, backend, target or [], graphs, overwrite)

@@ -36,6 +36,12 @@ JudgeAgainOption = Annotated[
     Path | None, typer.Option("--from", help="Judge an earlier run's JSON again; nothing is run.")
 ]
 
+MEASURED = "--from judges what was measured; it takes tolerances, --json and --report only"
+OF_A_RUN = (
+    "reference", "checkpoint", "backend", "device", "cuda_graph", "reference_backend", "reference_device",
+    "images", "masks", "limit", "generated", "max_batch", "save_outputs", "save_reference",
+)  # fmt: skip
+
 
 def validate(
     context: typer.Context,
@@ -76,12 +82,18 @@ def validate(
     _check_report(report, files)
     bounds = library.Bounds(tolerance, changes)
     if judge_again is not None:
-        if candidate or reference or checkpoint or images or masks or save_outputs or save_reference:
-            raise UsageError("--from judges what was measured; it takes tolerances, --json and --report only")
+        if candidate is not None:
+            raise UsageError(f"{candidate}: {MEASURED}")
+        options.refuse_idle(context, MEASURED, *OF_A_RUN)
         _finish(library.judge_again(judge_again, bounds), [], json_file, report, overwrite)
         return
     if reference is not None and checkpoint is not None:
         raise UsageError("--checkpoint and --reference name the same side; give one")
+    if reference is None and checkpoint is None:
+        sides = "a bundle is compared with its own golden outputs; add --reference"
+        options.refuse_idle(context, sides, "reference_backend", "reference_device", "generated", "max_batch")
+    if not generated:
+        options.refuse_idle(context, "with --no-generated no batches are compared", "max_batch")
     given = library.Side(candidate, backend, device, cuda_graph)
     path = reference or checkpoint
     origin = None if path is None else library.Side(path, reference_backend, reference_device)

@@ -32,6 +32,8 @@ def diagnose(
     options.check_sides({"--json": json_file}, overwrite, checkpoint, images, masks, labelled, labels)
     if (labelled is None) != (labels is None):
         raise UsageError("--labelled and --labels go together")
+    if labelled is None:
+        options.refuse_idle(context, "no parser is measured without --labelled", "holdout_every")
     with extra("train"):
         from showface.evaluation.quality.diagnosis import diagnose_checkpoint, diagnosis_table
         from showface.evaluation.quality.evaluate import EvaluationSet

@@ -46,12 +46,16 @@ def evaluate(
 ) -> None:
     """Measure L1 %, PSNR, SSIM, Fréchet and perceptual distances per bucket (paper's Table 1); or: occluder."""
     if context.invoked_subcommand is not None:
+        why = f"put the options of {context.invoked_subcommand} behind it"
+        options.refuse_idle(context, why, *context.params)
         return
     if images is None or masks is None:
         raise UsageError("give the faces and their masks: --images DIR --masks DIR")
     given = images, masks, bundle, checkpoint, results
     options.check_sides({"--json": json_file}, overwrite, *given)
     options.check_pictures({"--sheet": sheet}, overwrite, *given)
+    if not (bundle or checkpoint or features or lpips):
+        options.refuse_idle(context, "what is measured runs no network", "device")
     with extra("train"):
         from showface.evaluation.quality.evaluate import EvaluationSet, run_evaluation
         from showface.evaluation.quality.methods import MethodChoice
@@ -95,6 +99,12 @@ def evaluate_occluder(
     )
     if not labelled and not clean:
         raise UsageError("nothing to measure: give --labelled DIR or --clean DIR")
+    if not labelled:
+        options.refuse_idle(context, "there is no --labelled", "pictures")
+    if not clean:
+        options.refuse_idle(context, "there is no --clean", "without", "config")
+    if config is None:
+        options.refuse_idle(context, "nothing is completed end to end without --config", "data", "limit")
     with extra("train"):
         from showface.evaluation.occlusion.run import OccluderFaces, PastedThings, measure_occluder
     from showface.runtime.faces.occlusion import OcclusionSettings

@@ -184,6 +184,7 @@ def test_targets():
     assert choose_targets(trt, "tensorrt", ["sm_87"], True, gpu) == ("ampere_plus",)
     for arguments, named in [
         (("tensorrt-rtx", [], False, None), "no GPU here to build for; name a target: sm_75, "),
+        (("tensorrt-rtx", ["sm_86"], True, None), "hardware_compatible: only tensorrt builds such engines"),
         (("tensorrt-rtx", [], False, gpu), "sm_87: TensorRT-RTX .* builds for sm_75, sm_80, sm_86"),
         (("tensorrt-rtx", ["sm_86", "86"], False, None), "86: TensorRT-RTX"),
         (("tensorrt", [], False, None), "builds on the GPU that it builds for, and no CUDA driver is found here"),

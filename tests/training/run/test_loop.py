@@ -12,7 +12,7 @@ from showface.training.checkpoint import model_from_checkpoint, read_checkpoint
 from showface.training.config import OptimizerConfig, PhaseConfig, ValidationConfig
 from showface.training.process import Interrupted, make_fabric
 from showface.training.run.loop import PREPARE_BATCH, STATE_FILE, Trainer, rate_scale, train
-from showface.training.tasks.table import CoarseTask
+from showface.training.tasks.coarse import CoarseTask
 
 FABRIC = make_fabric("cpu", 1, "fp32")
 INIT = ("../coarse/coarse.safetensors", "../parser/parser.safetensors")
@@ -168,7 +168,7 @@ def test_best_and_every_nth_checkpoint_are_kept(data, tmp_path, config):
     assert best.training["coarse"]["steps"] == totals.index(min(totals)) + 1
     kept = [read_checkpoint(tmp_path / f"coarse-step000000{n}.safetensors") for n in (2, 4)]
     assert [c.training["coarse"]["steps"] for c in kept] == [2, 4]
-    assert kept[1].sha256 == read_checkpoint(tmp_path / "coarse.safetensors").sha256
+    assert kept[1].weights_sha256 == read_checkpoint(tmp_path / "coarse.safetensors").weights_sha256
 
 
 def test_the_layout_network_learns_alone_and_a_coarse_network_starts_from_it(data, stages, config):

@@ -34,17 +34,17 @@ def test_resumed_run_equals_an_uninterrupted_one(stage, data, stages, stop_after
     for part in ("model", "average", "optimizer", "best"):
         assert same(expected[part], got[part]), part
     name = f"{stage}.safetensors"
-    assert read_checkpoint(whole / name).sha256 == read_checkpoint(parts / name).sha256
+    assert read_checkpoint(whole / name).weights_sha256 == read_checkpoint(parts / name).weights_sha256
 
 
 def test_a_finished_run_without_its_checkpoint_writes_it(data, tmp_path, config):
     """It was killed between the state and the checkpoint."""
     train("coarse", config(2), data, tmp_path / "run", False, FABRIC)
     path = tmp_path / "run/coarse.safetensors"
-    before = read_checkpoint(path).sha256
+    before = read_checkpoint(path).weights_sha256
     path.unlink()
     train("coarse", config(2), data, tmp_path / "run", True, FABRIC)
-    assert read_checkpoint(path).sha256 == before
+    assert read_checkpoint(path).weights_sha256 == before
 
 
 def test_a_run_does_not_continue_on_another_frozen_network(data, stages, config, tmp_path):
@@ -60,7 +60,7 @@ def test_a_run_does_not_continue_on_another_frozen_network(data, stages, config,
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_raises(number, data, tmp_path, stop_after, config):
     handler = signal.getsignal(number)
-    stopped = pytest.raises(Interrupted, match=r"step 1, which was saved; resume")
+    stopped = pytest.raises(Interrupted, match=r"step 1, which was saved; pass resume=True")
     with stop_after(1, number), stopped as caught:
         train("coarse", config(), data, tmp_path / "run", False, FABRIC)
     assert caught.value.exit_code == 128 + number

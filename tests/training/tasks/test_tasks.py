@@ -1,5 +1,6 @@
 """What the training stages compute around the networks."""
 
+import ast
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import torch.nn.functional as F
 from showface.runtime.errors import UsageError
 from showface.training.config import TrainConfig
 from showface.training.data.augment import Sample
-from showface.training.tasks.table import TASKS, MdrnetTask, ParserTask
+from showface.training.run import loop
+from showface.training.tasks.base import Task
+from showface.training.tasks.parser import ParserTask
+from showface.training.tasks.refinement import MdrnetTask
+from showface.training.tasks.table import TASKS
 
 CROP = (64, 32, 128)
 
@@ -140,3 +145,15 @@ def test_terms_without_weight_are_not_computed(stage, make_task, narrow_checkpoi
 def test_a_term_whose_network_is_missing(weights, key, make_task):
     with pytest.raises(UsageError, match=key):
         make_task(**weights)
+
+
+def test_the_loop_asks_a_stage_for_nothing_that_only_some_stages_have():
+    tree = ast.parse(Path(loop.__file__).read_text("utf-8"))
+    asked = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_task(node.value)}
+    of_parser_alone = set(dir(ParserTask)) - set(dir(Task)) - set(Task.__annotations__)
+    assert "model" in asked
+    assert asked <= set(dir(ParserTask(TrainConfig({}, {}), Path(), Path()))) - of_parser_alone
+
+
+def is_task(node):
+    return ast.unparse(node) == "self.task"

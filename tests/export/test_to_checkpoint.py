@@ -11,7 +11,7 @@ from fixtures.models import build_narrow
 
 from showface.export import parity
 from showface.export.bundle import export_bundle
-from showface.export.checkpoint import checkpoint_from_bundle
+from showface.export.to_checkpoint import checkpoint_from_bundle
 from showface.runtime.bundle import Manifest, open_bundle, write_bundle
 from showface.runtime.errors import UsageError
 from showface.training.checkpoint import load_weights, model_from_checkpoint, read_checkpoint, save_checkpoint

@@ -29,9 +29,7 @@ from showface.training.networks.folding import unfold
 from showface.training.networks.mdrnets import MDRNets
 
 from .graph import module_of
-from .onnx_stages import OTHER_WEIGHTS
-
-HALF_SUFFIX = ".float16"  # of weights that are stored in half precision
+from .onnx_stages import HALF_SUFFIX, OTHER_WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)
