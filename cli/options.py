@@ -48,7 +48,7 @@ WorkersOption = Annotated[
         parser=_worker_count,
         metavar="auto|N",
         show_default="auto",
-        help="Batches side by side on a CPU, which share its threads.",
+        help="Batches side by side on a CPU, which share its threads; on Ray, of each of its workers.",
     ),
 ]
 MaskFromOption = Annotated[

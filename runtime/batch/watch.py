@@ -40,7 +40,7 @@ def watch_folder(
     An image is taken once neither it nor its mask has changed between two looks; it waits for a mask that is not there
     yet. Each round of new images is a folder run of its own, with the log and the journal of one.
     ``stopped`` is asked between looks, every ``interval`` seconds, and between inputs; true ends the watch after the
-    work in flight. A ``batch_size`` of 0 leaves it to the device.
+    work in flight. A ``batch_size`` of 0 leaves it to the device; a ``side_by_side`` of 0 gives each face all threads.
 
     Yields:
         Each result once it is final and in the log.
@@ -52,9 +52,9 @@ def watch_folder(
     if not source.is_dir():
         raise UsageError(f"{source}: only a folder can be watched; make it, or complete the file without watching")
     limit = options.batch_size or None
-    inpainter = model.load(limit)
-    logger.info("using %s", inpainter.chain.description)
-    options = replace(options, batch_size=options.batch_size or inpainter.default_batch_size)
+    inpainter, together = model.load_for(1, limit)  # how many will come at a time is not known
+    size = options.batch_size or inpainter.default_batch_size
+    options = replace(options, batch_size=size, side_by_side=together)
 
     def plan() -> list[Item]:
         return list(plan_masked(source, output, options, suffix))
