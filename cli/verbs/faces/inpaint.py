@@ -93,10 +93,13 @@ def inpaint(
         return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
 
     if watch:
-        _watch(_watched(source, output, settings, suffix, model, stopped), tally, origin)
+        results = _watched(source, output, settings, suffix, model, stopped)
+        options.make_folder(save_masks)
+        _watch(results, tally, origin)
     else:
         run = plan_run(source, output, settings, suffix, cluster)
         _check_outputs(sheet, run)
+        options.make_folder(save_masks)
         tally.total = len(run.items)
         written = _run(run, run.start(model, stopped), tally, sheet)
     _end(caught, tally, limit)
@@ -231,4 +234,3 @@ def _check_folders(folder: Path | None, masks: Path | None, source: Path, output
             raise UsageError(f"--save-masks {folder}: is the output folder; choose another")
         if source.is_dir() and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(source)):
             raise UsageError(f"--save-masks {folder}: lies inside the input folder {source}; choose another")
-        folder.mkdir(parents=True, exist_ok=True)

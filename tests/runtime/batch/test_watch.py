@@ -87,7 +87,7 @@ def test_a_picture_waits_for_its_mask(folder, tmp_path):
 def test_only_a_folder_can_be_watched(folder):
     picture(folder / "a.png")
     with pytest.raises(UsageError, match="only a folder can be watched"):
-        next(watch_folder(folder / "a.png", folder.parent / "out", ALPHA, None, Model(), lambda: True))
+        watch_folder(folder / "a.png", folder.parent / "out", ALPHA, None, Model(), lambda: True)
 
 
 def test_a_watch_completes_what_comes_and_a_later_one_skips_it(face_folder, tmp_path, narrow_bundle, caplog):
