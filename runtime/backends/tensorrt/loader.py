@@ -17,7 +17,17 @@ from .cuda import CudaRuntime
 from .engine import RTX, Graphs, RunOptions, choose_graphs, deserialise, make_contexts
 from .kernel_cache import KernelCache, cache_file
 from .library import load_library
-from .sidecar import EngineFolder, check_sidecar, engine_folders, fits_model, read_engine, read_sidecar, runs_on
+from .sidecar import (
+    AMPERE_PLUS,
+    EngineFolder,
+    build_command,
+    check_sidecar,
+    engine_folders,
+    fits_model,
+    read_engine,
+    read_sidecar,
+    runs_on,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +87,10 @@ def check_engines(folder: EngineFolder, version: str, device: CudaDevice) -> Non
         sidecar = read_sidecar(folder, stage.name)
         check_sidecar(folder, sidecar, stage.name, version, device.target)
         if not fits_model(sidecar, device.name):
+            any_gpu = build_command(folder.bundle, folder.backend, AMPERE_PLUS)
             raise UsageError(
-                f"{folder.engine(stage.name)}: built on {sidecar.gpu}, this GPU is {device.name}; {folder.rebuild}, or "
-                "pass hardware_compatible=True"
+                f"{folder.engine(stage.name)}: built on {sidecar.gpu}, this GPU is {device.name}; {folder.rebuild}; "
+                f"or build for any GPU from sm_80 on with: {any_gpu}"
             )
 
 
