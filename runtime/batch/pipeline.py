@@ -99,14 +99,14 @@ class Work:
         open_reader: gives each reading thread its reader.
         runner: completes faces.
         write: writes the output of a completed item.
-        workers: number of reading and of writing threads.
+        io_threads: number of reading and of writing threads.
         side_by_side: number of completing threads; more than one where the networks run for several at a time.
     """
 
     open_reader: Callable[[], AbstractContextManager[InputReader]]
     runner: BatchRunner
     write: Callable[[Item], Result]
-    workers: int
+    io_threads: int
     side_by_side: int = 1
 
 
@@ -116,10 +116,10 @@ class _Shared:
     def __init__(self, work: Work, next_item: Callable[[], Item | None]) -> None:
         lookahead = max(work.runner.limit, 2) * work.side_by_side
         self.work = work
-        self.loaded = BoundedQueue[Item](lookahead, QUEUE_BYTES, work.workers)
+        self.loaded = BoundedQueue[Item](lookahead, QUEUE_BYTES, work.io_threads)
         self.finished = BoundedQueue[Item](lookahead, QUEUE_BYTES, work.side_by_side)
         # Readers and writers both give results.
-        self.results = BoundedQueue[Result](64, 0, 2 * work.workers)
+        self.results = BoundedQueue[Result](64, 0, 2 * work.io_threads)
         self.error: BaseException | None = None
         self._next_item = next_item
         self._ended = False
@@ -147,7 +147,7 @@ def stream(next_item: Callable[[], Item | None], work: Work) -> Generator[Result
         BaseException: whatever a thread raises; the others are ended first.
     """
     shared = _Shared(work, next_item)
-    bodies = [_read] * work.workers + [_complete] * work.side_by_side + [_write] * work.workers
+    bodies = [_read] * work.io_threads + [_complete] * work.side_by_side + [_write] * work.io_threads
     threads = [threading.Thread(target=_guard, args=(body, shared), daemon=True) for body in bodies]
     for thread in threads:
         thread.start()

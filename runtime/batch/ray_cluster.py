@@ -24,12 +24,13 @@ import ray
 import ray.data
 import ray.exceptions
 
+from ..backends.processors import processors
 from ..bundle import open_bundle
 from ..errors import ShowfaceError, UsageError
 from ..inpainter import BatchRunner, Inpainter
 from .item import Item
 from .journal import Journal, discard, end_runs, recover, start_run
-from .options import Options, processors, workers
+from .options import Options, io_threads_for
 from .read_input import InputReader, InputReaders
 from .results_log import Result, ResultLog
 from .run import OpenReader, complete_items, open_log, with_history
@@ -89,8 +90,8 @@ class Worker:
         inpainter, together = model.load_for(CHUNK, None, faster=False)
         size = setup.options.batch_size or inpainter.default_batch_size
         self.runner = BatchRunner(inpainter, size)  # a batch that was halved stays so
-        count = workers(model.threads or processors())
-        self.options = replace(setup.options, batch_size=size, workers=count, side_by_side=together)
+        count = io_threads_for(model.threads or processors())
+        self.options = replace(setup.options, batch_size=size, io_threads=count, side_by_side=together)
         self.output = setup.output
         self.open_reader = _kept(InputReaders(self.options).open)
         self.journal = Journal(setup.output, run)

@@ -65,7 +65,8 @@ def inpaint(
 ) -> None:
     """Complete the holes of faces: aligned squares, or with --align pictures of any kind; - - is a pipe."""
     caught = catch_signals()  # before the slow imports
-    from showface.runtime.batch.options import Options, processors, suffix_of_format, workers
+    from showface.runtime.backends.processors import processors
+    from showface.runtime.batch.options import Options, io_threads_for, suffix_of_format
     from showface.runtime.batch.start import Model, plan_run
 
     from ...pipe import complete_pipe, is_pipe
@@ -85,7 +86,7 @@ def inpaint(
     _check_sheet(sheet, origin, save_masks, watch, cluster)
     _check_folders(save_masks, masks, source, output)
     faces = options.alignment_of(align, face_detector, landmarks)
-    threads = workers(processors())
+    threads = io_threads_for(processors())
     settings = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, threads, verify=verify)
     tally, limit, written = Tally(0), 1 if fail_fast else max_failures, True
 
