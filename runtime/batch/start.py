@@ -52,7 +52,7 @@ class Model:
             UsageError: the bundle is broken, or the device is not to be had.
         """
         return Inpainter.from_bundle(
-            self.bundle, self.device, self.threads, self.backend, self.cuda_graph, batch_limit, faster
+            self.bundle, self.device, self.threads, self.backend, self.cuda_graph, batch_limit, faster=faster
         )
 
     def load_for(self, faces: int, batch_limit: int | None, faster: bool = True) -> tuple[Inpainter, int]:
@@ -127,11 +127,12 @@ class FolderRun:
         return process_on_cluster(self.items, setup, self.log, address, stopped)
 
 
-def plan_masked(source: Path, output: Path, options: Options, suffix: str | None) -> Sequence[Item]:
+def plan_without_masks(source: Path, output: Path, options: Options, suffix: str | None) -> Sequence[Item]:
     """List the inputs of a run, its masks left out; see :func:`~.inputs.plan_items`."""
-    masks = options.masks
-    beside = masks.suffix if masks.beside else None
-    return plan_items(source, output, None if beside else masks.path, suffix, options.save_masks is not None, beside)
+    masks, distinct_stems = options.masks, options.save_masks is not None
+    if masks.beside:
+        return plan_items(source, output, None, suffix, distinct_stems, masks.suffix)
+    return plan_items(source, output, masks.path, suffix, distinct_stems)
 
 
 def plan_run(source: Path, output: Path, options: Options, suffix: str | None, cluster: str | None) -> FolderRun:
@@ -142,6 +143,6 @@ def plan_run(source: Path, output: Path, options: Options, suffix: str | None, c
     """
     if cluster is not None:
         source, output, options = Path(os.path.abspath(source)), Path(os.path.abspath(output)), absolute(options)
-    items = plan_masked(source, output, options, suffix)
+    items = plan_without_masks(source, output, options, suffix)
     single = source.is_file() and items[0].output == output
     return FolderRun(items, options, output, None if single else output / RESULTS_FILE, cluster)

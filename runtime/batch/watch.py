@@ -15,7 +15,7 @@ from .item import Item
 from .options import Options
 from .results_log import RESULTS_FILE, Result
 from .run import complete_folder
-from .start import Model, plan_masked
+from .start import Model, plan_without_masks
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def _watch(
     options = replace(options, batch_size=size, side_by_side=together)
 
     def plan() -> list[Item]:
-        return list(plan_masked(source, output, options, suffix))
+        return list(plan_without_masks(source, output, options, suffix))
 
     logger.info("watching %s; stop with Ctrl-C", source)
     for items in rounds(source, plan, options, stopped, interval):
