@@ -202,7 +202,7 @@ def _batches(shared: _Shared) -> Iterator[list[Item]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Flight:
+class _Submitted:
     """Inputs whose faces the device has been given, and the seconds that this took."""
 
     batch: list[Item]
@@ -212,23 +212,23 @@ class _Flight:
 
 def _complete(shared: _Shared) -> None:
     """Complete batch by batch; where the device works by itself, the next batch is prepared before one is fetched."""
-    runner, flights = shared.work.runner, deque[_Flight]()
+    runner, submitted = shared.work.runner, deque[_Submitted]()
     for batch in _batches(shared):
         started = time.monotonic()
         pending = runner.start([(face.image, face.mask) for item in batch for face in item.faces])
-        flights.append(_Flight(batch, pending, time.monotonic() - started))
-        if len(flights) > int(runner.overlaps):
-            _hand_over(shared, flights.popleft())
-    while flights:
-        _hand_over(shared, flights.popleft())
+        submitted.append(_Submitted(batch, pending, time.monotonic() - started))
+        if len(submitted) > int(runner.overlaps):
+            _hand_over(shared, submitted.popleft())
+    while submitted:
+        _hand_over(shared, submitted.popleft())
     shared.finished.producer_done()
 
 
-def _hand_over(shared: _Shared, flight: _Flight) -> None:
+def _hand_over(shared: _Shared, one: _Submitted) -> None:
     started = time.monotonic()
-    completed = iter(shared.work.runner.finish(flight.pending))
-    share = (flight.seconds + time.monotonic() - started) / max(1, sum(len(item.faces) for item in flight.batch))
-    for item in flight.batch:
+    completed = iter(shared.work.runner.finish(one.pending))
+    share = (one.seconds + time.monotonic() - started) / max(1, sum(len(item.faces) for item in one.batch))
+    for item in one.batch:
         mine = [next(completed) for _ in item.faces]
         spent = replace(item.result, seconds=round(item.result.seconds + share * len(mine), 4))
         shared.finished.put(replace(item, completed=mine, result=spent), item.weight)

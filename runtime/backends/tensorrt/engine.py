@@ -87,9 +87,9 @@ class Engine:
         """All of them."""
         return [lane.context for lanes in self.slots for lane in lanes]
 
-    def lanes(self, turn: int) -> list[Lane]:
+    def lanes(self, slot: int) -> list[Lane]:
         """Return the contexts of a slot."""
-        return self.slots[turn % len(self.slots)]
+        return self.slots[slot % len(self.slots)]
 
     def capturable(self, slots: int) -> bool:
         """Return whether each batch of each slot has a context of its own.

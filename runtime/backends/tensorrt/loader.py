@@ -117,9 +117,9 @@ def open_folder(
     cache = KernelCache(None)
     if folder.backend == RTX and options.kernel_cache:
         cache = KernelCache(cache_file([s.engine_sha256 for s in sidecars], trt.__version__, device.name))
-    turns = [1 if stage == OCCLUDER else SLOTS for stage in stages]  # the slots do not run the occluder
+    slots = [1 if stage == OCCLUDER else SLOTS for stage in stages]  # the slots do not run the occluder
     how = RunOptions(graphs, options.batch_limit, cache)
     sizes = common_sizes([sidecar.batches for sidecar in sidecars], options.batch_limit)
-    engines = [make_contexts(trt, one, folder, count, sizes, how) for one, count in zip(loaded, turns, strict=True)]
+    engines = [make_contexts(trt, one, folder, count, sizes, how) for one, count in zip(loaded, slots, strict=True)]
     description = f"{folder.backend} {trt.__version__} on {device.name} (its engines for {folder.target} match)"
     return DeviceChain(engines, shapes, cuda, folder, description, how)
