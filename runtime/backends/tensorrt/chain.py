@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ...errors import DeviceLostError, ShowfaceError
 from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT, OCCLUDER, TENSORS
-from ..batches import Chunk, Shapes, chunks, common_sizes
+from ..batches import Chunk, Shapes, chunks
 from ..chain import Chain, Faces, Tensors
 from .cuda import CudaRuntime
 from .device import owned, quietly
@@ -57,8 +57,10 @@ class DeviceTicket:
 class DeviceChain(Chain):
     """The engines of a bundle on one device. Not for several threads at once; close it, or use it in a ``with``.
 
+    Its ``sizes`` are the batches that are run, ascending, which all engines take; see :func:`~..batches.common_sizes`.
+
     Raises:
-        UsageError: there is not enough memory, or the engines' batches do not go together.
+        UsageError: there is not enough memory.
         ShowfaceError: a first batch could not be run.
     """
 
@@ -67,6 +69,7 @@ class DeviceChain(Chain):
     def __init__(
         self,
         engines: Sequence[Engine],
+        sizes: Sequence[int],
         shapes: Shapes,
         cuda: CudaRuntime,
         folder: EngineFolder,
@@ -75,7 +78,7 @@ class DeviceChain(Chain):
     ) -> None:
         options = options or RunOptions()
         self._shapes, self.cuda, self.folder = shapes, cuda, folder
-        self.sizes = common_sizes([engine.batches for engine in engines], options.batch_limit)
+        self.sizes = tuple(sizes)
         self._held: list[tuple[DeviceTicket, Chunk] | None] = [None] * SLOTS
         self._next = 0
         with ExitStack() as stack:
@@ -113,10 +116,18 @@ class DeviceChain(Chain):
             for lent in (hosts, stages, beside, self._occluder):
                 stack.callback(lent.clear)
             self._wait_first(stack)
-            refused = ""
-            if not all(engine.capturable(SLOTS) for engine in engines if engine.stage != OCCLUDER):
+            self._warm_up(beside)
+            if options.graphs is Graphs.CAPTURE:
                 refused = "there is no execution context for each of them; free some device memory"
-            self._prepare(stack, options.graphs, beside, refused)
+                if all(engine.capturable(SLOTS) for engine in engines if engine.stage != OCCLUDER):
+                    refused = self._capture_graphs(stack)
+            else:
+                refused = ""
+            if refused:
+                logger.warning("CUDA graphs are not used: %s", refused)
+                self.description += f"; CUDA graphs are not used: {refused}"
+            elif options.graphs is not Graphs.OFF:
+                self.description += "; with CUDA graphs"
             options.cache.save()
             stack.callback(options.cache.save)
             self._wait_first(stack)  # graphs are given back after their work, too
@@ -153,10 +164,9 @@ class DeviceChain(Chain):
             quietly(stack, self.cuda.synchronize, stream)
         quietly(stack, self.cuda.activate)
 
-    def _prepare(self, stack: ExitStack, graphs: Graphs, beside: Sequence[EngineStep], refused: str) -> None:
-        """Run every batch in every slot once, and ``beside`` it: libraries load, kernels compile, graphs are made."""
+    def _warm_up(self, beside: Sequence[EngineStep]) -> None:
+        """Run every batch in every slot once, and ``beside`` it: libraries load, kernels compile."""
         cuda, compute = self.cuda, self._streams.compute
-        refused = refused if graphs is Graphs.CAPTURE else ""
         for slot in self._slots:
             for name in CHAIN_INPUTS:
                 slot.host[name][:] = 0
@@ -168,26 +178,27 @@ class DeviceChain(Chain):
                 slot.bind(batch)
                 slot.execute(compute)
                 cuda.synchronize(compute)
-                if graphs is not Graphs.CAPTURE or refused:
-                    continue
-                try:
-                    slot.graphs[batch] = owned(stack, slot.capture(batch, cuda, compute), cuda.destroy_graph)
-                except DeviceLostError:
-                    raise
-                except ShowfaceError as error:
-                    refused = str(error)
         for engine in beside:
             for batch in reversed(self.sizes):
                 engine.bind(batch, self._slots[0].addresses)
                 engine.execute(compute)
                 cuda.synchronize(compute)
-        if refused:  # all or none, so that a batch takes as long in one slot as in the other
+
+    def _capture_graphs(self, stack: ExitStack) -> str:
+        """Capture the work of every batch in every slot, which has been run before; return why there are no graphs."""
+        try:
             for slot in self._slots:
+                for batch in reversed(self.sizes):
+                    slot.bind(batch)
+                    graph = slot.capture(batch, self.cuda, self._streams.compute)
+                    slot.graphs[batch] = owned(stack, graph, self.cuda.destroy_graph)
+        except DeviceLostError:
+            raise
+        except ShowfaceError as error:
+            for slot in self._slots:  # all or none, so that a batch takes as long in one slot as in the other
                 slot.graphs.clear()
-            logger.warning("CUDA graphs are not used: %s", refused)
-            self.description += f"; CUDA graphs are not used: {refused}"
-        elif graphs is not Graphs.OFF:
-            self.description += "; with CUDA graphs"
+            return str(error)
+        return ""
 
     def submit(self, images: Faces, masks: Faces) -> DeviceTicket:
         """Give faces to the device; see :meth:`~..chain.Chain.submit`. A third batch waits for the first.

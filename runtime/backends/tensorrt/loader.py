@@ -122,4 +122,4 @@ def open_folder(
     sizes = common_sizes([sidecar.batches for sidecar in sidecars], options.batch_limit)
     engines = [make_contexts(trt, one, folder, count, sizes, how) for one, count in zip(loaded, slots, strict=True)]
     description = f"{folder.backend} {trt.__version__} on {device.name} (its engines for {folder.target} match)"
-    return DeviceChain(engines, shapes, cuda, folder, description, how)
+    return DeviceChain(engines, sizes, shapes, cuda, folder, description, how)
