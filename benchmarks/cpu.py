@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from showface.runtime import Inpainter
 from showface.runtime.backends.chain import Chain, Tensors
 from showface.runtime.batch.inputs import plan_items
-from showface.runtime.batch.options import Options, workers
+from showface.runtime.batch.options import Options, io_threads_for
 from showface.runtime.batch.run import complete_folder
 from showface.runtime.bundle import open_bundle
 from showface.runtime.faces.masks import MaskSource
@@ -115,7 +115,7 @@ def simulate(faces: int, counts: Sequence[int]) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             root = Path(temporary)
             images, hole = folder.make_folder(root, faces)
-            options = Options(MaskSource("file", hole), 1, workers=workers(count), side_by_side=count)
+            options = Options(MaskSource("file", hole), 1, io_threads=io_threads_for(count), side_by_side=count)
             started, own, theirs = time.perf_counter(), time.process_time(), sum(os.times()[2:4])
             items = plan_items(images, root / "out", hole)
             results = list(complete_folder(items, inpainter, options, root / "out" / "results.jsonl"))

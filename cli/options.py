@@ -48,7 +48,7 @@ WorkersOption = Annotated[
         parser=_worker_count,
         metavar="auto|N",
         show_default="auto",
-        help="Batches side by side on a CPU, which share its threads.",
+        help="Batches side by side on a CPU, which share its threads; on Ray, of each of its workers.",
     ),
 ]
 MaskFromOption = Annotated[
@@ -175,8 +175,8 @@ def alignment_of(align: bool, detector: Path | None, landmarks: Path | None) -> 
     return Alignment(find_detector(detector) if landmarks is None else None, landmarks)
 
 
-def check_writable(option: str, path: Path | None) -> None:
-    """Refuse, before any work, a file that could not be written after it.
+def check_writable(option: str, path: Path | None, made: Path | None = None) -> None:
+    """Refuse, before any work, a file that could not be written after it; ``made`` is a folder that will be made.
 
     Raises:
         UsageError: its folder is missing or read-only, or it is a folder itself.
@@ -184,6 +184,9 @@ def check_writable(option: str, path: Path | None) -> None:
     if path is None:
         return
     with system_errors(UsageError, path, "cannot be written"):
+        will_be = made is not None and Path(os.path.abspath(made)).is_relative_to(os.path.abspath(path.parent))
+        if will_be and not path.parent.exists():
+            return
         if not path.parent.is_dir():
             raise UsageError(f"{option} {path}: there is no folder {path.parent}; make it first")
         if path.is_dir():
@@ -193,7 +196,11 @@ def check_writable(option: str, path: Path | None) -> None:
 
 
 def check_sides(
-    sides: Mapping[str, Path | None], overwrite: bool, *given: Path | None, ours: Ours | None = None
+    sides: Mapping[str, Path | None],
+    overwrite: bool,
+    *given: Path | None,
+    ours: Ours | None = None,
+    made: Path | None = None,
 ) -> None:
     """Refuse, before any work, files beside the outputs that could not or may not be written after it.
 
@@ -202,6 +209,7 @@ def check_sides(
         overwrite: replace files that showface did not write.
         given: files and folders that the verb reads; these are never written to.
         ours: see :func:`showface.runtime.files.check_replaceable`.
+        made: a folder that the verb makes, with those above it, once it has checked all; files may lie in them.
 
     Raises:
         UsageError: as :func:`check_writable`; or two options name one file, it is read by the verb, or exists.
@@ -212,7 +220,7 @@ def check_sides(
     for option, path in sides.items():
         if path is None:
             continue
-        check_writable(option, path)
+        check_writable(option, path, made)
         real = os.path.realpath(path)
         if real in seen:
             raise UsageError(f"{option} {path}: is also what {seen[real]} names; choose another name")
@@ -232,7 +240,9 @@ def are_results(data: bytes) -> bool:
     return bool(lines) and all(parse_result(line) is not None for line in lines)
 
 
-def check_pictures(sides: Mapping[str, Path | None], overwrite: bool, *given: Path | None) -> None:
+def check_pictures(
+    sides: Mapping[str, Path | None], overwrite: bool, *given: Path | None, made: Path | None = None
+) -> None:
     """Refuse, before any work, pictures that could not or may not be written after it.
 
     Raises:
@@ -243,7 +253,18 @@ def check_pictures(sides: Mapping[str, Path | None], overwrite: bool, *given: Pa
     for option, path in sides.items():
         if path is not None and path.suffix.lower() not in SUFFIXES:
             raise UsageError(f"{option} {path}: showface writes {', '.join(SUFFIXES)}; choose one of these suffixes")
-    check_sides(sides, overwrite, *given)
+    check_sides(sides, overwrite, *given, made=made)
+
+
+def make_folder(folder: Path | None) -> None:
+    """Make a folder for outputs that an option names, where it does, and those above it.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    if folder is not None:
+        with system_errors(UsageError, folder, "cannot be made"):
+            folder.mkdir(parents=True, exist_ok=True)
 
 
 def write_text(path: Path | None, text: str, overwrite: bool, ours: Ours | None = None) -> None:

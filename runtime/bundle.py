@@ -24,6 +24,7 @@ LARGEST = {"image_size": 4096, "code_channels": 4096, "opset": 100}
 PRECISIONS = ("float32", "float16", "int8")
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
+PACK_GRAPHS = "showface pack BUNDLE KIT --graphs"  # the command that packs graphs too
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ class Bundle:
             kinds = ", ".join(sorted(path.name for path in engines.iterdir() if path.is_dir())) or "none"
             raise UsageError(
                 f"{self.folder}: is a kit: engines ({kinds}) for a GPU of their target and no graphs, which other "
-                "devices and ONNX Runtime need; use it on such a GPU, or pack the bundle again and pass graphs=True"
+                "devices and ONNX Runtime need; use it on such a GPU, or pack the bundle again with: "
+                + PACK_GRAPHS
             )
         data = self.read(name)
         try:

@@ -1,6 +1,7 @@
 """The errors that showface raises on purpose; each message is one sentence that says what mends it.
 
-An argument that mends it stands there as ``pass overwrite=True``; the command line says it as its option.
+An argument that mends it stands there as ``pass overwrite=True``; the command line says it as its option. What another
+verb mends stands there as its whole command, since an option alone would be taken for one of the verb that runs.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ class Inpainter:
             raise InputError("the parser returned labels of no category")
         return labels
 
-    def find_occlusion(self, image: FloatArray) -> NDArray[Any]:
+    def occlusion_probability(self, image: FloatArray) -> NDArray[Any]:
         """Return the occluder's probabilities [B, size, size] for prepared faces without holes.
 
         Raises:

@@ -65,7 +65,7 @@ def finder_of(inpainter: Inpainter, settings: OcclusionSettings) -> Finder:
 
     def find(rgb: NDArray[np.uint8]) -> Occlusion:
         image, _ = prepare(rgb, np.zeros(rgb.shape[:2], np.bool_), inpainter.image_size, "face")
-        return find_occlusion(inpainter.find_occlusion(image[None])[0], settings)
+        return find_occlusion(inpainter.occlusion_probability(image[None])[0], settings)
 
     return find
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from showface.runtime.backends import Backend, open_chain
-from showface.runtime.batch.options import processors
+from showface.runtime.backends.processors import processors
 from showface.runtime.bundle import open_bundle
 from showface.runtime.errors import UsageError, extra
 

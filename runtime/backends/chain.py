@@ -64,6 +64,7 @@ class Chain:
         self, sessions: Sequence[Session], description: str, device: Device = "cpu", occluder: Session | None = None
     ) -> None:
         self.sessions, self.description, self.device = sessions, description, device
+        # A list, which a chain on a device empties when it is closed: what closes it may not refer to the chain.
         self._occluder = [] if occluder is None else [occluder]
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -104,7 +105,8 @@ def faster_int8(bundle: Bundle, device: str) -> tuple[Bundle, str]:
             if verdict.least > 1:
                 return variant, f"INT8 of {folder.name}, measured {fact}"
             return bundle, f"INT8 is not used: {folder.name} was measured {fact}"
-    command = f"showface benchmark {folder} --against {bundle.folder}"
+    variant_path, path = shlex.quote(str(folder)), shlex.quote(str(bundle.folder))
+    command = f"showface benchmark {variant_path} --against {path}"
     return bundle, f"INT8 is not used: its speed on {name} is not known; measure it with: {command}"
 
 

@@ -24,7 +24,7 @@ GREATEST = 8  # faces a batch; more gain nothing once the device is full, and ea
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class BoundBatch:
     """The tensors of one batch on the device, and the sessions' bindings to them."""
 
     values: dict[str, ort.OrtValue]
@@ -54,7 +54,7 @@ class BoundChain(Chain):
     ) -> None:
         super().__init__(sessions, description, device, occluder)
         self._bound, self._shapes, self._index = list(sessions), shapes, index
-        self._turns: dict[int, Turn] = {}
+        self._bound_batches: dict[int, BoundBatch] = {}
         self._sizes = batch_sizes(1, GREATEST)
         self._worker = ThreadPoolExecutor(1, "showface-onnxruntime")  # starts its thread at the first submit
         blank = (np.zeros(shapes.shape(name, 1), TENSORS[name].dtype) for name in CHAIN_INPUTS)
@@ -93,17 +93,17 @@ class BoundChain(Chain):
         return completed
 
     def _run(self, chunk: Chunk, host: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        turn = self._turns.get(chunk.batch)
-        if turn is None:
-            turn = self._turns[chunk.batch] = self.turn_of(chunk.batch)
+        bound = self._bound_batches.get(chunk.batch)
+        if bound is None:
+            bound = self._bound_batches[chunk.batch] = self.bind(chunk.batch)
         for name, array in host.items():
-            turn.values[name].update_inplace(array)
-        for session, binding in turn.bindings:
+            bound.values[name].update_inplace(array)
+        for session, binding in bound.bindings:
             session.run_with_iobinding(binding)  # returns when the device has done its work
-        completed: NDArray[Any] = turn.values[CHAIN_OUTPUT].numpy()
+        completed: NDArray[Any] = bound.values[CHAIN_OUTPUT].numpy()
         return completed[: chunk.count]
 
-    def turn_of(self, batch: int) -> Turn:
+    def bind(self, batch: int) -> BoundBatch:
         """Allocate the tensors of a batch on the device and bind the sessions to them."""
         names = {*CHAIN_INPUTS, *(name for session in self._bound for name in session.stage.outputs)}
         values = {
@@ -120,7 +120,7 @@ class BoundChain(Chain):
             for name in one.stage.outputs:
                 binding.bind_ortvalue_output(name, values[name])
             bindings.append((one.session, binding))
-        return Turn(values, tuple(bindings))
+        return BoundBatch(values, tuple(bindings))
 
     def close(self) -> None:
         """End the thread; the sessions free themselves."""

@@ -125,7 +125,7 @@ def plan_items(
     masks: Path | None,
     suffix: str | None = None,
     distinct_stems: bool = False,
-    beside: str | None = None,
+    mask_suffix: str | None = None,
 ) -> Sequence[Item]:
     """List the inputs in name order and check that input and output fit together.
 
@@ -134,8 +134,8 @@ def plan_items(
         output: a folder; for one image also an image name.
         masks: a mask folder, which is not searched for inputs.
         suffix: of all outputs, such as ``.png``; None keeps the suffix of each input.
-        beside: what a mask beside its image adds to the stem of that; such files are no inputs.
         distinct_stems: give an error to a file whose mask would be saved under the name of another's.
+        mask_suffix: what a mask beside its image adds to the stem of that; such files are no inputs.
 
     Raises:
         UsageError: nothing to do, or the output is a file, lies inside the input, has the suffix of a
@@ -150,8 +150,8 @@ def plan_items(
             raise UsageError(f"{output}: lies inside the input folder {source}; choose a folder outside it")
     with system_errors(UsageError, source, "cannot be read"):
         names, errors = _names(source, masks)
-    if beside is not None:
-        masks_of = {f"{PurePosixPath(name).with_suffix('')}{beside}" for name in names}
+    if mask_suffix is not None:
+        masks_of = {f"{PurePosixPath(name).with_suffix('')}{mask_suffix}" for name in names}
         names = [name for name in names if str(PurePosixPath(name).with_suffix("")) not in masks_of]
     if suffix is not None:
         _refuse_same_names(names, lambda name: renamed(name, suffix), errors)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from ..backends.processors import processors
 from ..errors import UsageError
@@ -13,9 +12,6 @@ from ..faces.masks import MaskSource
 from ..images.codec import QUALITY, SUFFIXES
 from ..images.headers import plain_suffix
 
-__all__ = ["FORMAT_SUFFIXES", "Alignment", "Format", "Options", "absolute", "processors", "suffix_of_format", "workers"]
-
-Format = Literal["jpeg", "png", "webp", "tiff", "bmp"]
 FORMAT_SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp"}
 
 MEMORY_OF_A_FACE = 2**29  # bytes that the networks need for one face on a CPU, rounded up
@@ -45,7 +41,7 @@ class Options:
         quality: quality of JPEG and lossy WebP outputs, 1–100.
         alignment: warp the faces of unaligned pictures; None takes each image as one aligned face.
         save_masks: a folder that gets the hole of every image.
-        workers: threads that read, and threads that write.
+        io_threads: how many threads read, and how many others write.
         side_by_side: batches that the networks complete at the same time; more than one on a CPU alone.
         verify: read every input again, also where size, inode and times say that it is the same.
     """
@@ -56,7 +52,7 @@ class Options:
     quality: int = QUALITY
     alignment: Alignment | None = None
     save_masks: Path | None = None
-    workers: int = 1
+    io_threads: int = 1
     side_by_side: int = 1
     verify: bool = False
 
@@ -105,7 +101,7 @@ def suffix_of_format(name: str | None) -> str | None:
     return plain_suffix(suffix)
 
 
-def workers(threads: int) -> int:
+def io_threads_for(threads: int) -> int:
     """Return how many threads read, and how many write, of ``threads`` processors: half of them, one to eight."""
     return max(1, min(8, threads // 2))
 

@@ -99,14 +99,14 @@ class Work:
         open_reader: gives each reading thread its reader.
         runner: completes faces.
         write: writes the output of a completed item.
-        workers: number of reading and of writing threads.
+        io_threads: number of reading and of writing threads.
         side_by_side: number of completing threads; more than one where the networks run for several at a time.
     """
 
     open_reader: Callable[[], AbstractContextManager[InputReader]]
     runner: BatchRunner
     write: Callable[[Item], Result]
-    workers: int
+    io_threads: int
     side_by_side: int = 1
 
 
@@ -116,10 +116,10 @@ class _Shared:
     def __init__(self, work: Work, next_item: Callable[[], Item | None]) -> None:
         lookahead = max(work.runner.limit, 2) * work.side_by_side
         self.work = work
-        self.loaded = BoundedQueue[Item](lookahead, QUEUE_BYTES, work.workers)
+        self.loaded = BoundedQueue[Item](lookahead, QUEUE_BYTES, work.io_threads)
         self.finished = BoundedQueue[Item](lookahead, QUEUE_BYTES, work.side_by_side)
         # Readers and writers both give results.
-        self.results = BoundedQueue[Result](64, 0, 2 * work.workers)
+        self.results = BoundedQueue[Result](64, 0, 2 * work.io_threads)
         self.error: BaseException | None = None
         self._next_item = next_item
         self._ended = False
@@ -147,7 +147,7 @@ def stream(next_item: Callable[[], Item | None], work: Work) -> Generator[Result
         BaseException: whatever a thread raises; the others are ended first.
     """
     shared = _Shared(work, next_item)
-    bodies = [_read] * work.workers + [_complete] * work.side_by_side + [_write] * work.workers
+    bodies = [_read] * work.io_threads + [_complete] * work.side_by_side + [_write] * work.io_threads
     threads = [threading.Thread(target=_guard, args=(body, shared), daemon=True) for body in bodies]
     for thread in threads:
         thread.start()
@@ -202,7 +202,7 @@ def _batches(shared: _Shared) -> Iterator[list[Item]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Flight:
+class _Submitted:
     """Inputs whose faces the device has been given, and the seconds that this took."""
 
     batch: list[Item]
@@ -212,23 +212,23 @@ class _Flight:
 
 def _complete(shared: _Shared) -> None:
     """Complete batch by batch; where the device works by itself, the next batch is prepared before one is fetched."""
-    runner, flights = shared.work.runner, deque[_Flight]()
+    runner, submitted = shared.work.runner, deque[_Submitted]()
     for batch in _batches(shared):
         started = time.monotonic()
         pending = runner.start([(face.image, face.mask) for item in batch for face in item.faces])
-        flights.append(_Flight(batch, pending, time.monotonic() - started))
-        if len(flights) > int(runner.overlaps):
-            _hand_over(shared, flights.popleft())
-    while flights:
-        _hand_over(shared, flights.popleft())
+        submitted.append(_Submitted(batch, pending, time.monotonic() - started))
+        if len(submitted) > int(runner.overlaps):
+            _hand_over(shared, submitted.popleft())
+    while submitted:
+        _hand_over(shared, submitted.popleft())
     shared.finished.producer_done()
 
 
-def _hand_over(shared: _Shared, flight: _Flight) -> None:
+def _hand_over(shared: _Shared, one: _Submitted) -> None:
     started = time.monotonic()
-    completed = iter(shared.work.runner.finish(flight.pending))
-    share = (flight.seconds + time.monotonic() - started) / max(1, sum(len(item.faces) for item in flight.batch))
-    for item in flight.batch:
+    completed = iter(shared.work.runner.finish(one.pending))
+    share = (one.seconds + time.monotonic() - started) / max(1, sum(len(item.faces) for item in one.batch))
+    for item in one.batch:
         mine = [next(completed) for _ in item.faces]
         spent = replace(item.result, seconds=round(item.result.seconds + share * len(mine), 4))
         shared.finished.put(replace(item, completed=mine, result=spent), item.weight)

@@ -24,12 +24,13 @@ import ray
 import ray.data
 import ray.exceptions
 
+from ..backends.processors import processors
 from ..bundle import open_bundle
 from ..errors import ShowfaceError, UsageError
 from ..inpainter import BatchRunner, Inpainter
 from .item import Item
 from .journal import Journal, discard, end_runs, recover, start_run
-from .options import Options, processors, shared_threads, workers
+from .options import Options, io_threads_for
 from .read_input import InputReader, InputReaders
 from .results_log import Result, ResultLog
 from .run import OpenReader, complete_items, open_log, with_history
@@ -49,7 +50,7 @@ class Setup:
 
     Attributes:
         model: the networks; its device is one of those that Ray gives the worker, its threads are those of a worker:
-            None gives each machine one worker with all its processors.
+            None gives each machine one worker with all its processors. Each worker has ``side_by_side`` batches.
         digest: of the bundle's manifest, so that no worker runs another one.
         output: the output folder.
         options: of the run; a ``batch_size`` of 0 leaves it to the worker's device.
@@ -85,14 +86,12 @@ class Worker:
         model = setup.model
         if open_bundle(model.bundle).digest != setup.digest:
             raise UsageError("the bundle on a worker differs from the driver's; install the same version everywhere")
-        together, threads = shared_threads(0, model.threads, CHUNK)
-        inpainter = Inpainter.from_bundle(model.bundle, model.device, threads, model.backend)
-        if inpainter.chain.device != "cpu":
-            together = 1  # its buffers serve one batch at a time
+        # Not the faster of two variants: on each machine that may be another one.
+        inpainter, together = model.load_for(CHUNK, None, faster=False)
         size = setup.options.batch_size or inpainter.default_batch_size
         self.runner = BatchRunner(inpainter, size)  # a batch that was halved stays so
-        count = workers(model.threads or processors())
-        self.options = replace(setup.options, batch_size=size, workers=count, side_by_side=together)
+        count = io_threads_for(model.threads or processors())
+        self.options = replace(setup.options, batch_size=size, io_threads=count, side_by_side=together)
         self.output = setup.output
         self.open_reader = _kept(InputReaders(self.options).open)
         self.journal = Journal(setup.output, run)

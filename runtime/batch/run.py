@@ -87,7 +87,7 @@ def complete_items(
         open_reader=lambda: open_reader(runner.inpainter),
         runner=runner,
         write=partial(write_output, options=options, journal=journal),
-        workers=options.workers,
+        io_threads=options.io_threads,
         side_by_side=options.side_by_side,
     )
     yield from stream(next_item, work)

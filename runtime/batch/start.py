@@ -32,8 +32,8 @@ class Model:
         device: ``auto``, ``cpu`` or ``cuda:N``.
         threads: number of CPU threads; None takes all.
         cuda_graph: launch the work of engines as CUDA graphs.
-        side_by_side: batches of a folder that are completed at the same time on a CPU, and share its threads; 0 leaves
-            it to the machine.
+        side_by_side: batches that are completed at the same time on a CPU, and share ``threads``; 0 leaves it to the
+            machine.
     """
 
     bundle: Path | None = None
@@ -43,15 +43,32 @@ class Model:
     cuda_graph: bool = False
     side_by_side: int = 0
 
-    def load(self, batch_limit: int | None) -> Inpainter:
-        """Load them; the INT8 variant where it was measured to be faster. No batch will be larger than ``batch_limit``.
+    def load(self, batch_limit: int | None, faster: bool = True) -> Inpainter:
+        """Load them. No batch will be larger than ``batch_limit``.
+
+        ``faster`` takes the INT8 variant where it was measured to be faster.
 
         Raises:
             UsageError: the bundle is broken, or the device is not to be had.
         """
         return Inpainter.from_bundle(
-            self.bundle, self.device, self.threads, self.backend, self.cuda_graph, batch_limit, True
+            self.bundle, self.device, self.threads, self.backend, self.cuda_graph, batch_limit, faster=faster
         )
+
+    def load_for(self, faces: int, batch_limit: int | None, faster: bool = True) -> tuple[Inpainter, int]:
+        """Load them for ``faces`` that wait, and say on what they run; see :meth:`load`.
+
+        Returns:
+            The networks, and how many batches they complete at the same time: ``side_by_side`` where it is given.
+        """
+        together, threads = shared_threads(self.side_by_side, self.threads, faces)
+        inpainter = replace(self, threads=threads).load(batch_limit, faster)
+        logger.info("using %s", inpainter.chain.description)
+        if inpainter.chain.device != "cpu":
+            return inpainter, 1  # its buffers serve one batch at a time
+        if together > 1:
+            logger.info("%d faces side by side, on %d threads each", together, threads)
+        return inpainter, together
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +103,13 @@ class FolderRun:
         limit = self.options.batch_size or None
         if self.options.alignment is None:  # then an input has one face
             limit = min(len(self.items), limit or len(self.items))
-        together, threads = shared_threads(model.side_by_side, model.threads, len(self.items))
         readers = InputReaders(self.options)
         readers.start_decoder()
         try:
-            inpainter = replace(model, threads=threads).load(limit)
+            inpainter, together = model.load_for(len(self.items), limit)
         except BaseException:
             readers.close()
             raise
-        logger.info("using %s", inpainter.chain.description)
-        if inpainter.chain.device != "cpu":
-            together = 1  # its buffers serve one batch at a time
-        elif together > 1:
-            logger.info("%d faces side by side, on %d threads each", together, threads)
         size = self.options.batch_size or inpainter.default_batch_size
         options = replace(self.options, batch_size=size, side_by_side=together)
         return complete_folder(self.items, inpainter, options, self.log, stopped, readers=readers)
@@ -116,11 +127,12 @@ class FolderRun:
         return process_on_cluster(self.items, setup, self.log, address, stopped)
 
 
-def plan_masked(source: Path, output: Path, options: Options, suffix: str | None) -> Sequence[Item]:
+def plan_without_masks(source: Path, output: Path, options: Options, suffix: str | None) -> Sequence[Item]:
     """List the inputs of a run, its masks left out; see :func:`~.inputs.plan_items`."""
-    masks = options.masks
-    beside = masks.suffix if masks.beside else None
-    return plan_items(source, output, None if beside else masks.path, suffix, options.save_masks is not None, beside)
+    masks, distinct_stems = options.masks, options.save_masks is not None
+    if masks.beside:
+        return plan_items(source, output, None, suffix, distinct_stems, masks.suffix)
+    return plan_items(source, output, masks.path, suffix, distinct_stems)
 
 
 def plan_run(source: Path, output: Path, options: Options, suffix: str | None, cluster: str | None) -> FolderRun:
@@ -131,6 +143,6 @@ def plan_run(source: Path, output: Path, options: Options, suffix: str | None, c
     """
     if cluster is not None:
         source, output, options = Path(os.path.abspath(source)), Path(os.path.abspath(output)), absolute(options)
-    items = plan_masked(source, output, options, suffix)
+    items = plan_without_masks(source, output, options, suffix)
     single = source.is_file() and items[0].output == output
     return FolderRun(items, options, output, None if single else output / RESULTS_FILE, cluster)

@@ -15,7 +15,7 @@ from .item import Item
 from .options import Options
 from .results_log import RESULTS_FILE, Result
 from .run import complete_folder
-from .start import Model, plan_masked
+from .start import Model, plan_without_masks
 
 logger = logging.getLogger(__name__)
 
@@ -35,29 +35,40 @@ def watch_folder(
     stopped: Callable[[], bool],
     interval: float = INTERVAL,
 ) -> Iterator[Result]:
-    """Complete the images of a folder, and those that come to it, until ``stopped`` is true.
+    """Return the results of the images of a folder, and of those that come to it, until ``stopped`` is true.
 
     An image is taken once neither it nor its mask has changed between two looks; it waits for a mask that is not there
     yet. Each round of new images is a folder run of its own, with the log and the journal of one.
     ``stopped`` is asked between looks, every ``interval`` seconds, and between inputs; true ends the watch after the
-    work in flight. A ``batch_size`` of 0 leaves it to the device.
-
-    Yields:
-        Each result once it is final and in the log.
+    work in flight. A ``batch_size`` of 0 leaves it to the device; a ``side_by_side`` of 0 gives each face all threads.
 
     Raises:
-        UsageError: ``source`` is no folder, input and output do not fit together, or the networks cannot be loaded.
-        ShowfaceError: the log cannot be written any more.
+        UsageError: ``source`` is no folder. Of what is returned: input and output do not fit together, or the networks
+            cannot be loaded.
+        ShowfaceError: of what is returned: the log cannot be written any more.
     """
     if not source.is_dir():
         raise UsageError(f"{source}: only a folder can be watched; make it, or complete the file without watching")
+    return _watch(source, output, options, suffix, model, stopped, interval)
+
+
+def _watch(
+    source: Path,
+    output: Path,
+    options: Options,
+    suffix: str | None,
+    model: Model,
+    stopped: Callable[[], bool],
+    interval: float,
+) -> Iterator[Result]:
+    """Yield each result once it is final and in the log."""
     limit = options.batch_size or None
-    inpainter = model.load(limit)
-    logger.info("using %s", inpainter.chain.description)
-    options = replace(options, batch_size=options.batch_size or inpainter.default_batch_size)
+    inpainter, together = model.load_for(1, limit)  # how many will come at a time is not known
+    size = options.batch_size or inpainter.default_batch_size
+    options = replace(options, batch_size=size, side_by_side=together)
 
     def plan() -> list[Item]:
-        return list(plan_masked(source, output, options, suffix))
+        return list(plan_without_masks(source, output, options, suffix))
 
     logger.info("watching %s; stop with Ctrl-C", source)
     for items in rounds(source, plan, options, stopped, interval):

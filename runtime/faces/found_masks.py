@@ -98,7 +98,7 @@ def _look(face: Pixels, inpainter: Inpainter, source: MaskSource) -> tuple[Hole,
         region, shares = category_region(labels, source.categories, source.margin, limits.min_hole)
     if source.kind != "occlusion":
         return region, MaskNote(source.kind, float(region.mean()), len(shares), None, categories=shares)
-    occlusion = find_occlusion(inpainter.find_occlusion(image)[0], limits)
+    occlusion = find_occlusion(inpainter.occlusion_probability(image)[0], limits)
     region = region | occlusion.hole
     area = float(region.mean())
     if area > limits.max_hole:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Hole = NDArray[np.bool_]  # [H, W], True where the image is to be completed
+from .mask_picture import Hole
 
 GRID = 256  # the side that lengths are given for
 MARGIN = 6  # pixels by which an occlusion grows: its edge, its shadow and its straps belong to it

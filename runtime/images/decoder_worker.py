@@ -52,7 +52,7 @@ def _answer(reply: BinaryIO, photo: Photo) -> None:
     reply.write(profile + exif)
 
 
-def check_jpeg(data: bytes, name: str) -> None:
+def check_damage(data: bytes, name: str) -> None:
     """Refuse a JPEG that is damaged in the middle; its decoder goes on and only prints that.
 
     Raises:
@@ -85,7 +85,7 @@ def serve(requests: BinaryIO, reply: BinaryIO) -> None:
         data = requests.read(request["size"])
         try:
             photo = decode_photo(data, request["name"])
-            check_jpeg(data, request["name"])
+            check_damage(data, request["name"])
             _answer(reply, photo)
         except InputError as error:
             reply.write(json.dumps({"error": str(error)}).encode() + b"\n")

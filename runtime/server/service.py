@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..batch.options import FORMAT_SUFFIXES, processors, workers
+from ..backends.processors import processors
+from ..batch.options import FORMAT_SUFFIXES, io_threads_for
 from ..errors import UsageError
 from ..faces.found_masks import MaskNote
 from ..faces.masks import MaskSource, mask_source
@@ -63,7 +64,7 @@ class Service:
         self._decoded = asyncio.Semaphore(2 * limits.batch + threads)
         self._decoders: queue.SimpleQueue[IsolatedDecoder] = queue.SimpleQueue()
         with ExitStack() as stack:
-            for _ in range(workers(processors())):
+            for _ in range(io_threads_for(processors())):
                 self._decoders.put(stack.enter_context(IsolatedDecoder()))
             self._threads = stack.enter_context(ThreadPoolExecutor(threads, "pictures"))
             runner = BatchRunner(inpainter, limits.batch)

@@ -103,6 +103,24 @@ def test_a_sheet_that_cannot_be_is_refused_before_the_work(inpaint, tmp_path, na
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "source", "cause"),
+    [
+        ([], "empty", "no images found"),
+        (["--watch"], "images/a.png", "only a folder can be watched"),
+        (["--sheet", "out/a.png"], "images", "is the output of an input"),
+    ],
+)
+def test_a_run_that_is_refused_makes_no_folder_for_masks(
+    inpaint, face_folder, tmp_path, monkeypatch, options, source, cause
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    refused(inpaint(*options, "--save-masks", "saved", source=Path(source), output=Path("out")), cause)
+    assert not (tmp_path / "saved").exists()
+
+
 def test_a_read_only_output_is_refused(inpaint, close, tmp_path):
     (tmp_path / "out").mkdir()
     close(tmp_path / "out", "open")

@@ -55,8 +55,20 @@ def test_what_does_not_fit_is_refused_before_any_work(showface, images, tmp_path
     file = showface("masks", images, tmp_path / "masks", "--mask-from", "file")
     assert file.returncode == 2
     assert "such masks are there already" in file.stderr
+    sheet = showface("masks", images, tmp_path / "masks", "--bundle", green_bundle, "--sheet", tmp_path / "no/s.png")
+    assert "--sheet" in sheet.stderr
+    json_file = showface("masks", images, tmp_path / "masks", "--bundle", green_bundle, "--json", images)
+    assert "--json" in json_file.stderr
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "masks").exists()
+
+
+def test_files_beside_the_masks_may_lie_in_folders_that_are_made(showface, images, tmp_path, green_bundle):
+    folder = tmp_path / "new" / "masks"
+    result = showface("masks", images, folder, "--bundle", green_bundle, "--json", folder / "m.jsonl")
+    assert result.returncode == 0, result.stderr
+    assert (folder / "m.jsonl").is_file()
+    assert (tmp_path / "new" / "masks-review.jpg").is_file()
 
 
 def test_a_sheet_that_is_not_written_is_not_named(showface, tmp_path, green_bundle):

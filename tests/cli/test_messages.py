@@ -16,7 +16,7 @@ from showface.runtime.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(Path(showface.runtime.__file__).parent.rglob("*.py"))
-COMMANDS = ("showface build ", "showface benchmark ", "ray start ")  # whole ones stay as they are
+COMMANDS = ("showface build ", "showface benchmark ", "showface pack ", "ray start ")  # whole ones stay as they are
 
 
 def texts(path):
@@ -53,6 +53,12 @@ def test_every_remedy_is_an_option(options):
     found = {name for path in FILES for text in texts(path) for name in re.findall(r"\bpass (\w+)=", text)}
     assert {"overwrite", "device", "backend", "mask_from", "invert", "alignment"} <= found
     assert {option_of(name) for name in found} <= options
+
+
+def test_no_remedy_is_an_option_of_building_or_packing_alone():
+    """Such are met by verbs that lack the option: the message holds the whole command."""
+    found = {name for path in FILES for text in texts(path) for name in re.findall(r"\bpass (\w+)=", text)}
+    assert not found & {"hardware_compatible", "graphs", "target"}
 
 
 def test_every_page_that_a_message_names_is_there():

@@ -132,7 +132,8 @@ def test_a_kit_without_graphs_says_what_it_is(bundle, tmp_path):
     with zipfile.ZipFile(tmp_path / "kit.zip") as archive:
         archive.extractall(tmp_path / "kit")
     kit = open_bundle(tmp_path / "kit")
-    with pytest.raises(UsageError, match=r"kit: is a kit: engines \(tensorrt-rtx-sm_86\) for a GPU .* graphs=True"):
+    said = r"kit: is a kit: engines \(tensorrt-rtx-sm_86\) for a GPU .*: showface pack BUNDLE KIT --graphs$"
+    with pytest.raises(UsageError, match=said):
         kit.model(kit.manifest.stages[0])
 
 

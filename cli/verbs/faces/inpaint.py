@@ -65,7 +65,8 @@ def inpaint(
 ) -> None:
     """Complete the holes of faces: aligned squares, or with --align pictures of any kind; - - is a pipe."""
     caught = catch_signals()  # before the slow imports
-    from showface.runtime.batch.options import Options, processors, suffix_of_format, workers
+    from showface.runtime.backends.processors import processors
+    from showface.runtime.batch.options import Options, io_threads_for, suffix_of_format
     from showface.runtime.batch.start import Model, plan_run
 
     from ...pipe import complete_pipe, is_pipe
@@ -85,7 +86,7 @@ def inpaint(
     _check_sheet(sheet, origin, save_masks, watch, cluster)
     _check_folders(save_masks, masks, source, output)
     faces = options.alignment_of(align, face_detector, landmarks)
-    threads = workers(processors())
+    threads = io_threads_for(processors())
     settings = Options(origin, batch_size or 0, overwrite, quality, faces, save_masks, threads, verify=verify)
     tally, limit, written = Tally(0), 1 if fail_fast else max_failures, True
 
@@ -93,10 +94,13 @@ def inpaint(
         return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
 
     if watch:
-        _watch(_watched(source, output, settings, suffix, model, stopped), tally, origin)
+        results = _watched(source, output, settings, suffix, model, stopped)
+        options.make_folder(save_masks)
+        _watch(results, tally, origin)
     else:
         run = plan_run(source, output, settings, suffix, cluster)
         _check_outputs(sheet, run)
+        options.make_folder(save_masks)
         tally.total = len(run.items)
         written = _run(run, run.start(model, stopped), tally, sheet)
     _end(caught, tally, limit)
@@ -231,4 +235,3 @@ def _check_folders(folder: Path | None, masks: Path | None, source: Path, output
             raise UsageError(f"--save-masks {folder}: is the output folder; choose another")
         if source.is_dir() and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(source)):
             raise UsageError(f"--save-masks {folder}: lies inside the input folder {source}; choose another")
-        folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import typer
 
 from showface.runtime.backends import Backend
 from showface.runtime.bundle import default_bundle
-from showface.runtime.errors import UsageError, system_errors
+from showface.runtime.errors import UsageError
 
 from ... import options
 from ...app import threads_of
@@ -71,11 +71,11 @@ def masks(
         raise UsageError(f"{folder}: MASKS is a folder, also for one image; give a name without a suffix")
     items = plan_items(source, folder, None, ".png", distinct_stems=True)
     check_sheet(sheet, len(items), HEIGHT, COLUMNS)
-    with system_errors(UsageError, folder, "cannot be made"):
-        folder.mkdir(parents=True, exist_ok=True)
     given = source, bundle or default_bundle(), landmarks, face_detector
-    options.check_pictures({"--sheet": sheet}, overwrite, *given)
-    options.check_sides({"--json": json_file, "--sheet": sheet}, overwrite, *given, ours=options.are_results)
+    options.check_pictures({"--sheet": sheet}, overwrite, *given, made=folder)
+    sides = {"--json": json_file, "--sheet": sheet}
+    options.check_sides(sides, overwrite, *given, ours=options.are_results, made=folder)
+    options.make_folder(folder)
     inpainter = Inpainter.from_bundle(bundle, device, threads_of(context), backend)
     tally = Tally(len(items))
     results = _find(items, inpainter, settings, caught, tally)

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from ...errors import DeviceLostError, ShowfaceError
 from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT, OCCLUDER, TENSORS
-from ..batches import Chunk, Shapes, chunks, common_sizes
+from ..batches import Chunk, Shapes, chunks
 from ..chain import Chain, Faces, Tensors
 from .cuda import CudaRuntime
 from .device import owned, quietly
 from .engine import Engine, Graphs, RunOptions
-from .session import EngineSession, HostSession
+from .session import EngineStep, HostSession
 from .sidecar import EngineFolder, read_sidecar
 from .slot import Slot, Streams
 
@@ -39,11 +39,11 @@ MIN_SCRATCH = 256  # bytes; TensorRT wants an address even where an engine needs
 
 
 @dataclass(slots=True)
-class Flight:
+class DeviceTicket:
     """The :class:`~..chain.Ticket` of faces that were given to the device."""
 
     completed: NDArray[Any]
-    finish: Callable[[Flight], None]
+    finish: Callable[[DeviceTicket], None]
     error: ShowfaceError | None = None
 
     def result(self) -> NDArray[Any]:
@@ -57,8 +57,10 @@ class Flight:
 class DeviceChain(Chain):
     """The engines of a bundle on one device. Not for several threads at once; close it, or use it in a ``with``.
 
+    Its ``sizes`` are the batches that are run, ascending, which all engines take; see :func:`~..batches.common_sizes`.
+
     Raises:
-        UsageError: there is not enough memory, or the engines' batches do not go together.
+        UsageError: there is not enough memory.
         ShowfaceError: a first batch could not be run.
     """
 
@@ -67,6 +69,7 @@ class DeviceChain(Chain):
     def __init__(
         self,
         engines: Sequence[Engine],
+        sizes: Sequence[int],
         shapes: Shapes,
         cuda: CudaRuntime,
         folder: EngineFolder,
@@ -75,8 +78,8 @@ class DeviceChain(Chain):
     ) -> None:
         options = options or RunOptions()
         self._shapes, self.cuda, self.folder = shapes, cuda, folder
-        self.sizes = common_sizes([engine.batches for engine in engines], options.batch_limit)
-        self._held: list[tuple[Flight, Chunk] | None] = [None] * SLOTS
+        self.sizes = tuple(sizes)
+        self._held: list[tuple[DeviceTicket, Chunk] | None] = [None] * SLOTS
         self._next = 0
         with ExitStack() as stack:
             self._streams = Streams(*(owned(stack, cuda.create_stream(), cuda.destroy_stream) for _ in range(3)))
@@ -90,12 +93,12 @@ class DeviceChain(Chain):
                 for name in engine.stage.outputs
                 if name not in ENDS
             }
-            self._slots = [self._make_slot(stack, inner, engines, turn) for turn in range(SLOTS)]
+            self._slots = [self._make_slot(stack, inner, engines, index) for index in range(SLOTS)]
             for engine in engines:
                 for context in engine.contexts:
                     context.set_device_memory(address, scratch)
             first = self._slots[0]
-            beside = [EngineSession(e.stage, e.lanes(0), shapes, e.reason) for e in engines if e.stage == OCCLUDER]
+            beside = [EngineStep(e.stage, e.lanes(0), shapes, e.reason) for e in engines if e.stage == OCCLUDER]
             hosts = [
                 HostSession(one, self.sizes, shapes, cuda, self._streams.compute, first.addresses, self._idle())
                 for one in (*first.engines, *beside)
@@ -113,10 +116,18 @@ class DeviceChain(Chain):
             for lent in (hosts, stages, beside, self._occluder):
                 stack.callback(lent.clear)
             self._wait_first(stack)
-            refused = ""
-            if not all(engine.capturable(SLOTS) for engine in engines if engine.stage != OCCLUDER):
+            self._warm_up(beside)
+            if options.graphs is Graphs.CAPTURE:
                 refused = "there is no execution context for each of them; free some device memory"
-            self._prepare(stack, options.graphs, beside, refused)
+                if all(engine.capturable(SLOTS) for engine in engines if engine.stage != OCCLUDER):
+                    refused = self._capture_graphs(stack)
+            else:
+                refused = ""
+            if refused:
+                logger.warning("CUDA graphs are not used: %s", refused)
+                self.description += f"; CUDA graphs are not used: {refused}"
+            elif options.graphs is not Graphs.OFF:
+                self.description += "; with CUDA graphs"
             options.cache.save()
             stack.callback(options.cache.save)
             self._wait_first(stack)  # graphs are given back after their work, too
@@ -131,7 +142,7 @@ class DeviceChain(Chain):
     def _device_memory(self, stack: ExitStack, name: str) -> int:
         return owned(stack, self.cuda.allocate(self._shapes.size(name, self.sizes[-1])), self.cuda.free)
 
-    def _make_slot(self, stack: ExitStack, inner: dict[str, int], engines: Sequence[Engine], turn: int) -> Slot:
+    def _make_slot(self, stack: ExitStack, inner: dict[str, int], engines: Sequence[Engine], index: int) -> Slot:
         cuda, host = self.cuda, {}
         for name in ENDS:
             size = self._shapes.size(name, self.sizes[-1])
@@ -141,7 +152,7 @@ class DeviceChain(Chain):
         ends = {name: self._device_memory(stack, name) for name in ENDS}
         uploaded, computed, downloaded = (owned(stack, cuda.create_event(), cuda.destroy_event) for _ in range(3))
         sessions = [
-            EngineSession(engine.stage, engine.lanes(turn), self._shapes, engine.reason)
+            EngineStep(engine.stage, engine.lanes(index), self._shapes, engine.reason)
             for engine in engines
             if engine.stage != OCCLUDER
         ]
@@ -153,10 +164,9 @@ class DeviceChain(Chain):
             quietly(stack, self.cuda.synchronize, stream)
         quietly(stack, self.cuda.activate)
 
-    def _prepare(self, stack: ExitStack, graphs: Graphs, beside: Sequence[EngineSession], refused: str) -> None:
-        """Run every batch in every slot once, and ``beside`` it: libraries load, kernels compile, graphs are made."""
+    def _warm_up(self, beside: Sequence[EngineStep]) -> None:
+        """Run every batch in every slot once, and ``beside`` it: libraries load, kernels compile."""
         cuda, compute = self.cuda, self._streams.compute
-        refused = refused if graphs is Graphs.CAPTURE else ""
         for slot in self._slots:
             for name in CHAIN_INPUTS:
                 slot.host[name][:] = 0
@@ -168,28 +178,29 @@ class DeviceChain(Chain):
                 slot.bind(batch)
                 slot.execute(compute)
                 cuda.synchronize(compute)
-                if graphs is not Graphs.CAPTURE or refused:
-                    continue
-                try:
-                    slot.graphs[batch] = owned(stack, slot.capture(batch, cuda, compute), cuda.destroy_graph)
-                except DeviceLostError:
-                    raise
-                except ShowfaceError as error:
-                    refused = str(error)
         for engine in beside:
             for batch in reversed(self.sizes):
                 engine.bind(batch, self._slots[0].addresses)
                 engine.execute(compute)
                 cuda.synchronize(compute)
-        if refused:  # all or none, so that a batch takes as long in one slot as in the other
-            for slot in self._slots:
-                slot.graphs.clear()
-            logger.warning("CUDA graphs are not used: %s", refused)
-            self.description += f"; CUDA graphs are not used: {refused}"
-        elif graphs is not Graphs.OFF:
-            self.description += "; with CUDA graphs"
 
-    def submit(self, images: Faces, masks: Faces) -> Flight:
+    def _capture_graphs(self, stack: ExitStack) -> str:
+        """Capture the work of every batch in every slot, which has been run before; return why there are no graphs."""
+        try:
+            for slot in self._slots:
+                for batch in reversed(self.sizes):
+                    slot.bind(batch)
+                    graph = slot.capture(batch, self.cuda, self._streams.compute)
+                    slot.graphs[batch] = owned(stack, graph, self.cuda.destroy_graph)
+        except DeviceLostError:
+            raise
+        except ShowfaceError as error:
+            for slot in self._slots:  # all or none, so that a batch takes as long in one slot as in the other
+                slot.graphs.clear()
+            return str(error)
+        return ""
+
+    def submit(self, images: Faces, masks: Faces) -> DeviceTicket:
         """Give faces to the device; see :meth:`~..chain.Chain.submit`. A third batch waits for the first.
 
         Each face is written straight into the page-locked memory that is uploaded.
@@ -202,20 +213,20 @@ class DeviceChain(Chain):
         self._check_open()
         self._shapes.check_faces(images, masks)
         self.cuda.activate()
-        flight = Flight(self._shapes.empty(CHAIN_OUTPUT, len(images)), self._finish)
+        ticket = DeviceTicket(self._shapes.empty(CHAIN_OUTPUT, len(images)), self._finish)
         try:
             for chunk in chunks(len(images), self.sizes):
-                turn, self._next = self._next, (self._next + 1) % SLOTS
-                self._collect(turn)
-                self._held[turn] = flight, chunk
-                self._slots[turn].start(chunk, images, masks, self._shapes, self.cuda, self._streams)
+                index, self._next = self._next, (self._next + 1) % SLOTS
+                self._collect(index)
+                self._held[index] = ticket, chunk
+                self._slots[index].start(chunk, images, masks, self._shapes, self.cuda, self._streams)
         except BaseException as error:
             lost = self._settle()  # no copy may be under way when its memory is used again
-            self._held = [None if held is not None and held[0] is flight else held for held in self._held]
+            self._held = [None if held is not None and held[0] is ticket else held for held in self._held]
             if lost is not None and isinstance(error, ShowfaceError) and not isinstance(error, DeviceLostError):
                 raise DeviceLostError(f"{error}; {lost}") from error
             raise
-        return flight
+        return ticket
 
     def _settle(self) -> DeviceLostError | None:
         """Wait for all streams after an error, and return whether the device is lost; no other error matters more."""
@@ -229,27 +240,27 @@ class DeviceChain(Chain):
                 pass
         return lost
 
-    def _collect(self, turn: int) -> None:
+    def _collect(self, index: int) -> None:
         """Wait for what a slot works on, and hand it over."""
-        held, slot = self._held[turn], self._slots[turn]
+        held, slot = self._held[index], self._slots[index]
         if held is None:
             return
-        flight, chunk = held
+        ticket, chunk = held
         try:
             self.cuda.synchronize_event(slot.downloaded)
         except ShowfaceError as error:
-            flight.error, self._held[turn] = error, None
+            ticket.error, self._held[index] = error, None
             raise
-        flight.completed[chunk.start : chunk.start + chunk.count] = slot.host[CHAIN_OUTPUT][: chunk.count]
-        self._held[turn] = None
+        ticket.completed[chunk.start : chunk.start + chunk.count] = slot.host[CHAIN_OUTPUT][: chunk.count]
+        self._held[index] = None
 
-    def _finish(self, flight: Flight) -> None:
-        mine = [turn for turn, held in enumerate(self._held) if held is not None and held[0] is flight]
+    def _finish(self, ticket: DeviceTicket) -> None:
+        mine = [index for index, held in enumerate(self._held) if held is not None and held[0] is ticket]
         if mine:
             self._check_open()
             self.cuda.activate()
-        for turn in mine:
-            self._collect(turn)
+        for index in mine:
+            self._collect(index)
 
     def _idle(self) -> Callable[[], None]:
         """Return what collects every slot, without a reference that would keep the chain alive."""
@@ -257,8 +268,8 @@ class DeviceChain(Chain):
 
         def wait() -> None:
             alive = chain()
-            for turn in range(SLOTS if alive is not None else 0):
-                alive._collect(turn)  # type: ignore[union-attr]
+            for index in range(SLOTS if alive is not None else 0):
+                alive._collect(index)  # type: ignore[union-attr]
 
         return wait
 

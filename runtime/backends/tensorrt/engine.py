@@ -70,7 +70,6 @@ class Engine:
         stage: its entry of the stage table.
         slots: contexts to run it, of each slot of the chain, or those that all slots share.
         scratch_bytes: what each context needs while it runs, at its greatest batch.
-        batches: least, best and greatest batch.
         recorder: of the errors of its runtime, its own and its contexts'.
         kept: what a context needs while it lives, but does not hold itself in every version.
     """
@@ -78,7 +77,6 @@ class Engine:
     stage: Stage
     slots: list[list[Lane]]
     scratch_bytes: int
-    batches: tuple[int, int, int]
     recorder: Any = None
     kept: list[Any] = field(default_factory=list)
 
@@ -87,9 +85,9 @@ class Engine:
         """All of them."""
         return [lane.context for lanes in self.slots for lane in lanes]
 
-    def lanes(self, turn: int) -> list[Lane]:
+    def lanes(self, slot: int) -> list[Lane]:
         """Return the contexts of a slot."""
-        return self.slots[turn % len(self.slots)]
+        return self.slots[slot % len(self.slots)]
 
     def capturable(self, slots: int) -> bool:
         """Return whether each batch of each slot has a context of its own.
@@ -190,7 +188,7 @@ def make_contexts(
     given = iter(contexts)
     lanes = [[Lane(next(given), profile, batches) for profile, batches in plan] for _ in range(slots)]
     size = int(engine.device_memory_size_v2)
-    return Engine(loaded.stage, lanes, size, loaded.sidecar.batches, loaded.recorder, kept)
+    return Engine(loaded.stage, lanes, size, loaded.recorder, kept)
 
 
 def lane_plan(

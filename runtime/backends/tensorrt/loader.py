@@ -17,7 +17,17 @@ from .cuda import CudaRuntime
 from .engine import RTX, Graphs, RunOptions, choose_graphs, deserialise, make_contexts
 from .kernel_cache import KernelCache, cache_file
 from .library import load_library
-from .sidecar import EngineFolder, check_sidecar, engine_folders, fits_model, read_engine, read_sidecar, runs_on
+from .sidecar import (
+    AMPERE_PLUS,
+    EngineFolder,
+    build_command,
+    check_sidecar,
+    engine_folders,
+    fits_model,
+    read_engine,
+    read_sidecar,
+    runs_on,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +87,10 @@ def check_engines(folder: EngineFolder, version: str, device: CudaDevice) -> Non
         sidecar = read_sidecar(folder, stage.name)
         check_sidecar(folder, sidecar, stage.name, version, device.target)
         if not fits_model(sidecar, device.name):
+            any_gpu = build_command(folder.bundle, folder.backend, AMPERE_PLUS)
             raise UsageError(
-                f"{folder.engine(stage.name)}: built on {sidecar.gpu}, this GPU is {device.name}; {folder.rebuild}, or "
-                "pass hardware_compatible=True"
+                f"{folder.engine(stage.name)}: built on {sidecar.gpu}, this GPU is {device.name}; {folder.rebuild}; "
+                f"or build for any GPU from sm_80 on with: {any_gpu}"
             )
 
 
@@ -106,9 +117,9 @@ def open_folder(
     cache = KernelCache(None)
     if folder.backend == RTX and options.kernel_cache:
         cache = KernelCache(cache_file([s.engine_sha256 for s in sidecars], trt.__version__, device.name))
-    turns = [1 if stage == OCCLUDER else SLOTS for stage in stages]  # the slots do not run the occluder
+    slots = [1 if stage == OCCLUDER else SLOTS for stage in stages]  # the slots do not run the occluder
     how = RunOptions(graphs, options.batch_limit, cache)
     sizes = common_sizes([sidecar.batches for sidecar in sidecars], options.batch_limit)
-    engines = [make_contexts(trt, one, folder, count, sizes, how) for one, count in zip(loaded, turns, strict=True)]
+    engines = [make_contexts(trt, one, folder, count, sizes, how) for one, count in zip(loaded, slots, strict=True)]
     description = f"{folder.backend} {trt.__version__} on {device.name} (its engines for {folder.target} match)"
-    return DeviceChain(engines, shapes, cuda, folder, description, how)
+    return DeviceChain(engines, sizes, shapes, cuda, folder, description, how)

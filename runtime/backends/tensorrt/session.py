@@ -36,7 +36,7 @@ class Lane:
     bound: tuple[int, dict[str, int]] = (0, {})
 
 
-class EngineSession:
+class EngineStep:
     """One engine, with memory lent to it: a step of the device chain.
 
     Its lanes together take every batch that is run; ``reason`` returns what TensorRT has said since it was last asked.
@@ -116,7 +116,7 @@ class HostSession:
 
     def __init__(
         self,
-        engine: EngineSession,
+        engine: EngineStep,
         sizes: Sequence[int],
         shapes: Shapes,
         cuda: CudaRuntime,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ...bundle import MANIFEST_FILE, Bundle
+from ...bundle import MANIFEST_FILE, PACK_GRAPHS, Bundle
 from ...errors import UsageError
 from ...untrusted.read import MAX_FILE, parse_json, read_file, shown
 from .library import version_numbers
@@ -121,7 +121,7 @@ class EngineFolder:
         command = build_command(self.bundle, self.backend, self.target)
         if all((self.bundle.folder / f"{stage.name}.onnx").is_file() for stage in self.bundle.manifest.graphs):
             return f"rebuild with: {command}"
-        return f"rebuild where the graphs are with: {command}, or pack the bundle again and pass graphs=True"
+        return f"rebuild where the graphs are with: {command}, or pack the bundle again with: {PACK_GRAPHS}"
 
 
 def build_command(bundle: Bundle, backend: str, target: str | None = None) -> str:

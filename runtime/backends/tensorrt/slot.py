@@ -1,4 +1,4 @@
-"""One turn of the chain on the device: its memory, its events and its execution contexts."""
+"""One slot of the chain on the device: its memory, its events and its execution contexts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...stages import CHAIN_INPUTS, CHAIN_OUTPUT
 from ..batches import Chunk, Shapes
 from ..chain import Faces
 from .cuda import CudaRuntime
-from .session import EngineSession
+from .session import EngineStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Streams:
 
 @dataclass(slots=True)
 class Slot:
-    """One turn's memory, page-locked on the host and on the device, its events, and its engines.
+    """Memory for a chunk at a time, page-locked on the host and on the device, its events, and its engines.
 
     Attributes:
         addresses: of all tensors of the chain on the device; those between the ends are shared by the slots.
@@ -50,7 +50,7 @@ class Slot:
     uploaded: int
     computed: int
     downloaded: int
-    engines: list[EngineSession]
+    engines: list[EngineStep]
     graphs: dict[int, int] = field(default_factory=dict)
 
     def start(

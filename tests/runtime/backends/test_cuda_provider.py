@@ -50,7 +50,7 @@ for folder in sys.argv[2:]:
             one.stage.name: one.session.get_provider_options()[backend.CUDA_PROVIDER] for one in sessions
         }
     chain = Unrun(sessions[: len(bundle.manifest.stages)], Shapes.of_bundle(bundle), "bound", "cuda")
-    turn = chain.turn_of(8)
+    turn = chain.bind(8)
     found["bound"][Path(folder).name] = {name: [v.device_name(), v.shape()] for name, v in turn.values.items()}
 for name, change in (("option", {"no_such_option": "1"}), ("node", {})):
     backend.CUDA_OPTIONS.update(change)

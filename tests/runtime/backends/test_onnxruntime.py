@@ -218,8 +218,8 @@ def test_bound_tensors_equal_those_that_are_handed_on(bound, chain_inputs):
     chosen = [0, 1, 2, 0, 2, 1, 1, 0, 2, 0, 1]
     image, mask = chain_inputs[0][chosen], chain_inputs[1][chosen]
     expected = reference.complete(image, mask)
-    allocated, allocate = [], chain.turn_of
-    chain.turn_of = lambda batch: allocated.append(batch) or allocate(batch)
+    allocated, allocate = [], chain.bind
+    chain.bind = lambda batch: allocated.append(batch) or allocate(batch)
     np.testing.assert_array_equal(chain.complete(image, mask), expected)
     first = chain.submit(list(image[:3]), list(mask[:3]))
     second = chain.submit(image[3:5], mask[3:5])

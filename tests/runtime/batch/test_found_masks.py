@@ -148,7 +148,7 @@ def test_other_sources_say_where_their_masks_come_from(inpainter, images, tmp_pa
 
 def test_a_bundle_without_an_occluder_says_so(narrow_bundle):
     with pytest.raises(UsageError, match="this bundle has no occluder"):
-        Inpainter.from_bundle(narrow_bundle, "cpu", 1).find_occlusion(np.zeros((1, 3, 256, 256), np.float32))
+        Inpainter.from_bundle(narrow_bundle, "cpu", 1).occlusion_probability(np.zeros((1, 3, 256, 256), np.float32))
 
 
 def test_the_source_is_read_from_the_command_line():

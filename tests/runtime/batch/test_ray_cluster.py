@@ -165,6 +165,13 @@ def work(folders, narrow_bundle, tmp_path):
     return worker, start
 
 
+@pytest.mark.parametrize(("given", "expected"), [(0, 2), (1, 1), (3, 3)])
+def test_a_worker_has_as_many_faces_side_by_side_as_are_asked_for(given, expected, narrow_bundle, tmp_path):
+    model = Model(narrow_bundle, device="cpu", threads=2, side_by_side=given)
+    setup = Setup(model, open_bundle(narrow_bundle).digest, tmp_path, Options(MaskSource("alpha")))
+    assert Worker(setup, start_run(tmp_path)).options.side_by_side == expected
+
+
 def test_a_worker_keeps_its_decoders_and_its_halved_batch(work, monkeypatch):
     worker, start = work
     real, opened = worker.runner.inpainter.submit, []

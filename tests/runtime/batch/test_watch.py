@@ -87,15 +87,16 @@ def test_a_picture_waits_for_its_mask(folder, tmp_path):
 def test_only_a_folder_can_be_watched(folder):
     picture(folder / "a.png")
     with pytest.raises(UsageError, match="only a folder can be watched"):
-        next(watch_folder(folder / "a.png", folder.parent / "out", ALPHA, None, Model(), lambda: True))
+        watch_folder(folder / "a.png", folder.parent / "out", ALPHA, None, Model(), lambda: True)
 
 
-def test_a_watch_completes_what_comes_and_a_later_one_skips_it(face_folder, tmp_path, narrow_bundle):
+def test_a_watch_completes_what_comes_and_a_later_one_skips_it(face_folder, tmp_path, narrow_bundle, caplog):
     images, masks = face_folder
     later = images.parent / "later.png"
     os.rename(images / "c.png", later)
     output, options = tmp_path / "out", Options(MaskSource("file", masks))
-    model = Model(narrow_bundle, "onnxruntime", "cpu", 1)
+    model = Model(narrow_bundle, "onnxruntime", "cpu", 2, side_by_side=2)
+    caplog.set_level("INFO", "showface")
 
     def run(until):
         results = []
@@ -106,6 +107,7 @@ def test_a_watch_completes_what_comes_and_a_later_one_skips_it(face_folder, tmp_
         return {result.input: result.status for result in results}
 
     assert run(3) == {"a.png": "done", "b.jpg": "done", "c.png": "done"}
+    assert "2 faces side by side, on 1 threads each" in caplog.text
     lines = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
     assert {line["input"] for line in lines if line.get("status") == "done"} == {"a.png", "b.jpg", "c.png"}
     assert run(3) == {"a.png": "skipped", "b.jpg": "skipped", "c.png": "skipped"}

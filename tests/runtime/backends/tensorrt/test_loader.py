@@ -100,6 +100,14 @@ def test_an_engine_for_another_gpu_is_refused(rig):
     assert matching_folder(rig.bundle, "tensorrt", rig.device) is None
 
 
+def test_an_engine_tuned_for_another_model_is_refused_with_both_commands(quick_enterprise_rig):
+    other = replace(quick_enterprise_rig.device, name="Other GPU")
+    build = "with: showface build .*"
+    said = f"this GPU is Other GPU; rebuild {build} --target sm_86; or .* {build} --hardware-compatible$"
+    with pytest.raises(UsageError, match=said):
+        check_engines(quick_enterprise_rig.folder, quick_enterprise_rig.version, other)
+
+
 def test_an_engine_of_another_system_is_refused_where_engines_are_not_portable(rig, monkeypatch):
     rig.edit_sidecar("coarse", platform="win32-x86_64")
     check_engines(rig.folder, rig.version, rig.device)  # TensorRT-RTX's run everywhere
