@@ -5,6 +5,7 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -120,6 +121,7 @@ def odd_names():
     yield Fault("..deep/.../x.png", WHOLE["png"], DONE)
 
 
+@cache
 def all_faults():
-    """Return every malformed file."""
+    """Return every malformed file; they are made when a test first asks, not when tests are collected."""
     return [fault for kind in (truncated, flipped, odd_contents, bombs, odd_names) for fault in kind()]

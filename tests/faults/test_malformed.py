@@ -17,7 +17,6 @@ from showface.runtime.images.decoder_process import IsolatedDecoder
 
 from .malformed import DONE, FAILS, MASK, all_faults
 
-FAULTS = all_faults()
 LINKS = ("loop.png", "to-itself/x.png")
 
 
@@ -27,7 +26,7 @@ def bench(tmp_path_factory):
     root = tmp_path_factory.mktemp("bench")
     images = root / "in"
     (images / "..deep" / "...").mkdir(parents=True)
-    for fault in FAULTS:
+    for fault in all_faults():
         (images / fault.name).write_bytes(fault.data)
     os.mkfifo(images / "pipe.png")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -69,15 +68,15 @@ def outcome(bench, narrow_bundle):
 
 
 def test_there_are_enough():
-    assert len(FAULTS) + len(SPECIAL) >= 60
-    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+    assert len(all_faults()) + len(SPECIAL) >= 60
+    assert len({fault.name for fault in all_faults()}) == len(all_faults())
 
 
 def test_nothing_crashes_and_every_file_has_one_line(outcome):
     result, lines = outcome
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
-    expected = {fault.name for fault in FAULTS} | set(SPECIAL)
+    expected = {fault.name for fault in all_faults()} | set(SPECIAL)
     assert Counter(line["input"] for line in lines) == dict.fromkeys(expected, 1)
 
 
@@ -85,7 +84,7 @@ def test_every_file_ends_as_it_has_to(outcome):
     lines = {line["input"]: line for line in outcome[1]}
     wrong = {
         fault.name: lines[fault.name]["error"]
-        for fault in FAULTS
+        for fault in all_faults()
         if lines[fault.name]["status"] != fault.status or fault.words not in (lines[fault.name]["error"] or "")
     }
     assert wrong == {}
@@ -106,7 +105,7 @@ def test_every_failure_is_one_printable_line(outcome):
 def test_nothing_is_written_but_the_outputs(bench, outcome):
     out = bench / "out"
     written = {os.path.relpath(os.path.join(at, name), out) for at, _, names in os.walk(out) for name in names}
-    assert written == {fault.name for fault in FAULTS if fault.status == DONE} | {"results.jsonl"}
+    assert written == {fault.name for fault in all_faults() if fault.status == DONE} | {"results.jsonl"}
     assert os.listdir(bench / "outside") == []
     assert sorted(os.listdir(bench)) == sorted(["in", "out", "outside", MASK])
 
@@ -146,7 +145,7 @@ decoder.serve(sys.stdin.buffer, sys.stdout.buffer)
 
 def test_a_file_that_crashes_or_hangs_its_decoder_fails_alone(monkeypatch):
     monkeypatch.setattr("showface.runtime.images.decoder_process.COMMAND", (sys.executable, "-c", CRASHING))
-    good = next(fault.data for fault in FAULTS if fault.name == "trailing.png")
+    good = next(fault.data for fault in all_faults() if fault.name == "trailing.png")
     with IsolatedDecoder(time_limit=3.0) as decoder:
         for data, words in ((b"crash", "SIGSEGV"), (b"exit", "exit code 3"), (b"hang", "within 3 s")):
             with pytest.raises(InputError, match=rf"bad\.png: .*{words}"):
