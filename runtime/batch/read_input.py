@@ -123,10 +123,8 @@ class InputReader:
         # Before the files are read: one that changes meanwhile has another stamp the next time.
         files = [item.source] if mask_file is None else [item.source, mask_file]
         stamp, before = stamp_of(files, self.inpainter.bundle_digest, recipe), item.before
-        if before is not None and stamp is not None and stamp == before.stamp and not self.options.verify:
-            unchanged = _skipped(item, before, stamp)
-            if self._is_done(unchanged):
-                return unchanged
+        if before is not None and self._is_unchanged(item, before, stamp):
+            return _skipped(item, before, stamp)
         data = read_file(item.source)
         mask_data = None if mask_file is None else read_file(mask_file)
         key = result_key(data, mask_data, self.inpainter.bundle_digest, recipe)
@@ -134,30 +132,49 @@ class InputReader:
         if self._is_done(item):
             assert before is not None
             return _skipped(item, before, stamp)
-        photo, name = self.decode(data, str(item.source)), str(item.source)
+        return self._decoded(item, data, mask_file, mask_data)
+
+    def _is_unchanged(self, item: Item, before: Result, stamp: str | None) -> bool:
+        """Return whether sizes, inodes and times say that an earlier run did the same, so that nothing is read."""
+        if self.options.verify or stamp is None or stamp != before.stamp:
+            return False
+        return self._is_done(_skipped(item, before, stamp))
+
+    def _decoded(self, item: Item, data: bytes, mask_file: Path | None, mask_data: bytes | None) -> Item:
+        """Return an item with its photo, its hole and its faces, of the bytes of its files."""
+        name = str(item.source)
+        photo = self.decode(data, name)
         if self.find_faces is None:
             check_square(photo.pixels, name, ", or pass alignment=… to find its faces")
-        squares: list[Square] | None = None
-        note: dict[str, Any] = {"from": self.options.masks.kind}
-        if mask_data is not None:
-            mask = self.decode(mask_data, str(mask_file)).pixels
-            hole = hole_from_mask(mask, photo.pixels.shape[:2], f"{mask_file} for {name}", self.options.masks.invert)
-        elif self.options.masks.found:
-            squares = self._squares(photo, item)
-            hole, found = find_hole(photo.pixels, squares, self.inpainter, self.options.masks)
-            note = found.to_json()
-        else:
-            hole = hole_of(photo, self.options.masks, None, name)
-        warnings = [*filter(None, [warning_of(hole, self.options.masks)]), *(_said(photo, item) if hole.any() else ())]
-        if warnings:
-            note = {**note, "warnings": warnings}
-        result = replace(item.result, hole_ratio=float(hole.mean()), mask=note)
+        mask = None if mask_data is None else self.decode(mask_data, str(mask_file)).pixels
+        hole, squares, note = self._hole(photo, item, mask, f"{mask_file} for {name}")
+        result = replace(item.result, hole_ratio=float(hole.mean()), mask=self._warned(note, photo, hole, item))
         item = replace(item, photo=photo, hole=hole, result=result)
         if not hole.any():
             same_format = item.output.suffix.lower() == item.source.suffix.lower()
             return replace(item, copy=data if same_format else None)
         squares = self._squares(photo, item) if squares is None else squares
         return replace(item, faces=self._prepare(photo, hole, squares, name))
+
+    def _hole(
+        self, photo: Photo, item: Item, mask: Pixels | None, mask_name: str
+    ) -> tuple[Hole, list[Square] | None, dict[str, Any]]:
+        """Return the hole, the squares of the faces where it was looked for in them, and the note about it."""
+        masks = self.options.masks
+        note: dict[str, Any] = {"from": masks.kind}
+        if mask is not None:
+            return hole_from_mask(mask, photo.pixels.shape[:2], mask_name, masks.invert), None, note
+        if masks.found:
+            squares = self._squares(photo, item)
+            hole, found = find_hole(photo.pixels, squares, self.inpainter, masks)
+            return hole, squares, found.to_json()
+        return hole_of(photo, masks, None, str(item.source)), None, note
+
+    def _warned(self, note: dict[str, Any], photo: Photo, hole: Hole, item: Item) -> dict[str, Any]:
+        """Return a note with what is odd about the hole, and with what the output will not hold."""
+        odd = warning_of(hole, self.options.masks)
+        warnings = [*([] if odd is None else [odd]), *(_said(photo, item) if hole.any() else ())]
+        return {**note, "warnings": warnings} if warnings else note
 
     def _is_done(self, item: Item) -> bool:
         """Return whether an earlier run did the same; refuse an output of other origin that may not be replaced."""
