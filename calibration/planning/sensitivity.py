@@ -26,7 +26,8 @@ class Sensitivity:
     Attributes:
         stage: its name in the stage table.
         group: of layers; None for all that the plan quantises in the stage.
-        psnr_drop: dB against the ground truth, in the worst bucket, as :class:`~.quality.Estimate` has it.
+        psnr_drop: dB against the ground truth that are to be expected, in the worst bucket; see
+            :class:`~.quality.Estimate`.
         hole_psnr: dB against the float chain in the hole, mean.
         hole_error: mean squared difference in the hole, which adds up over groups to a first approximation.
         label_loss: share of pixels whose category changes.
@@ -58,7 +59,7 @@ def probe(
     return Sensitivity(
         stage,
         group,
-        quality.psnr_drop,
+        quality.expected_drop,
         quality.hole_psnr,
         quality.hole_error,
         1.0 - quality.labels,
