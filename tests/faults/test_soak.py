@@ -42,7 +42,8 @@ def test_memory_is_constant(tmp_path, faces, narrow_bundle):
     Image.fromarray(faces[0][1].astype(np.uint8) * 255).save(tmp_path / "mask.png")
     options = ["--masks", tmp_path / "mask.png", "--bundle", narrow_bundle, "--device", "cpu", "--batch-size", "2"]
     # One batch at a time: when two first need all their memory at the same moment is chance, and may be late in a run.
-    command = [sys.executable, "-m", "showface.cli", "inpaint", images, tmp_path / "out", *options, "--workers", "1"]
+    call = ["--threads", "1", "inpaint", images, tmp_path / "out", *options, "--workers", "1"]
+    command = [sys.executable, "-m", "showface.cli", *call]
     seen, log = [], tmp_path / "out" / "results.jsonl"
     # One arena: how many the C library opens for threads, and when, is chance, and each keeps what it once had.
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
