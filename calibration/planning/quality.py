@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, geometric_mean
 from typing import Any
 
 import numpy as np
@@ -153,19 +153,20 @@ class Estimate:
     An error that has nothing to do with what the float chain gets wrong adds its power to it: a face loses
     ``10 log10(1 + error / float error)`` dB. Whether the two happen to add up or to cancel on one face is chance, a
     tenth of a decibel and more, which ten faces do not average out and a search would fit. But not all is chance:
-    clipping also cuts what was wrong. So half of what is to be expected counts, and half of what was lost. Of one layer
-    group, whose loss is smaller than that chance, what is to be expected alone says how it ranks among the others.
+    clipping also cuts what was wrong. So half of what is to be expected counts, and half of what was lost. How one
+    layer group ranks among the others, what is to be expected of a typical face says: the mean is often that of one
+    face in which a region between two categories goes to the other one, as it does whichever group is changed.
 
     Attributes:
         psnr_drop: dB against the ground truth inside the hole, lost and expected averaged, in the worst bucket.
-        expected_drop: the same, expected alone.
+        typical_drop: dB that are to be expected at the geometric mean of the faces' errors, in the worst bucket.
         hole_psnr: as of :class:`Quality`.
         hole_error: as of :class:`Quality`.
         labels: as of :class:`Quality`.
     """
 
     psnr_drop: float
-    expected_drop: float
+    typical_drop: float
     hole_psnr: float
     hole_error: float
     labels: float
@@ -173,7 +174,7 @@ class Estimate:
 
 def estimate_of(results: Sequence[tuple[Recorded, Mapping[str, NDArray[Any]]]], picture: str) -> Estimate:
     """Compare ``picture`` [1, 3, H, W], of a candidate's tensors a face, with the recorded one inside the hole."""
-    drops: dict[str, list[tuple[float, float]]] = {}  # lost and expected
+    drops: dict[str, list[tuple[float, float]]] = {}  # lost, and error over the float chain's
     errors, labels = [], []
     for recorded, tensors in results:
         reference = recorded.tensors
@@ -186,13 +187,18 @@ def estimate_of(results: Sequence[tuple[Recorded, Mapping[str, NDArray[Any]]]], 
         pairs = (result, expected), (expected, truth), (result, truth)
         error, own, made = (float(((a - b) ** 2).mean()) if hole.any() else 0.0 for a, b in pairs)
         own, made = max(own, LEAST_ERROR), max(made, LEAST_ERROR)
-        drops.setdefault(face.bucket, []).append((10 * math.log10(made / own), 10 * math.log10(1 + error / own)))
+        drops.setdefault(face.bucket, []).append((10.0 * math.log10(made / own), max(error, 1e-12) / own))
         errors.append(error)
         labels.append(float((tensors[LABELS] == reference[LABELS]).mean()) if LABELS in reference else 1.0)
     holes = [min(to_psnr(error), 100.0) for error in errors]
-    expected_drop = max(fmean(expected for _, expected in rows) for rows in drops.values())
-    psnr_drop = max(fmean(map(fmean, rows)) for rows in drops.values())
-    return Estimate(psnr_drop, expected_drop, fmean(holes), fmean(errors), fmean(labels))
+    psnr_drop = max(fmean((lost + _expected(ratio)) / 2 for lost, ratio in rows) for rows in drops.values())
+    typical_drop = max(_expected(geometric_mean(ratio for _, ratio in rows)) for rows in drops.values())
+    return Estimate(psnr_drop, typical_drop, fmean(holes), fmean(errors), fmean(labels))
+
+
+def _expected(ratio: float) -> float:
+    """Return what an error of ``ratio`` times the float chain's own costs where the two are independent, in dB."""
+    return 10.0 * math.log10(1.0 + ratio)
 
 
 def estimate(sessions: Mapping[str, Session], faces: Iterable[Recorded], start: str | None = None) -> Estimate:

@@ -157,8 +157,8 @@ def gains_of(found: Iterable[Sensitivity]) -> dict[tuple[str, str | None], float
 
 
 def cost_of(item: Sensitivity, gain: float, budget: Budget) -> float:
-    """Return how much of the budget a group uses for what it saves."""
-    return budget.used(item.psnr_drop, item.hole_error, item.label_loss) / gain
+    """Return how much of the budget a group uses, on a typical face, for what it saves."""
+    return budget.used(item.psnr_drop, from_psnr(item.hole_psnr), item.label_loss) / gain
 
 
 def full_plan(shop: Workshop, method: Calibrator) -> Plan:

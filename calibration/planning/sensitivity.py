@@ -26,7 +26,7 @@ class Sensitivity:
     Attributes:
         stage: its name in the stage table.
         group: of layers; None for all that the plan quantises in the stage.
-        psnr_drop: dB against the ground truth that are to be expected, in the worst bucket; see
+        psnr_drop: dB against the ground truth that a typical face of the worst bucket loses; see
             :class:`~.quality.Estimate`.
         hole_psnr: dB against the float chain in the hole, mean.
         hole_error: mean squared difference in the hole, which adds up over groups to a first approximation.
@@ -59,7 +59,7 @@ def probe(
     return Sensitivity(
         stage,
         group,
-        quality.expected_drop,
+        quality.typical_drop,
         quality.hole_psnr,
         quality.hole_error,
         1.0 - quality.labels,

@@ -58,6 +58,20 @@ def test_the_worst_bucket_counts(three):
     assert estimate_of(results, "completed_image").psnr_drop == pytest.approx(max(each))
 
 
+def test_one_spoilt_face_makes_no_typical_loss(three):
+    """Of ten faces of one bucket, one loses much: their mean says so, what is typical does not."""
+    face, still = three[1], (0.001, 0.3)
+    results = [(face, with_noise(face, still[k == 9])) for k in range(10)]
+    calm = estimate_of(results[:9], "completed_image")
+    found = estimate_of(results, "completed_image")
+    assert found.psnr_drop > 20 * calm.psnr_drop
+    assert found.typical_drop < 10 * calm.typical_drop
+    hole = face.face.hole
+    own = ((face.tensors["completed_image"][0].transpose(1, 2, 0) - face.face.rgb / 127.5 + 1)[hole] ** 2).mean()
+    ratios = np.asarray([still[k == 9] ** 2 / own for k in range(10)])
+    assert found.typical_drop == pytest.approx(10 * np.log10(1 + np.exp(np.log(ratios).mean())), rel=0.02)
+
+
 class Counted:
     """A session that counts its runs."""
 
