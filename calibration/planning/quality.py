@@ -187,12 +187,12 @@ def estimate_of(results: Sequence[tuple[Recorded, Mapping[str, NDArray[Any]]]], 
         pairs = (result, expected), (expected, truth), (result, truth)
         error, own, made = (float(((a - b) ** 2).mean()) if hole.any() else 0.0 for a, b in pairs)
         own, made = max(own, LEAST_ERROR), max(made, LEAST_ERROR)
-        drops.setdefault(face.bucket, []).append((10.0 * math.log10(made / own), max(error, 1e-12) / own))
+        drops.setdefault(face.bucket, []).append((10.0 * math.log10(made / own), error / own))
         errors.append(error)
         labels.append(float((tensors[LABELS] == reference[LABELS]).mean()) if LABELS in reference else 1.0)
     holes = [min(to_psnr(error), 100.0) for error in errors]
     psnr_drop = max(fmean((lost + _expected(ratio)) / 2 for lost, ratio in rows) for rows in drops.values())
-    typical_drop = max(_expected(geometric_mean(ratio for _, ratio in rows)) for rows in drops.values())
+    typical_drop = max(_expected(geometric_mean(max(ratio, 1e-12) for _, ratio in rows)) for rows in drops.values())
     return Estimate(psnr_drop, typical_drop, fmean(holes), fmean(errors), fmean(labels))
 
 
