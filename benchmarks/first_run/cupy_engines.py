@@ -117,4 +117,4 @@ def open_chain_of(stages: Sequence[Stage], cuda: Any, greatest: int, graphs: Gra
         for stage in stages
     ]
     folder: Any = SimpleNamespace(bundle=None, backend="CuPy")
-    return DeviceChain(engines, SHAPES, cuda, folder, "CuPy", RunOptions(graphs))
+    return DeviceChain(engines, sizes, SHAPES, cuda, folder, "CuPy", RunOptions(graphs))

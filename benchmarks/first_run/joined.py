@@ -103,10 +103,10 @@ def _as_engine(
         raise RuntimeError(str(outcome))
     folder, cuda, rows = EngineFolder(bundle, "tensorrt-rtx", target), CudaRuntime(0), list[dict[str, Any]]()
     sidecar: Any = SimpleNamespace(batches=BATCHES, profiles=1, version_compatible=False)
-    shapes = Shapes.of_bundle(bundle)
+    shapes, sizes = Shapes.of_bundle(bundle), common_sizes([BATCHES])
     for graphs in (Graphs.OFF, Graphs.LIBRARY):
         loaded = deserialise(trt, engine.read_bytes(), folder, sidecar, WHOLE, shapes)
-        made = make_contexts(trt, loaded, folder, SLOTS, common_sizes([BATCHES]), RunOptions(graphs))
-        with DeviceChain([made], shapes, cuda, folder, "joined", RunOptions(graphs)) as opened:
+        made = make_contexts(trt, loaded, folder, SLOTS, sizes, RunOptions(graphs))
+        with DeviceChain([made], sizes, shapes, cuda, folder, "joined", RunOptions(graphs)) as opened:
             rows += latencies(opened, arguments, backend="tensorrt-rtx, one", precision=precision, graphs=graphs.value)
     return rows

@@ -47,7 +47,7 @@ def test_the_manifest_describes_the_bundle_and_every_hash_is_right(narrow_bundle
     assert manifest["weights_dtype"] == "float16"
     assert manifest["precision"] == {stage.name: "float32" for stage in STAGES}
     assert [s["name"] for s in manifest["stages"]] == [stage.name for stage in STAGES]
-    assert manifest["checkpoint_sha256"] == read_checkpoint(narrow_checkpoint).sha256
+    assert manifest["checkpoint_sha256"] == read_checkpoint(narrow_checkpoint).weights_sha256
     assert set(manifest["versions"]) == {"showface", "torch", "onnx"}
 
 

@@ -21,6 +21,7 @@ from ...printing import errors
 from ...signals import catch_signals, end_at_signals
 
 if TYPE_CHECKING:
+    from showface.runtime.batch.options import Options
     from showface.runtime.batch.results_log import Result
     from showface.runtime.batch.start import FolderRun
     from showface.runtime.faces.masks import MaskSource
@@ -94,13 +95,10 @@ def inpaint(
         return bool(caught) or (limit is not None and tally.count["failed"] >= limit)
 
     if watch:
-        results = _watched(source, output, settings, suffix, model, stopped)
-        options.make_folder(save_masks)
-        _watch(results, tally, origin)
+        _watch(_watched(source, output, settings, suffix, model, stopped), tally, origin)
     else:
         run = plan_run(source, output, settings, suffix, cluster)
         _check_outputs(sheet, run)
-        options.make_folder(save_masks)
         tally.total = len(run.items)
         written = _run(run, run.start(model, stopped), tally, sheet)
     _end(caught, tally, limit)
@@ -135,6 +133,7 @@ def _run(run: FolderRun, results: Iterator[Result], tally: Tally, sheet: Path | 
     """Show what becomes of each input; return False where the contact sheet could not be written."""
     from ...progress import show_progress
 
+    options.make_folder(run.options.save_masks)
     kept: list[Result] = []
     with show_progress(tally) as display:
         for result in results:
@@ -157,10 +156,12 @@ def _print_counts(tally: Tally, origin: MaskSource, where: str = "") -> None:
         errors.print(tally.found_line())
 
 
-def _watched(source: Path, *settings: Any) -> Iterator[Result]:
+def _watched(source: Path, output: Path, settings: Options, *how: Any) -> Iterator[Result]:
     from showface.runtime.batch.watch import watch_folder  # here: a run of one photograph starts sooner without it
 
-    return watch_folder(source, *settings)
+    results = watch_folder(source, output, settings, *how)
+    options.make_folder(settings.save_masks)
+    return results
 
 
 def _watch(results: Iterator[Result], tally: Tally, origin: MaskSource) -> None:
