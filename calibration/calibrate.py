@@ -168,7 +168,7 @@ def _calibrate(settings: Settings) -> CalibrationResult:
 
 
 def _durations(samples: Samples, quick: bool, replayed: bool, groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Return how long each step takes: seconds of the two cores that docs/calibration.md names."""
+    """Return how long each step takes: seconds of the two cores that docs/deploy/calibration.md names."""
     probed = len(groups) + (0 if quick else sum(map(len, groups.values())))
     faces = PROBE_FACES if quick else PLAN_FACES
     return {

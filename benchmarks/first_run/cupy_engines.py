@@ -112,7 +112,6 @@ def open_chain_of(stages: Sequence[Stage], cuda: Any, greatest: int, graphs: Gra
             stage,
             [[Lane(CupyContext(cuda, stage, fake), 0, (size,)) for size in sizes] for _ in range(SLOTS)],
             SCRATCH,
-            (1, greatest, greatest),
         )
         for stage in stages
     ]

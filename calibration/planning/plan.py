@@ -100,6 +100,8 @@ def read_plan(path: Path, groups_for: Callable[[Target], Mapping[str, Sequence[s
         )
     options = settings_of(method)
     for stage, setting in settings.items():
+        if (whole := stage.partition(SEPARATOR)[0]) not in settings:
+            raise UsageError(f"{path}: [{SETTINGS}] has {stage!r}; give the setting of all of {whole!r} too")
         if setting not in options:
             raise UsageError(
                 f"{path}: [{SETTINGS}] {stage} = {setting!r}: {method} has {', '.join(map(_text, options))}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,7 +100,7 @@ def inpaint(
         run = plan_run(source, output, settings, suffix, cluster)
         _check_outputs(sheet, run)
         tally.total = len(run.items)
-        written = _run(run, run.start(model, stopped), tally, sheet)
+        written = _run(run, lambda: run.start(model, stopped), tally, sheet)
     _end(caught, tally, limit)
     if not written or (fail_on_uncertain and tally.doubtful):
         raise typer.Exit(1)
@@ -129,12 +129,13 @@ def _check_outputs(sheet: Path | None, run: FolderRun) -> None:
         raise UsageError(f"--sheet {sheet}: is the output of an input; choose another name")
 
 
-def _run(run: FolderRun, results: Iterator[Result], tally: Tally, sheet: Path | None) -> bool:
+def _run(run: FolderRun, start: Callable[[], Iterator[Result]], tally: Tally, sheet: Path | None) -> bool:
     """Show what becomes of each input; return False where the contact sheet could not be written."""
     from ...progress import show_progress
 
     options.make_folder(run.options.save_masks)
     kept: list[Result] = []
+    results = start()
     with show_progress(tally) as display:
         for result in results:
             display(result)

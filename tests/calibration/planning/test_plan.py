@@ -52,6 +52,10 @@ def test_what_is_not_named_stays_in_float(tmp_path):
             "gives a stage, or a layer group as 'stage/group', its setting",
         ),
         (
+            'target = "cpu"\nmethod = "percentile"\n[settings]\n"coarse/encoder.0" = "99.9"',
+            "has 'coarse/encoder.0'; give the setting of all of 'coarse' too",
+        ),
+        (
             'target = "cpu"\nmethod = "percentile"\n[settings]\ncoarse = "99"',
             """coarse = '99': percentile has "99.99", "99.95", "99.9", "99.7\"""",
         ),
