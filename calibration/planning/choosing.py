@@ -11,7 +11,7 @@ from ..pace import pace
 from ..recording import Recorded
 from .candidates import Workshop
 from .plan import Plan, exception_key
-from .quality import Estimate, estimate, estimate_of, run_stages
+from .quality import estimate, estimate_of, run_stages
 from .search import Budget, spread_over_buckets
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,6 @@ def _cost(
 ) -> float:
     """Return how much of the budget what ``plan`` quantises in ``stage`` uses; ``alone``, without the chain behind."""
     session = shop.open_stage(stage, plan.quantized(stage))
-    found: Estimate
     if alone:
         found = estimate_of([(face, run_stages([session], face.tensors)) for face in faces], COARSE_IMAGE)
     else:

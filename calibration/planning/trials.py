@@ -40,9 +40,9 @@ class Trials:
         """Return what ``plan`` costs."""
         layers = tuple(tuple(plan.quantized(stage.name)) for stage in self.shop.stages)
         if layers not in self._known:
-            first = next((k for k, pair in enumerate(zip(layers, self._last, strict=True)) if len(set(pair)) > 1), None)
-            changed = [] if first is None else list(range(first, len(layers)))
-            sessions = [self._session(self.shop.stages[k].name, layers[k]) for k in changed]
+            first = next(k for k, pair in enumerate(zip(layers, self._last, strict=True)) if len(set(pair)) > 1)
+            changed = list(zip(self.shop.stages, layers, strict=True))[first:]
+            sessions = [self._session(stage.name, groups) for stage, groups in changed]
             self._tensors = [run_stages(sessions, tensors) for tensors in self._tensors]
             self._last = layers
             self._known[layers] = self._compared()

@@ -88,7 +88,8 @@ def test_quality_on_the_examples_is_kept():
 
 
 def test_the_terms_of_the_weights_lie_beside_them():
-    assert (default_bundle() / "LICENSE-weights").read_text() == (REPOSITORY / "LICENSE-weights").read_text()
+    for folder in (default_bundle(), REPOSITORY / "training/checkpoints"):
+        assert (folder / "LICENSE-weights").read_text() == (REPOSITORY / "LICENSE-weights").read_text()
 
 
 def test_the_python_example_of_the_readme_runs(tmp_path):

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import time
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -64,14 +65,17 @@ def test_a_client_that_goes_costs_nothing(start, files):
     with start("--queue", "4", "--batch-size", "8", "--batch-wait", "1000") as server:
         host, port = server.url.removeprefix("http://").split(":")
         before = metric(server, "showface_batch_faces_sum")
+        gone = 0
         for cut in (len(body), len(body) // 2, 0):  # while it waits for its batch, in its body, before it
-            for _ in range(3):
-                with socket.create_connection((host, int(port)), 10) as connection:
+            with ExitStack() as connections:
+                for _ in range(3):
+                    connection = connections.enter_context(socket.create_connection((host, int(port)), 10))
                     connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:cut])
-                    time.sleep(0.3)
-        deadline = time.monotonic() + 300
-        while metric(server, "showface_requests_abandoned_total") < 9 and time.monotonic() < deadline:
-            time.sleep(0.1)
+                time.sleep(0.3)
+            gone += 3
+            deadline = time.monotonic() + 300
+            while metric(server, "showface_requests_abandoned_total") < gone and time.monotonic() < deadline:
+                time.sleep(0.02)
         assert metric(server, "showface_requests_abandoned_total") == 9
         assert metric(server, "showface_requests_in_flight") == 0
         assert server.client.post("/inpaint", files=files).status_code == 200
