@@ -43,7 +43,7 @@ def choose_settings(shop: Workshop, plan: Plan, faces: Sequence[Recorded], budge
         logger.debug(f"{stage}: {plan.method} {best}")
         shop = shop.with_setting(stage, best)
         if costs[best] > COSTLY and COARSE_IMAGE in shop.sessions[stage].stage.outputs:
-            shop = _choose_for_groups(shop, plan, stage, faces[:GROUP_FACES], budget)
+            shop = _choose_for_groups(shop, plan, stage, spread_over_buckets(faces, GROUP_FACES), budget)
     return shop
 
 
