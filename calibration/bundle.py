@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto, checker
+from onnx import checker
 
 from showface.runtime.bundle import GOLDEN_FILE, Bundle, check_new, open_bundle, write_bundle
 from showface.runtime.errors import UsageError, system_errors
@@ -21,7 +21,7 @@ PLAN_FILE = "plan.toml"
 
 
 def write_int8_bundle(
-    destination: Path, source: Bundle, plan: Plan, graphs: Mapping[str, ModelProto], record: Mapping[str, Any]
+    destination: Path, source: Bundle, plan: Plan, graphs: Mapping[str, bytes], record: Mapping[str, Any]
 ) -> Bundle:
     """Write a bundle with the quantised ``graphs`` of some stages; the others of ``source`` are copied byte by byte.
 
@@ -32,9 +32,9 @@ def write_int8_bundle(
     """
     check_new(destination)
     files = {f"{stage.name}.onnx": source.model(stage) for stage in source.manifest.graphs}
-    for stage, graph in graphs.items():
-        checker.check_model(graph)
-        files[f"{stage}.onnx"] = graph.SerializeToString()
+    for stage, data in graphs.items():
+        checker.check_model(data)
+        files[f"{stage}.onnx"] = data
     files[GOLDEN_FILE] = source.read(GOLDEN_FILE)
     files[PLAN_FILE] = plan.to_toml().encode()
     manifest = replace(

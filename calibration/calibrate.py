@@ -12,7 +12,8 @@ from typing import Any
 from onnx import ModelProto
 
 from showface.export.graph import float_bytes
-from showface.runtime.bundle import Bundle, check_new, open_bundle
+from showface.runtime.backends.processors import processors
+from showface.runtime.bundle import Bundle, as_exported, check_new, open_bundle
 from showface.runtime.errors import ShowfaceError
 
 from .bundle import write_int8_bundle
@@ -32,7 +33,7 @@ from .planning.search import (
 )
 from .planning.sensitivity import Sensitivity
 from .planning.speed import Timing
-from .planning.verdicts import QualityVerdict, drop_slow_stages, gate_quality, judge_speed, speed_text
+from .planning.verdicts import QualityVerdict, gate_quality, judge_speed, speed_text
 from .recording import Recorded, Recording, check_recording, record
 from .rewrites.float_graph import float_graph
 from .samples import Samples, choose_samples, flat_images
@@ -57,7 +58,7 @@ class Settings:
         check_faces: how many judge the result.
         budget: what INT8 may cost.
         plan: file to replay instead of making a plan.
-        threads: number of CPU threads of ONNX Runtime.
+        threads: how many faces run side by side, each on one CPU thread; None for as many as there are processors.
         max_minutes: after which no more is tried: the best plan so far is judged and written.
     """
 
@@ -123,6 +124,7 @@ def calibrate(settings: Settings) -> CalibrationResult:
 def _calibrate(settings: Settings) -> CalibrationResult:
     check_new(settings.destination)
     bundle = open_bundle(settings.bundle)
+    as_exported(bundle, "INT8 is made from")
     graphs_for = cache(partial(_float_graphs, bundle))
     plan = None
     if settings.plan is not None:
@@ -137,11 +139,12 @@ def _calibrate(settings: Settings) -> CalibrationResult:
             f"{len(samples.calibration)} faces: a try, in which whole stages are quantised or left in float; "
             f"with {QUICK_FACES} or more their layer groups are"
         )
+    threads = settings.threads or processors()
     pace().expect(_durations(samples, quick, plan is not None, _layer_groups(graphs, target)))
-    recording, check = _record(settings, bundle, samples)
+    recording, check = _record(settings, bundle, samples, threads)
     logger.debug(f"finding ranges by {method}")
     digest = samples.digest()
-    shop = open_workshop(bundle, graphs, recording, digest, target, method, settings.work, settings.threads)
+    shop = open_workshop(bundle, graphs, recording, digest, target, method, settings.work, threads)
     faces = plan_faces(recording, PROBE_FACES if quick else PLAN_FACES)
     shop = choose_settings(shop, full_plan(shop, method) if plan is None else plan, faces, settings.budget)
     if plan is not None:
@@ -150,17 +153,15 @@ def _calibrate(settings: Settings) -> CalibrationResult:
     sensitivities: list[Sensitivity] = []
     if plan is None:
         plan, sensitivities = new_plan(shop, method, faces, checked, settings.budget, quick)
-        if target is Target.CPU:
-            plan = drop_slow_stages(shop, plan, checked)
     plan, quality = gate_quality(shop, plan, checked, settings.budget)
-    made = {stage: shop.graph(stage, plan.quantized(stage)) for stage in graphs if plan.quantized(stage)}
+    made = {stage: shop.make(stage, plan.quantized(stage)).model for stage in graphs if plan.quantized(stage)}
     if not made:
         raise ShowfaceError(
             f"{settings.destination}: not written, no stage can be quantised within the budget and with a gain; "
             "raise the PSNR drop that is allowed, or choose another method"
         )
     speed = judge_speed(shop, plan, checked) if target is Target.CPU else {}
-    size = sum(len(made[s.name].SerializeToString()) if s.name in made else len(bundle.model(s)) for s in shop.stages)
+    size = sum(len(made.get(stage.name) or bundle.model(stage)) for stage in shop.stages)
     ratio = size / sum(map(float_bytes, graphs.values()))
     outcome = CalibrationResult(plan, quality, speed, tuple(sensitivities), ratio, checked, shop)
     write_int8_bundle(settings.destination, bundle, plan, made, _manifest_record(settings, bundle, samples, outcome))
@@ -191,7 +192,7 @@ def _layer_groups(graphs: Mapping[str, ModelProto], target: Target) -> dict[str,
     return {stage: list(quantizable(graph, stage, target)) for stage, graph in graphs.items()}
 
 
-def _record(settings: Settings, bundle: Bundle, samples: Samples) -> tuple[Recording, Recording]:
+def _record(settings: Settings, bundle: Bundle, samples: Samples, threads: int) -> tuple[Recording, Recording]:
     """Record both sets of faces, and name those that would spoil the ranges."""
     flat = flat_images([*samples.calibration, *samples.check])
     if flat:
@@ -200,7 +201,7 @@ def _record(settings: Settings, bundle: Bundle, samples: Samples) -> tuple[Recor
     recordings = []
     for name, pairs in (("calibration", samples.calibration), ("check", samples.check)):
         logger.debug(f"recording {len(pairs)} {name} faces")
-        recordings.append(record(settings.work / name, bundle, pairs, digest, settings.threads))
+        recordings.append(record(settings.work / name, bundle, pairs, digest, threads))
         check_recording(recordings[-1])
     return recordings[0], recordings[1]
 

@@ -9,7 +9,6 @@ import logging
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from showface.runtime.errors import InputError, UsageError, system_errors
 from showface.runtime.images.codec import write_file
 from showface.runtime.untrusted.read import MAX_TEXT, parse_json, read_file
 
+from .parallel import parallel
 from .quantize import Range
 from .settings import Calibrator
 
@@ -61,18 +61,18 @@ def find_ranges(
     faces: Iterable[StageInputs],
     method: Calibrator,
     symmetric: bool,
-    threads: int | None = None,
+    threads: int = 1,
 ) -> RangeOptions:
     """Run ``model`` over ``faces`` and return the range of each of ``tensors``, under each setting of ``method``.
 
-    The faces are inputs of the stage, one at a time: memory does not grow with their number. The tensors are float
-    activations; ``symmetric`` ranges lie around 0.
+    The faces are inputs of the stage, ``threads`` of which run side by side: memory does not grow with their number.
+    The tensors are float activations; ``symmetric`` ranges lie around 0.
 
     Returns:
         Each of :func:`settings_of` the method → tensor → range.
     """
     if method is Calibrator.MINMAX:
-        return {str(method): _extremes(model, tensors, faces, symmetric, threads)}
+        return {str(method): _extremes(model, tensors, faces, symmetric)}
     collector = HistogramCollector(
         method=str(method),
         symmetric=symmetric,
@@ -81,16 +81,10 @@ def find_ranges(
         percentile=PERCENTILES[0],
         scenario="same",
     )
-    session = _open(_sampling(model, tensors), threads)
-    with contextlib.redirect_stdout(io.StringIO()), ThreadPoolExecutor(1) as counting:  # it prints each step
-        counted: Future[None] | None = None
-        for inputs in faces:  # one face is counted while the next one runs
-            values = session.run([_sample(name) for name in tensors], dict(inputs))
-            if counted is not None:
-                counted.result()
-            counted = counting.submit(collector.collect, dict(zip(tensors, values, strict=True)))
-        if counted is not None:
-            counted.result()
+    session, samples = _open(_sampling(model, tensors)), [_sample(name) for name in tensors]
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints each step
+        for values in parallel(lambda inputs: session.run(samples, dict(inputs)), faces, threads):
+            collector.collect(dict(zip(tensors, values, strict=True)))  # while the next faces run
         options = {}
         for setting in settings_of(method):
             if method is Calibrator.PERCENTILE:
@@ -127,8 +121,8 @@ def _sample(tensor: str) -> str:
     return f"{tensor}_sample"
 
 
-def _open(model: bytes | Path, threads: int | None) -> ort.InferenceSession:
-    options = session_options(threads)
+def _open(model: bytes | Path) -> ort.InferenceSession:
+    options = session_options(1)
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -144,7 +138,7 @@ class _OneFace(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _extremes(
-    model: ModelProto, tensors: Sequence[str], faces: Iterable[StageInputs], symmetric: bool, threads: int | None
+    model: ModelProto, tensors: Sequence[str], faces: Iterable[StageInputs], symmetric: bool
 ) -> dict[str, Range]:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         plain, augmented = Path(folder) / "stage.onnx", Path(folder) / "augmented.onnx"
@@ -152,7 +146,7 @@ def _extremes(
         options = {"symmetric": symmetric}
         calibrator = create_calibrator(plain, None, str(augmented), CalibrationMethod.MinMax, extra_options=options)
         # Its own session has all optimisations off and takes twice as long; outputs are computed either way.
-        calibrator.infer_session = _open(augmented, threads)
+        calibrator.infer_session = _open(augmented)
         for inputs in faces:
             calibrator.collect_data(_OneFace(inputs))
         found = calibrator.compute_data()

@@ -25,6 +25,7 @@ from showface.runtime.stages import CATEGORIES, CHAIN_INPUTS, CHAIN_OUTPUT, LABE
 from showface.runtime.untrusted.read import MAX_TEXT, Headers, parse_arrays, parse_json, read_file
 
 from .pace import pace
+from .parallel import parallel
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +68,11 @@ class Recording:
                 yield Recorded(Face(pair.image.name, pair.bucket, shard["rgb"][k], shard["hole"][k]), tensors)
 
 
-def record(folder: Path, bundle: Bundle, pairs: Sequence[Pair], digest: str, threads: int | None) -> Recording:
+def record(folder: Path, bundle: Bundle, pairs: Sequence[Pair], digest: str, threads: int) -> Recording:
     """Run the float chain over ``pairs``; shards in ``folder`` that an earlier, interrupted call wrote are kept.
 
-    ``digest`` is that of the files of the pairs; the folder is made if it is missing.
+    ``digest`` is that of the files of the pairs; the folder is made if it is missing. Shards are made side by side,
+    each on one of ``threads``.
 
     Raises:
         UsageError: a file cannot be read, or every mask is empty.
@@ -89,12 +91,14 @@ def record(folder: Path, bundle: Bundle, pairs: Sequence[Pair], digest: str, thr
     missing = [start for start in starts if not _shard(folder, start).is_file()]
     if missing and len(missing) < len(starts):
         logger.info(f"{folder}: {len(starts) - len(missing)} of {len(starts)} shards were recorded before, going on")
-    chain = open_chain(bundle, "cpu", threads) if missing else None
-    for start in missing:
-        pace().at(f"recording {folder.name} faces", start, len(pairs))
-        assert chain is not None
-        with system_errors(UsageError, folder, "cannot be written"):
-            write_file(_shard(folder, start), _record_shard(chain, pairs[start : start + SHARD_FACES], bundle))
+    if missing:
+        chain = open_chain(bundle, "cpu", 1)
+        shards = [pairs[start : start + SHARD_FACES] for start in missing]
+        recorded = parallel(lambda shard: _record_shard(chain, shard, bundle), shards, threads)
+        for start, data in zip(missing, recorded, strict=True):
+            pace().at(f"recording {folder.name} faces", start, len(pairs))
+            with system_errors(UsageError, folder, "cannot be written"):
+                write_file(_shard(folder, start), data)
     return Recording(folder, tuple(pairs))
 
 

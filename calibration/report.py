@@ -48,9 +48,7 @@ def write_report(path: Path, outcome: CalibrationResult, overwrite: bool = False
             for stage in dict.fromkeys(item.stage for item in outcome.sensitivities)
         },
         ranges={
-            stage: ranges_chart(ranges)
-            for stage in outcome.shop.ranges
-            if (ranges := outcome.shop.used_ranges(stage))
+            stage: ranges_chart(ranges) for stage in outcome.shop.ranges if (ranges := outcome.shop.used_ranges(stage))
         },
         faces=face_rows(outcome.shop.open(outcome.plan), outcome.checked, outcome.quality.scores),
         amplification=AMPLIFICATION,

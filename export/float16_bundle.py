@@ -13,7 +13,7 @@ from showface.evaluation.parity.compare import compare_sources
 from showface.evaluation.parity.sources import golden_source, source_of_bundle
 from showface.evaluation.parity.tolerances import plan_tolerances
 from showface.runtime.backends.onnxruntime import open_chain
-from showface.runtime.bundle import GOLDEN_FILE, Bundle, check_new, write_bundle
+from showface.runtime.bundle import GOLDEN_FILE, Bundle, as_exported, check_new, write_bundle
 from showface.runtime.device_kit import TERMS
 from showface.runtime.errors import UsageError, system_errors
 from showface.runtime.files import atomic_folder
@@ -60,6 +60,7 @@ def export_float16(
     if other:
         named = ", ".join(other)
         raise UsageError(f"{source.folder}: float16 is made from a float32 bundle, and {named}; give that bundle")
+    as_exported(source, "float16 is made from")
     check_new(destination)
     beside = [source.folder / name for name in TERMS if (source.folder / name).is_file()]
     with system_errors(UsageError, destination, "cannot be written"), atomic_folder(destination) as folder:

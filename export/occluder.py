@@ -16,7 +16,7 @@ from onnx import ModelProto
 from showface.evaluation.parity.accumulate import TensorTally
 from showface.evaluation.parity.tolerances import failures_of, tolerance_of
 from showface.runtime.backends.onnxruntime import open_session
-from showface.runtime.bundle import GOLDEN_FILE, Bundle, check_new, write_bundle
+from showface.runtime.bundle import GOLDEN_FILE, Bundle, as_exported, check_new, write_bundle
 from showface.runtime.device_kit import TERMS
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from showface.runtime.files import atomic_folder
@@ -79,6 +79,7 @@ def add_occluder(
         UsageError: the checkpoint is broken, or the destination exists or cannot be written.
         ShowfaceError: the graph differs from PyTorch; nothing is left behind.
     """
+    as_exported(source, "another occluder is given to")
     check_new(destination)
     finder, manifest = open_occluder(checkpoint), source.manifest
     chain = {manifest.precision[stage.name] for stage in manifest.stages}

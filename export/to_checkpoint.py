@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from showface.runtime.bundle import Bundle
+from showface.runtime.bundle import Bundle, as_exported
 from showface.runtime.errors import UsageError
 from showface.training.checkpoint import save_checkpoint
 from showface.training.config import NetworkConfig
@@ -67,6 +67,7 @@ def checkpoint_from_bundle(bundle: Bundle, path: Path, stages: Iterable[str] | N
             f"{bundle.folder}: stage {other[0]} is {manifest.precision[other[0]]}; a checkpoint is made from the "
             "float32 bundle that it came from"
         )
+    as_exported(bundle, "a checkpoint is made from")
     config = config_from_dict(NetworkConfig, manifest.network, f"{bundle.folder}: manifest.json: network")
     with torch.random.fork_rng(devices=[]):
         model = MDRNets(config).eval()

@@ -22,6 +22,7 @@ from .untrusted.read import MAX_FILE, MAX_TEXT, Headers, parse_arrays, parse_jso
 SCHEMA_VERSION = 1
 LARGEST = {"image_size": 4096, "code_channels": 4096, "opset": 100}
 PRECISIONS = ("float32", "float16", "int8")
+CPU_FORM = "cpu"
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
 PACK_GRAPHS = "showface pack BUNDLE KIT --graphs"  # the command that packs graphs too
@@ -46,6 +47,7 @@ class Manifest:
         calibration: how the stages in ``int8`` were calibrated and judged; None for a float bundle.
         network: config of the networks, to rebuild them in PyTorch; None in a bundle of an older version.
         occluder: where the occluder's weights come from (``checkpoint_sha256``); None for a bundle without one.
+        form: ``cpu`` where the graphs were rewritten for a CPU; None where they are as exported.
     """
 
     schema_version: int
@@ -62,6 +64,7 @@ class Manifest:
     calibration: dict[str, Any] | None = None
     network: dict[str, Any] | None = None
     occluder: dict[str, str] | None = None
+    form: str | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -77,7 +80,7 @@ class Manifest:
         """Return the text of ``manifest.json``; it repeats the stage table for other readers."""
         table = [asdict(stage) for stage in self.stages]
         document = {**asdict(self), "stages": table}
-        for name in ("calibration", "network", "occluder"):
+        for name in ("calibration", "network", "occluder", "form"):
             if document[name] is None:
                 del document[name]  # so that older versions read the bundle
         return json.dumps(document, indent=2) + "\n"
@@ -115,8 +118,7 @@ class Bundle:
             kinds = ", ".join(sorted(path.name for path in engines.iterdir() if path.is_dir())) or "none"
             raise UsageError(
                 f"{self.folder}: is a kit: engines ({kinds}) for a GPU of their target and no graphs, which other "
-                "devices and ONNX Runtime need; use it on such a GPU, or pack the bundle again with: "
-                + PACK_GRAPHS
+                "devices and ONNX Runtime need; use it on such a GPU, or pack the bundle again with: " + PACK_GRAPHS
             )
         data = self.read(name)
         try:
@@ -213,6 +215,20 @@ def check_new(folder: Path) -> None:
         raise UsageError(f"{folder}: exists already; remove it or choose another folder")
 
 
+def as_exported(bundle: Bundle, wanted: str) -> None:
+    """Refuse a bundle whose graphs were rewritten for a CPU.
+
+    Args:
+        bundle: to be looked at.
+        wanted: what a bundle as exported is needed for, up to its name: "engines are built from".
+
+    Raises:
+        UsageError: they were.
+    """
+    if bundle.manifest.form == CPU_FORM:
+        raise UsageError(f"{bundle.folder}: its graphs have the form for a CPU; {wanted} the bundle that it came from")
+
+
 def default_bundle() -> Path:
     """Return the folder of the bundle that ships with the package."""
     return Path(str(files("showface.runtime"))) / "default_bundle"
@@ -244,6 +260,8 @@ def _fault(manifest: Any) -> str | None:
     occluder = manifest.get("occluder")
     if occluder is not None and (not isinstance(occluder, dict) or set(occluder) != {"checkpoint_sha256"}):
         return f"'occluder' must be an object with 'checkpoint_sha256', not {shown(occluder)}"
+    if manifest.get("form") not in (None, CPU_FORM):
+        return f"'form' must be {CPU_FORM!r}, not {shown(manifest['form'])}"
     if not isinstance(manifest["categories"], list):
         return f"'categories' must be a list, not {shown(manifest['categories'])}"
     if manifest["variant"] not in VARIANTS:

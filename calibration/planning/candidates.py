@@ -32,6 +32,15 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """One stage with ``groups`` in 8 bits: the ONNX model, and a session of it."""
+
+    groups: tuple[str, ...]
+    model: bytes
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
 class Workshop:
     """What every candidate is made of.
 
@@ -41,8 +50,9 @@ class Workshop:
         ranges: of each stage's tensors, under each setting of the method; the first stands.
         target: who will run the result.
         sessions: sessions of the float bundle, in order.
-        threads: number of CPU threads of ONNX Runtime.
+        threads: how many faces run side by side, each on one thread.
         exceptions: of each stage, the setting of those layer groups that have another than the stage.
+        made: of each stage, what was made last; quantising takes half a second.
     """
 
     stages: tuple[Stage, ...]
@@ -50,8 +60,9 @@ class Workshop:
     ranges: Mapping[str, RangeOptions]
     target: Target
     sessions: Mapping[str, Session]
-    threads: int | None
+    threads: int
     exceptions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    made: dict[str, Made] = field(default_factory=dict, repr=False)
 
     def groups(self) -> dict[str, list[str]]:
         """Return the layer groups of each stage."""
@@ -65,9 +76,14 @@ class Workshop:
         nodes = quantizable(self.graphs[stage], stage, self.target)
         return sum(sizes.get(node.input[1], 0) for group in groups for node in nodes[group])
 
-    def graph(self, stage: str, groups: Collection[str]) -> ModelProto:
-        """Return the graph of ``stage`` with ``groups`` in 8 bits."""
-        return quantize(self.graphs[stage], stage, self.target, groups, self.used_ranges(stage))
+    def make(self, stage: str, groups: Collection[str]) -> Made:
+        """Return ``stage`` with ``groups``, at least one, in 8 bits."""
+        groups = tuple(groups)
+        if stage not in self.made or self.made[stage].groups != groups:
+            graph = quantize(self.graphs[stage], stage, self.target, groups, self.used_ranges(stage))
+            data = graph.SerializeToString()
+            self.made[stage] = Made(groups, data, open_session(data, self.sessions[stage].stage, None, 1))
+        return self.made[stage]
 
     def used_ranges(self, stage: str) -> dict[str, Range]:
         """Return the ranges of the tensors of ``stage``, each under the setting of its layer group."""
@@ -95,14 +111,14 @@ class Workshop:
     def with_setting(self, stage: str, setting: str) -> Workshop:
         """Return the workshop with the ranges of ``stage`` under ``setting``."""
         options = self.ranges[stage]
-        return replace(self, ranges={**self.ranges, stage: {setting: options[setting], **options}})
+        return replace(self, ranges={**self.ranges, stage: {setting: options[setting], **options}}, made={})
 
     def with_exception(self, stage: str, group: str, setting: str) -> Workshop:
         """Return the workshop in which a layer group of ``stage`` has ranges of its own ``setting``."""
         others = {name: kept for name, kept in self.exceptions.get(stage, {}).items() if name != group}
         if setting != self.settings()[stage]:
             others[group] = setting
-        return replace(self, exceptions={**self.exceptions, stage: others})
+        return replace(self, exceptions={**self.exceptions, stage: others}, made={})
 
     def open(self, plan: Plan) -> dict[str, Session]:
         """Return the sessions of a plan; the stages that it leaves in float are those of the float bundle."""
@@ -110,10 +126,7 @@ class Workshop:
 
     def open_stage(self, name: str, groups: Collection[str]) -> Session:
         """Return a session of one stage with ``groups`` in 8 bits; the float bundle's own if there are none."""
-        if not groups:
-            return self.sessions[name]
-        session = self.sessions[name]
-        return open_session(self.graph(name, groups).SerializeToString(), session.stage, None, self.threads)
+        return self.make(name, groups).session if groups else self.sessions[name]
 
 
 def open_workshop(
@@ -124,7 +137,7 @@ def open_workshop(
     target: Target,
     method: Calibrator,
     work: Path,
-    threads: int | None,
+    threads: int,
 ) -> Workshop:
     """Find the ranges of all stages, or take those that ``work`` holds for the same data, graphs and versions.
 
@@ -150,7 +163,7 @@ def open_workshop(
         ranges[stage.name] = cached_ranges(path, key, compute)
         for tensor in collapsed(next(iter(ranges[stage.name].values()))):
             logger.warning(f"stage {stage.name}: {tensor} is constant over all faces; its range has collapsed")
-    sessions = {s.name: open_session(bundle.model(s), s, None, threads) for s in bundle.manifest.stages}
+    sessions = {s.name: open_session(bundle.model(s), s, None, 1) for s in bundle.manifest.stages}
     return Workshop(bundle.manifest.stages, graphs, ranges, target, sessions, threads)
 
 
@@ -162,7 +175,7 @@ def _told(recording: Recording, before: int, total: int) -> Iterator[Recorded]:
 
 
 def stage_ranges(
-    graph: ModelProto, stage: Stage, faces: Iterable[Recorded], target: Target, method: Calibrator, threads: int | None
+    graph: ModelProto, stage: Stage, faces: Iterable[Recorded], target: Target, method: Calibrator, threads: int
 ) -> RangeOptions:
     """Return the ranges of all tensors of ``stage`` that could get Q and DQ, over the inputs of recorded ``faces``."""
     inputs = ({name: recorded.tensors[name] for name in stage.inputs} for recorded in faces)

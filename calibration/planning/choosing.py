@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from showface.runtime.stages import COARSE_IMAGE
 
 from ..pace import pace
+from ..parallel import parallel
 from ..recording import Recorded
 from .candidates import Workshop
 from .plan import Plan, exception_key
-from .quality import estimate, estimate_of, run_stages
+from .quality import FaceLoss, estimate, estimate_of, loss_of, run_stages
 from .search import Budget, spread_over_buckets
 
 logger = logging.getLogger(__name__)
 
-SETTING_FACES = 15  # that settle the setting of a stage
+SETTING_FACES = 12  # that settle the setting of a stage
 GROUP_FACES = 12  # that settle those of its layer groups
 COSTLY = 0.5  # of the budget, in shares added up: from here on each group of a stage gets a setting of its own
 LEAST_GAIN = 0.002  # of the budget: less is chance
@@ -81,8 +82,12 @@ def _cost(
 ) -> float:
     """Return how much of the budget what ``plan`` quantises in ``stage`` uses; ``alone``, without the chain behind."""
     session = shop.open_stage(stage, plan.quantized(stage))
+
+    def loss(face: Recorded) -> FaceLoss:
+        return loss_of(face, run_stages([session], face.tensors), COARSE_IMAGE)
+
     if alone:
-        found = estimate_of([(face, run_stages([session], face.tensors)) for face in faces], COARSE_IMAGE)
+        found = estimate_of(list(parallel(loss, faces, shop.threads)))
     else:
-        found = estimate({**shop.sessions, stage: session}, faces, stage)
+        found = estimate({**shop.sessions, stage: session}, faces, stage, shop.threads)
     return budget.used(found.psnr_drop, found.hole_error, 1.0 - found.labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, geometric_mean
 from typing import Any
@@ -17,6 +17,7 @@ from showface.runtime.backends.chain import Session
 from showface.runtime.faces.tensors import composite, prepare
 from showface.runtime.stages import CHAIN_INPUTS, CHAIN_OUTPUT, LABELS
 
+from ..parallel import parallel
 from ..recording import Recorded
 
 PEAK = 2.0  # of values in [-1, 1]
@@ -141,9 +142,9 @@ def quality_of(scores: Sequence[FaceScores]) -> Quality:
     return Quality(buckets, fmean(holes), min(holes), labels, error)
 
 
-def measure(sessions: Mapping[str, Session], faces: Iterable[Recorded], start: str | None = None) -> Quality:
-    """Run ``sessions`` from the stage ``start`` on over ``faces`` and summarise."""
-    return quality_of([score_recorded(face, run_from(sessions, face, start)) for face in faces])
+def score_faces(sessions: Mapping[str, Session], faces: Iterable[Recorded], threads: int = 1) -> Iterator[FaceScores]:
+    """Run ``sessions`` over ``faces``, ``threads`` of them side by side, and yield the scores of each in order."""
+    return parallel(lambda face: score_recorded(face, run_from(sessions, face)), faces, threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,24 +173,46 @@ class Estimate:
     labels: float
 
 
-def estimate_of(results: Sequence[tuple[Recorded, Mapping[str, NDArray[Any]]]], picture: str) -> Estimate:
-    """Compare ``picture`` [1, 3, H, W], of a candidate's tensors a face, with the recorded one inside the hole."""
-    drops: dict[str, list[tuple[float, float]]] = {}  # lost, and error over the float chain's
-    errors, labels = [], []
-    for recorded, tensors in results:
-        reference = recorded.tensors
-        hole = np.broadcast_to(reference["mask"] > 0, reference[picture].shape)
-        expected = reference[picture][hole].astype(np.float64)
-        face = recorded.face
-        whole, _ = prepare(face.rgb, np.zeros_like(face.hole), hole.shape[-1], face.name)
-        truth = whole[None][hole].astype(np.float64)
-        result = tensors[picture][hole].astype(np.float64)
-        pairs = (result, expected), (expected, truth), (result, truth)
-        error, own, made = (float(((a - b) ** 2).mean()) if hole.any() else 0.0 for a, b in pairs)
-        own, made = max(own, LEAST_ERROR), max(made, LEAST_ERROR)
-        drops.setdefault(face.bucket, []).append((10.0 * math.log10(made / own), error / own))
-        errors.append(error)
-        labels.append(float((tensors[LABELS] == reference[LABELS]).mean()) if LABELS in reference else 1.0)
+@dataclass(frozen=True, slots=True)
+class FaceLoss:
+    """What one face loses inside the hole.
+
+    Attributes:
+        bucket: range of hole ratios.
+        lost: PSNR against the ground truth, dB.
+        ratio: error against the float chain over the float chain's own against the ground truth.
+        error: mean squared difference from the float chain, values in [-1, 1].
+        labels: share of equal categories.
+    """
+
+    bucket: str
+    lost: float
+    ratio: float
+    error: float
+    labels: float
+
+
+def loss_of(recorded: Recorded, tensors: Mapping[str, NDArray[Any]], picture: str) -> FaceLoss:
+    """Compare ``picture`` [1, 3, H, W] of a candidate's tensors with the recorded one inside the hole."""
+    face, reference = recorded.face, recorded.tensors
+    hole = np.broadcast_to(reference["mask"] > 0, reference[picture].shape)
+    expected = reference[picture][hole].astype(np.float64)
+    whole, _ = prepare(face.rgb, np.zeros_like(face.hole), hole.shape[-1], face.name)
+    truth = whole[None][hole].astype(np.float64)
+    result = tensors[picture][hole].astype(np.float64)
+    pairs = (result, expected), (expected, truth), (result, truth)
+    error, own, made = (float(((a - b) ** 2).mean()) if hole.any() else 0.0 for a, b in pairs)
+    own, made = max(own, LEAST_ERROR), max(made, LEAST_ERROR)
+    labels = float((tensors[LABELS] == reference[LABELS]).mean()) if LABELS in reference else 1.0
+    return FaceLoss(face.bucket, 10.0 * math.log10(made / own), error / own, error, labels)
+
+
+def estimate_of(losses: Sequence[FaceLoss]) -> Estimate:
+    """Summarise what faces lose."""
+    drops: dict[str, list[tuple[float, float]]] = {}
+    for loss in losses:
+        drops.setdefault(loss.bucket, []).append((loss.lost, loss.ratio))
+    errors, labels = [loss.error for loss in losses], [loss.labels for loss in losses]
     holes = [min(to_psnr(error), 100.0) for error in errors]
     psnr_drop = max(fmean((lost + _expected(ratio)) / 2 for lost, ratio in rows) for rows in drops.values())
     typical_drop = max(_expected(geometric_mean(max(ratio, 1e-12) for _, ratio in rows)) for rows in drops.values())
@@ -201,6 +224,12 @@ def _expected(ratio: float) -> float:
     return 10.0 * math.log10(1.0 + ratio)
 
 
-def estimate(sessions: Mapping[str, Session], faces: Iterable[Recorded], start: str | None = None) -> Estimate:
-    """Run ``sessions`` from the stage ``start`` on over ``faces`` and estimate what they cost."""
-    return estimate_of([(face, run_from(sessions, face, start)) for face in faces], CHAIN_OUTPUT)
+def estimate(
+    sessions: Mapping[str, Session], faces: Iterable[Recorded], start: str | None = None, threads: int = 1
+) -> Estimate:
+    """Estimate what ``sessions`` cost, run from the stage ``start`` on over ``faces``, ``threads`` side by side."""
+
+    def loss(face: Recorded) -> FaceLoss:
+        return loss_of(face, run_from(sessions, face, start), CHAIN_OUTPUT)
+
+    return estimate_of(list(parallel(loss, faces, threads)))

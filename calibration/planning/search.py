@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from showface.evaluation.faces import BUCKETS
@@ -16,7 +16,7 @@ from ..recording import Recorded, Recording
 from ..settings import Calibrator
 from .candidates import Workshop
 from .plan import INT8, Plan
-from .quality import Estimate, Quality, from_psnr, measure, to_psnr
+from .quality import Estimate, Quality, from_psnr, to_psnr
 from .sensitivity import Sensitivity, probe_all
 from .trials import Trials
 
@@ -26,9 +26,10 @@ PLAN_FACES = 30  # that settle settings and plan; one in ten goes far out of the
 QUICK_FACES = 30  # fewer of them to set the ranges are a try: whole stages are quantised, or none of their groups
 PROBE_FACES = 3  # one a bucket: every layer group runs the chain over them, only to be ranked
 BUDGET_MARGIN = 0.9  # of the budget: what a plan may use on its own faces
-ATTEMPTS = 3  # plans, until one holds on other faces
 RETURNS = 12  # groups that may go back to 8 bits, by what they save
 LEAST_MS = 1.0  # less is noise, and not worth keeping a costly group for
+
+Key = tuple[str, str | None]  # stage and layer group; without a group all that the plan quantises in the stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,17 @@ class Budget:
             1.0 - bound(*losses),
         )
 
-    def used(self, psnr_drop: float, hole_error: float, label_loss: float) -> float:
-        """Return how much of the budget is used, the shares of the three bounds added up; 0 to 3 within the budget."""
-        shares = (
+    def shares(self, psnr_drop: float, hole_error: float, label_loss: float) -> tuple[float, float, float]:
+        """Return how much of each of the three bounds is used; above 1 it is broken."""
+        return (
             max(psnr_drop, 0.0) / max(self.psnr_drop, 1e-6),
             hole_error / from_psnr(self.hole_psnr),
             label_loss / max(1.0 - self.labels, 1e-6),
         )
-        return sum(shares)
+
+    def used(self, psnr_drop: float, hole_error: float, label_loss: float) -> float:
+        """Return how much of the budget is used, the shares of the three bounds added up; 0 to 3 within the budget."""
+        return sum(self.shares(psnr_drop, hole_error, label_loss))
 
     def violated(self, quality: Quality | Estimate) -> list[str]:
         """Return what ``quality`` exceeds, as texts; nothing if it is within the budget."""
@@ -94,38 +98,62 @@ class Budget:
         return texts
 
 
-def make_plan(
-    trials: Trials, plan: Plan, found: Sequence[Sensitivity], budget: Budget
-) -> Plan:
-    """Leave in float the fewest groups, the costliest for what they save first, that bring the chain in ``budget``.
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What may go back to float, the costliest for what it saves first.
 
-    A stage of which not every group was probed counts as one group. Their number is found by halving; those that were
-    left in float for nothing then go back to 8 bits.
+    Attributes:
+        plan: quantises all of it.
+        order: stages and their layer groups; a stage of which not every group was probed counts as one group, None.
+        found: what was found out about each group that was probed.
+        gains: what each of them saves.
+    """
+
+    plan: Plan
+    order: tuple[Key, ...]
+    found: Mapping[Key, Sensitivity]
+    gains: Mapping[Key, float]
+
+    @classmethod
+    def of(cls, plan: Plan, found: Sequence[Sensitivity], budget: Budget) -> Ranking:
+        """Rank what ``plan`` quantises."""
+        single = {(item.stage, item.group): item for item in found}
+        every: list[Key] = []
+        for stage in plan.stages:
+            groups: list[Key] = [(stage, group) for group in plan.quantized(stage)]
+            if groups:
+                every += groups if all(key in single for key in groups) else [(stage, None)]
+        gains = gains_of(single[key] for key in every if key in single)
+        costs = {key: cost_of(single[key], gains[key], budget) for key in gains}
+        return cls(plan, tuple(sorted(every, key=lambda key: -costs.get(key, math.inf))), single, gains)
+
+    def leaving(self, groups: Iterable[Key], reason: str = "") -> Plan:
+        """Return the plan that leaves ``groups`` in float."""
+        left = self.plan
+        for stage, group in groups:
+            item = self.found.get((stage, group))
+            alone = "" if item is None else f"; alone {item.psnr_drop:+.3f} dB, {item.hole_psnr:.1f} dB in the hole"
+            left = left.without(stage, f"{reason}{alone}", group)
+        return left
+
+
+def choose_groups(trials: Trials, ranking: Ranking, budget: Budget) -> list[Key]:
+    """Return the fewest groups, in the order of their rank, without which the chain keeps ``budget``.
+
+    Their number is found by halving; those that were left in float for nothing then go back to 8 bits.
 
     Raises:
         ShowfaceError: even the float chain is outside the budget, which then cannot be met.
     """
-    single = {(item.stage, item.group): item for item in found}
-    every: list[tuple[str, str | None]] = []
-    for stage in plan.stages:
-        groups = [(stage, group) for group in plan.quantized(stage)]
-        every += groups if all(key in single for key in groups) else [(stage, None)]
-    gains = gains_of(single[key] for key in every if key in single)
-    ranked = sorted(every, key=lambda key: -cost_of(single[key], gains[key], budget) if key in single else -math.inf)
 
-    def leave(groups: Sequence[tuple[str, str | None]], reasons: Sequence[str] = ("",)) -> tuple[Plan, list[str]]:
-        left = plan
-        for stage, group in groups:
-            item = single.get((stage, group))
-            alone = "" if item is None else f"; alone {item.psnr_drop:+.3f} dB, {item.hole_psnr:.1f} dB in the hole"
-            left = left.without(stage, f"{reasons[0]}{alone}", group)
-        return left, budget.violated(trials.estimate(left))
+    def violated(groups: Iterable[Key]) -> list[str]:
+        return budget.violated(trials.estimate(ranking.leaving(groups)))
 
-    least, violated = leave([])
-    if not violated:
-        return least
-    logger.debug(f"plan: {violated[0]}")
-    if float_fails := leave(ranked)[1]:
+    ranked = ranking.order
+    if not (first := violated([])):
+        return []
+    logger.debug(f"plan: {first[0]}")
+    if float_fails := violated(ranked):
         raise ShowfaceError(f"the budget cannot be met, not even in float: {'; '.join(float_fails)}")
     low, high = 0, len(ranked)  # the first are too few, the others enough
     returns = 0 if pace().late else min(RETURNS, len(ranked))
@@ -135,20 +163,54 @@ def make_plan(
             break
         pace().at("planning", step, halvings + returns)
         middle = (low + high) // 2
-        low, high = (middle, high) if leave(ranked[:middle])[1] else (low, middle)
-    chosen = ranked[:high]
+        low, high = (middle, high) if violated(ranked[:middle]) else (low, middle)
+    chosen = list(ranked[:high])
     logger.debug(f"plan: {high} of {len(ranked)} groups in float keep the budget")
-    for step, key in enumerate(sorted(reversed(chosen), key=lambda key: -gains.get(key, 0.0))[:returns]):
+    for step, key in enumerate(sorted(reversed(chosen), key=lambda key: -ranking.gains.get(key, 0.0))[:returns]):
         pace().at("planning", halvings + step, halvings + returns)
         if pace().late:
             break
         fewer = [other for other in chosen if other != key]
-        if not leave(fewer)[1]:
+        if not violated(fewer):
             chosen = fewer
-    return leave(chosen, violated)[0]
+    return chosen
 
 
-def gains_of(found: Iterable[Sensitivity]) -> dict[tuple[str, str | None], float]:
+def hold_on_others(trials: Trials, ranking: Ranking, chosen: Sequence[Key], budget: Budget) -> Plan:
+    """Return the plan that leaves ``chosen`` in float, and with them as many more as the faces of ``trials`` need.
+
+    These are faces on which it was not made. Those groups come first that use most, for what they save, of the bounds
+    that it breaks; their number is doubled until it keeps ``budget``, and then halved.
+    """
+    judged = trials.judge(ranking.leaving(chosen))
+    if not (violated := budget.violated(judged)):
+        return ranking.leaving(chosen)
+    used = budget.shares(judged.psnr_drop, from_psnr(judged.hole_psnr), 1.0 - judged.labels)
+    broken = [share > 1.0 for share in used]
+
+    def weight(key: Key) -> float:
+        item = ranking.found.get(key)
+        if item is None or key not in ranking.gains:
+            return math.inf
+        shares = budget.shares(item.psnr_drop, from_psnr(item.hole_psnr), item.label_loss)
+        return sum(share for share, counts in zip(shares, broken, strict=True) if counts) / ranking.gains[key]
+
+    rest = sorted((key for key in ranking.order if key not in chosen), key=lambda key: -weight(key))
+
+    def holds(count: int) -> bool:
+        logger.debug(f"plan: {violated[0]} on faces that it was not made on; {count} more groups in float")
+        return not budget.violated(trials.judge(ranking.leaving([*chosen, *rest[:count]])))
+
+    low, high = 0, 1  # the first is too few, the other is tried
+    while high < len(rest) and not pace().late and not holds(high):
+        low, high = high, min(2 * high, len(rest))
+    while high - low > 1 and not pace().late:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return ranking.leaving([*chosen, *rest[:high]], violated[0])
+
+
+def gains_of(found: Iterable[Sensitivity]) -> dict[Key, float]:
     """Return what each group saves: its share of the time and its share of the weights that all groups save, added."""
     groups = {(item.stage, item.group): item for item in found}
     times = {key: max(item.saved_ms, LEAST_MS) for key, item in groups.items()}
@@ -180,30 +242,27 @@ def new_plan(
 ) -> tuple[Plan, list[Sensitivity]]:
     """Probe all that the rules allow on a few of ``faces``, and leave groups in float until ``budget`` is kept.
 
-    The plan is made on ``faces``, of most of the budget, and anew of less while it fails on ``checked``. A ``quick``
+    A stage that 8 bits make slower on this CPU stays in float. The plan is made on ``faces``, of most of the budget;
+    where it breaks the budget on ``checked``, once more of less, and then more groups are left in float. A ``quick``
     one quantises whole stages, and is made, as where the time is up, on those few faces.
     """
     full = replace(full_plan(shop, method), settings=shop.chosen(method))
     few = spread_over_buckets(faces, PROBE_FACES)
     found = probe_all(shop, full, few, quick)
-    if quick or pace().late:
-        faces = few
-    trials, allowed = Trials(shop, faces), budget.tightened(BUDGET_MARGIN)
-    plans: list[Plan] = []
-    while True:
-        plan = make_plan(trials, full, found, allowed)
-        if plan in plans:
-            break  # nothing is left that would cost less
-        plans.append(plan)
-        judged = measure(shop.open(plan), checked)
-        violated = budget.violated(judged)
-        if not violated:
-            break
-        logger.debug(f"plan: on faces that it was not made on, {violated[0]}")
-        if len(plans) == ATTEMPTS or pace().late:
-            break
-        allowed = budget.lowered(allowed, trials.estimate(plan), judged)
-    return plans[-1], found
+    for item in found:
+        if item.group is None and item.saved_ms < 0.0:
+            logger.info(f"stage {item.stage}: INT8 is slower here by {-item.saved_ms:.1f} ms, left in float")
+            full = full.without(item.stage, f"INT8 is slower here by {-item.saved_ms:.1f} ms")
+    ranking = Ranking.of(full, found, budget)
+    trials, others = Trials(shop, few if quick or pace().late else faces), Trials(shop, checked)
+    allowed = budget.tightened(BUDGET_MARGIN)
+    chosen = choose_groups(trials, ranking, allowed)
+    plan = ranking.leaving(chosen)
+    judged = others.judge(plan)
+    if (violated := budget.violated(judged)) and not pace().late:
+        logger.debug(f"plan: {violated[0]} on faces that it was not made on; it is made anew")
+        chosen = choose_groups(trials, ranking, budget.lowered(allowed, trials.estimate(plan), judged))
+    return hold_on_others(others, ranking, chosen, budget), found
 
 
 def plan_faces(recording: Recording, count: int) -> list[Recorded]:

@@ -16,7 +16,7 @@ from .speed import compare_sessions
 
 logger = logging.getLogger(__name__)
 
-TIMED_ROUNDS = 3  # of one layer group; the verdict on the whole is timed longer
+TIMED_ROUNDS = {False: 9, True: 2}  # of a stage as a whole, and of one layer group
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ def probe(
     """Quantise ``groups`` of ``stage`` alone, run the chain from there on, and compare."""
     session = shop.open_stage(stage, groups)
     candidate = {**shop.sessions, stage: session}
-    quality = estimate(candidate, faces, stage)
+    quality = estimate(candidate, faces, stage, shop.threads)
     saved = 0.0
     if shop.target is Target.CPU:  # elsewhere the time of this CPU says nothing
-        timing = compare_sessions(shop.sessions[stage], session, faces[0].tensors, TIMED_ROUNDS)
+        timing = compare_sessions(shop.sessions[stage], session, faces[0].tensors, TIMED_ROUNDS[group is not None])
         saved = timing.float_ms * (1.0 - 1.0 / timing.ratio)
     return Sensitivity(
         stage,

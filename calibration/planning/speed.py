@@ -32,11 +32,9 @@ class Timing:
     ratio: float
 
 
-def compare(before: Callable[[], object], after: Callable[[], object], rounds: int) -> Timing:
-    """Time two variants in turns, after one run of each that warms up."""
-    seconds = interleave({"float": before, "int8": after}, rounds, warm_up=1)
-    ratio = ratio_of(seconds["float"], seconds["int8"]).median
-    return Timing(latency_of(seconds["float"]).min_ms, latency_of(seconds["int8"]).min_ms, ratio)
+def timing_of(before: Sequence[float], after: Sequence[float]) -> Timing:
+    """Return what the seconds of pairs of runs say."""
+    return Timing(latency_of(before).min_ms, latency_of(after).min_ms, ratio_of(before, after).median)
 
 
 def batch_of(faces: Sequence[Recorded], size: int) -> dict[str, NDArray[Any]]:
@@ -46,8 +44,10 @@ def batch_of(faces: Sequence[Recorded], size: int) -> dict[str, NDArray[Any]]:
 
 
 def compare_sessions(before: Session, after: Session, tensors: Mapping[str, NDArray[Any]], rounds: int) -> Timing:
-    """Time two sessions of one stage on the same recorded ``tensors``."""
-    return compare(_runner(before, tensors), _runner(after, tensors), rounds)
+    """Time two sessions of one stage, which have run before, in turns on the same recorded ``tensors``."""
+    tasks = {"float": _runner(before, tensors), "int8": _runner(after, tensors)}
+    seconds = interleave(tasks, rounds, warm_up=0, settle=0.0)
+    return timing_of(seconds["float"], seconds["int8"])
 
 
 def _runner(session: Session, tensors: Mapping[str, NDArray[Any]]) -> Callable[[], object]:
@@ -60,15 +60,17 @@ def compare_stages(
 ) -> dict[str, Timing]:
     """Time each stage whose session differs, on the recorded inputs, and the ``chain`` of all stages.
 
-    The chain's time is that of the same sessions run one after the other on recorded inputs: the fold
-    between them costs nothing.
+    The chain's time is the sum of its stages': the fold between them costs nothing.
     """
     tensors = batch_of(faces, batch)
-    timings = {
-        name: compare_sessions(session, after[name], tensors, rounds)
-        for name, session in before.items()
-        if after[name] is not session
+    variants = {"float": before, "int8": after}
+    tasks = {
+        f"{variant} {name}": _runner(session, tensors)
+        for variant, sessions in variants.items()
+        for name, session in sessions.items()
     }
-    first, second = ([_runner(session, tensors) for session in variant.values()] for variant in (before, after))
-    timings["chain"] = compare(lambda: [run() for run in first], lambda: [run() for run in second], rounds)
-    return timings
+    seconds = interleave(tasks, rounds, warm_up=1, settle=0.0)
+    pairs = {name: tuple(seconds[f"{variant} {name}"] for variant in variants) for name in before}
+    timings = {name: timing_of(*pair) for name, pair in pairs.items() if after[name] is not before[name]}
+    sums = ([sum(row) for row in zip(*(pair[k] for pair in pairs.values()), strict=True)] for k in range(2))
+    return {**timings, "chain": timing_of(*sums)}

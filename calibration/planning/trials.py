@@ -1,25 +1,25 @@
-"""Trials of plans on the faces that they are made on: no plan twice, and no stage before the first that changed."""
+"""Trials of plans on some faces: none is estimated twice, and no stage runs before the first that changed."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
-from showface.runtime.backends.chain import Session
 from showface.runtime.stages import CHAIN_OUTPUT
 
+from ..parallel import parallel
 from ..recording import Recorded
 from .candidates import Workshop
 from .plan import Plan
-from .quality import Estimate, estimate_of, run_stages
+from .quality import Estimate, Quality, estimate_of, loss_of, quality_of, run_stages, score_recorded
 
 ChosenGroups = tuple[tuple[str, ...], ...]  # the layer groups in 8 bits of each stage, in order
 
 
 class Trials:
-    """Estimates what plans cost on the same faces, one plan after the other.
+    """What plans cost on the same faces, one plan after the other.
 
     Most plans of a search differ from the last one in a few stages: the outputs of those before the first that
     differs are kept, about 4 MB a face.
@@ -31,28 +31,33 @@ class Trials:
 
     def __init__(self, shop: Workshop, faces: Sequence[Recorded]) -> None:
         self.shop, self.faces = shop, faces
-        self._sessions: dict[str, tuple[tuple[str, ...], Session]] = {}
         self._last: ChosenGroups = ((),) * len(shop.stages)  # in float, as it was recorded
         self._tensors: list[dict[str, NDArray[Any]]] = [dict(face.tensors) for face in faces]
-        self._known: dict[ChosenGroups, Estimate] = {self._last: self._compared()}
+        self._known: dict[ChosenGroups, Estimate] = {}
 
     def estimate(self, plan: Plan) -> Estimate:
-        """Return what ``plan`` costs."""
-        layers = tuple(tuple(plan.quantized(stage.name)) for stage in self.shop.stages)
-        if layers not in self._known:
-            first = next(k for k, pair in enumerate(zip(layers, self._last, strict=True)) if len(set(pair)) > 1)
-            changed = list(zip(self.shop.stages, layers, strict=True))[first:]
-            sessions = [self._session(stage.name, groups) for stage, groups in changed]
-            self._tensors = [run_stages(sessions, tensors) for tensors in self._tensors]
-            self._last = layers
-            self._known[layers] = self._compared()
-        return self._known[layers]
+        """Return what ``plan`` is likely to cost other faces."""
+        groups = self._groups(plan)
+        if groups not in self._known:
+            pairs = zip(self.faces, self._run(groups), strict=True)
+            losses = parallel(lambda pair: loss_of(*pair, CHAIN_OUTPUT), pairs, self.shop.threads)
+            self._known[groups] = estimate_of(list(losses))
+        return self._known[groups]
 
-    def _compared(self) -> Estimate:
-        return estimate_of(list(zip(self.faces, self._tensors, strict=True)), CHAIN_OUTPUT)
+    def judge(self, plan: Plan) -> Quality:
+        """Return what ``plan`` costs these faces."""
+        pairs = zip(self.faces, self._run(self._groups(plan)), strict=True)
+        return quality_of(list(parallel(lambda pair: score_recorded(*pair), pairs, self.shop.threads)))
 
-    def _session(self, stage: str, groups: Collection[str]) -> Session:
-        groups = tuple(groups)
-        if stage not in self._sessions or self._sessions[stage][0] != groups:
-            self._sessions[stage] = groups, self.shop.open_stage(stage, groups)
-        return self._sessions[stage][1]
+    def _groups(self, plan: Plan) -> ChosenGroups:
+        return tuple(tuple(plan.quantized(stage.name)) for stage in self.shop.stages)
+
+    def _run(self, groups: ChosenGroups) -> list[dict[str, NDArray[Any]]]:
+        """Return the tensors of each face with ``groups`` in 8 bits."""
+        changed = [k for k, pair in enumerate(zip(groups, self._last, strict=True)) if len(set(pair)) > 1]
+        if changed:
+            behind = list(zip(self.shop.stages, groups, strict=True))[changed[0] :]
+            sessions = [self.shop.open_stage(stage.name, chosen) for stage, chosen in behind]
+            runs = parallel(lambda tensors: run_stages(sessions, tensors), self._tensors, self.shop.threads)
+            self._tensors, self._last = list(runs), groups
+        return self._tensors

@@ -13,7 +13,7 @@ from ..pace import pace
 from ..recording import Recorded
 from .candidates import Workshop
 from .plan import Plan
-from .quality import FaceScores, Quality, quality_of, run_from, score_recorded
+from .quality import FaceScores, Quality, quality_of, score_faces
 from .search import Budget
 from .speed import BATCHES, Timing, compare_stages
 
@@ -45,12 +45,14 @@ class QualityVerdict:
         return {"passed": self.passed, "violated": list(self.violated), **figures}
 
 
-def judge_quality(sessions: Mapping[str, Session], faces: Sequence[Recorded], budget: Budget) -> QualityVerdict:
-    """Run a candidate over ``faces`` and hold it against ``budget``."""
-    scores = []
-    for count, face in enumerate(faces):
-        pace().at("judging", count, len(faces))
-        scores.append(score_recorded(face, run_from(sessions, face)))
+def judge_quality(
+    sessions: Mapping[str, Session], faces: Sequence[Recorded], budget: Budget, threads: int = 1
+) -> QualityVerdict:
+    """Run a candidate over ``faces``, ``threads`` of them side by side, and hold it against ``budget``."""
+    scores: list[FaceScores] = []
+    for score in score_faces(sessions, faces, threads):
+        pace().at("judging", len(scores), len(faces))
+        scores.append(score)
     quality = quality_of(scores)
     violated = tuple(budget.violated(quality))
     return QualityVerdict(not violated, violated, quality, tuple(scores))
@@ -63,29 +65,18 @@ def gate_quality(shop: Workshop, plan: Plan, faces: Sequence[Recorded], budget: 
         The plan that remains, which may quantise nothing, and its verdict.
     """
     while True:
-        verdict = judge_quality(shop.open(plan), faces, budget)
+        verdict = judge_quality(shop.open(plan), faces, budget, shop.threads)
         left = [stage for stage in plan.stages if plan.quantized(stage)]
         if verdict.passed or not left:
             return plan, verdict
         alone = {}
         for stage in left:
             only = {**shop.sessions, stage: shop.open_stage(stage, plan.quantized(stage))}
-            alone[stage] = judge_quality(only, faces, budget).quality
+            alone[stage] = judge_quality(only, faces, budget, shop.threads).quality
         by_labels = verdict.quality.labels < budget.labels
         worst = max(left, key=lambda stage: -alone[stage].labels if by_labels else alone[stage].hole_error)
         logger.info(f"stage {worst} failed the budget, left in float: {'; '.join(verdict.violated)}")
         plan = plan.without(worst, f"the stage failed the budget: {verdict.violated[0]}")
-
-
-def drop_slow_stages(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> Plan:
-    """Leave those stages in float that 8 bits make slower on this CPU, at batch 1."""
-    pace().at("timing", 0, 1 + len(BATCHES))
-    timings = compare_stages(shop.sessions, shop.open(plan), faces, 1, ROUNDS[1])
-    for stage, timing in timings.items():
-        if stage != "chain" and timing.ratio < 1.0:
-            logger.info(f"stage {stage}: INT8 is slower here ({timing.ratio:.2f}×), left in float")
-            plan = plan.without(stage, f"INT8 is slower here: {timing.ratio:.2f}×")
-    return plan
 
 
 def judge_speed(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> dict[int, dict[str, Timing]]:
@@ -93,7 +84,7 @@ def judge_speed(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> dict[i
     sessions = shop.open(plan)
     speed: dict[int, dict[str, Timing]] = {}
     for batch in BATCHES:
-        pace().at("timing", 1 + len(speed), 1 + len(BATCHES))
+        pace().at("timing", len(speed), len(BATCHES))
         speed[batch] = compare_stages(shop.sessions, sessions, faces, batch, ROUNDS[batch])
     return speed
 
@@ -101,7 +92,7 @@ def judge_speed(shop: Workshop, plan: Plan, faces: Sequence[Recorded]) -> dict[i
 def speed_text(speed: Mapping[int, Mapping[str, Timing]]) -> str:
     """Return the sentence on speed."""
     ratios = {batch: timings["chain"].ratio for batch, timings in speed.items()}
-    figures = ", ".join(f"{ratio:.2f}× FP32 at batch {batch}" for batch, ratio in ratios.items())
+    figures = ", ".join(f"{ratio:.2f}× FP32 at batch {batch}" for batch, ratio in ratios.items()) + ", on one thread"
     if not ratios:
         return "not measured: engines run on a GPU; build them and run showface benchmark there"
     return f"{figures}; INT8 is slower here, do not use it" if min(ratios.values()) < 1.0 else figures

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
+from showface.export.cpu_form.edits import Wiring, add_constants, copy_of, drop_unread, replace_node
+from showface.export.cpu_form.elu import clip_elu, elu_halves
+from showface.export.cpu_form.subpixel import convolve_small
 from showface.export.graph import attribute
 
-from .edits import Wiring, add_constants, copy_of, drop_unread, replace_node
-from .subpixel import convolve_small
+from .subpixel import convolve_small_in_8_bits
 
 ALIGNMENT = 4  # input channels that the 8-bit convolution kernel takes at a time
 ELU_SCALE = 1 / 255  # of exp(x) - 1 for x <= 0, which lies in (-1, 0]
@@ -24,11 +26,13 @@ ELU_HALVES = ((*PAIR, "Relu"), (*PAIR, "Sub", "Exp", "Neg", "Relu", "Neg"))
 def use_fast_forms(model: ModelProto, weights: Mapping[str, NDArray[Any]]) -> None:
     """Rewrite a Q/DQ graph for the CPU in place; ``weights`` are the constants of the float graph behind it."""
     _quantize_before_repeating(model)
-    convolve_small(model, weights)
+    convolve_small_in_8_bits(model, weights)
     _pad_input_channels(model)
     _repeat_pixels(model)
     _resize_channels_last(model)
     _elu_in_8_bits(model)
+    convolve_small(model)
+    clip_elu(model)
     drop_unread(model)
 
 
@@ -161,8 +165,9 @@ def _elu_in_8_bits(model: ModelProto) -> None:
     """
     wiring = Wiring.of(model)
     for node in list(model.graph.node):
-        start = _elu_input(node, wiring)
-        if start is None:
+        halves = elu_halves(node, wiring, ELU_HALVES)
+        start = wiring.producers.get(halves[0][-1].input[0]) if halves is not None else None
+        if start is None or start.op_type != "DequantizeLinear":
             continue
         quantized, scale, zero = start.input
         name = f"{node.name}_split"
@@ -179,30 +184,6 @@ def _elu_in_8_bits(model: ModelProto) -> None:
             helper.make_node("Add", [f"{name}_6", f"{name}_4"], [node.output[0]], node.name),
         ]
         replace_node(model, node, new)
-
-
-def _elu_input(node: NodeProto, wiring: Wiring) -> NodeProto | None:
-    """Return the DQ of x if ``node`` adds max(x, 0) and exp(-max(-x, 0)) - 1, both in 8 bits."""
-    if node.op_type != "Add":
-        return None
-    above, below = (_climb(name, chain, wiring) for name, chain in zip(node.input, ELU_HALVES, strict=True))
-    if not above or not below or above[-1].input[0] != below[-1].input[0]:
-        return None
-    start, one = wiring.producers.get(above[-1].input[0]), wiring.constants.get(below[2].input[1])
-    quantized = start is not None and start.op_type == "DequantizeLinear"
-    return start if quantized and one is not None and (one == 1).all() else None
-
-
-def _climb(name: str, operators: Iterable[str], wiring: Wiring) -> list[NodeProto]:
-    """Return the nodes that lead to tensor ``name`` from its maker upwards; none if they are not ``operators``."""
-    nodes: list[NodeProto] = []
-    for operator in operators:
-        node = wiring.producers.get(name)
-        if node is None or node.op_type != operator:
-            return []
-        nodes.append(node)
-        name = node.input[0]
-    return nodes
 
 
 def _before(dequantize: NodeProto, wiring: Wiring) -> str:

@@ -62,7 +62,7 @@ def ratio_of(seconds: Sequence[float], base: Sequence[float]) -> Ratio:
     return Ratio(float(median), float(low), float(high), bool(abs(median - 1) > high - low))
 
 
-def interleave(tasks: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int) -> Seconds:
+def interleave(tasks: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int, settle: float = SETTLE) -> Seconds:
     """Time all tasks in turn, so that what disturbs the machine disturbs them alike.
 
     Every second round runs them in the reverse order, so that none is always behind the same other. Before each run
@@ -72,6 +72,7 @@ def interleave(tasks: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int
         tasks: by name.
         rounds: runs of each task on the clock.
         warm_up: runs of each task before.
+        settle: seconds of the pause; tasks of one thread need none.
 
     Returns:
         Seconds of each run, by name.
@@ -82,7 +83,7 @@ def interleave(tasks: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int
     seconds: Seconds = {name: [] for name in tasks}
     for index in range(rounds):
         for name in list(tasks) if index % 2 == 0 else list(tasks)[::-1]:
-            time.sleep(SETTLE)
+            time.sleep(settle)
             started = time.perf_counter()
             tasks[name]()
             seconds[name].append(time.perf_counter() - started)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from showface.runtime.backends.tensorrt.sidecar import AMPERE_PLUS, ENGINES_FOLDER, Sidecar, platform_here
-from showface.runtime.bundle import Bundle
+from showface.runtime.bundle import Bundle, as_exported
 from showface.runtime.errors import UsageError
 from showface.runtime.stages import Stage
 
@@ -107,6 +107,7 @@ def engine_request(
     bundle: Bundle, stage: Stage, options: BuildOptions, engine: Path, check_only: bool = False
 ) -> EngineRequest:
     """Return the request for a stage of a bundle, whose graph's hash is checked first."""
+    as_exported(bundle, "engines are built from")
     bundle.model(stage)
     name = f"{stage.name}.onnx"
     manifest = bundle.manifest

@@ -18,7 +18,9 @@ PLAN = Plan(Target.CPU, Calibrator.MINMAX, {"mrem": {"mining.query": INT8}})
 
 def test_every_file_is_listed_and_the_rest_copied(narrow_bundle, graphs, tmp_path):
     source = open_bundle(narrow_bundle)
-    written = write_int8_bundle(tmp_path / "int8", source, PLAN, {"mrem": graphs["mrem"]}, {"method": "minmax"})
+    written = write_int8_bundle(
+        tmp_path / "int8", source, PLAN, {"mrem": graphs["mrem"].SerializeToString()}, {"method": "minmax"}
+    )
     assert written.manifest.precision == {**source.manifest.precision, "mrem": "int8"}
     assert written.manifest.calibration == {"method": "minmax"}
     assert written.read(PLAN_FILE).decode() == PLAN.to_toml()
@@ -34,14 +36,20 @@ def test_an_existing_folder_is_kept(narrow_bundle, graphs, tmp_path):
     (tmp_path / "int8").mkdir()
     (tmp_path / "int8/precious").write_text("mine")
     with pytest.raises(UsageError, match="int8: exists already; remove it or choose another folder"):
-        write_int8_bundle(tmp_path / "int8", open_bundle(narrow_bundle), PLAN, {"mrem": graphs["mrem"]}, {})
+        write_int8_bundle(
+            tmp_path / "int8", open_bundle(narrow_bundle), PLAN, {"mrem": graphs["mrem"].SerializeToString()}, {}
+        )
     assert (tmp_path / "int8/precious").read_text() == "mine"
 
 
 def test_a_failure_leaves_nothing(narrow_bundle, graphs, tmp_path):
     with pytest.raises(TypeError):
         write_int8_bundle(
-            tmp_path / "int8", open_bundle(narrow_bundle), PLAN, {"mrem": graphs["mrem"]}, {"x": object()}
+            tmp_path / "int8",
+            open_bundle(narrow_bundle),
+            PLAN,
+            {"mrem": graphs["mrem"].SerializeToString()},
+            {"x": object()},
         )
     assert not list(tmp_path.iterdir())
 

@@ -16,6 +16,7 @@ from ...app import threads_of
 from ...options import ImagesOption, MasksOption, refuse_idle
 from ...printing import MIB, console, errors, print_parity
 
+DERIVING = ("images", "masks", "precision", "stages", "occluder")
 ONE_FILE = ".onnx"
 CHECKPOINT = ".safetensors"
 SourceArgument = Annotated[Path, typer.Argument(help="Checkpoint of an assembled model, or a bundle.")]
@@ -36,19 +37,28 @@ def export(
     precision: Annotated[str, typer.Option(help="fp32, or fp16 around declared float32 islands.")] = "fp32",
     stages: Annotated[str | None, typer.Option(help="OUT.safetensors: networks to keep, as coarse,parser.")] = None,
     occluder: OccluderOption = None,
+    cpu: Annotated[
+        bool, typer.Option("--cpu", help="Rewrite a float32 bundle's graphs to be faster on a CPU.")
+    ] = False,
 ) -> None:
     """Trace a checkpoint to an ONNX bundle and prove that it equals PyTorch; or derive one from a bundle.
 
-    A float32 bundle needs no checkpoint for its float16 bundle (--precision fp16), and it gives its weights back as a
-    checkpoint (OUT.safetensors), from which training goes on. No bundle needs one for one joined file (OUT.onnx) or
-    for a copy that has another occluder (--occluder).
+    A float32 bundle needs no checkpoint for its float16 bundle (--precision fp16) or for one that is faster on a CPU
+    (--cpu), and it gives its weights back as a checkpoint (OUT.safetensors), from which training goes on. No bundle
+    needs one for one joined file (OUT.onnx) or for a copy that has another occluder (--occluder).
     """
     with extra("export"):
         from showface.export.float16_bundle import check_precision
     check_precision(precision)
     if (source / MANIFEST_FILE).is_file():
+        if cpu:
+            refuse_idle(context, "--cpu rewrites what the bundle has", *DERIVING)
+            _to_cpu_form(open_bundle(source), output, threads_of(context))
+            return
         _derive(context, open_bundle(source), output, stages, occluder, (images, masks), precision)
         return
+    if cpu:
+        raise UsageError(f"--cpu: rewrites a bundle; export {source} without it first")
     _refuse_stages(stages)
     if source.is_dir():
         raise UsageError(f"{source}: is neither a checkpoint nor a bundle; it has no {MANIFEST_FILE}")
@@ -92,6 +102,16 @@ def _derive(
     if precision == "fp32":
         refuse_idle(context, "only a float16 bundle is compared on faces of your own", "images", "masks")
     _from_bundle(source, output, folders, precision, threads_of(context))
+
+
+def _to_cpu_form(source: Bundle, output: Path, threads: int | None) -> None:
+    if output.suffix in (ONE_FILE, CHECKPOINT):
+        raise UsageError(f"{output}: --cpu makes a bundle; name a folder")
+    with extra("export"):
+        from showface.export.cpu_form.bundle import export_cpu_form
+    differences = export_cpu_form(source, output, threads)
+    found = ", ".join(f"{stage} {difference:.1e}" for stage, difference in differences.items())
+    console.print(f"largest difference from {source.folder}: {found}; wrote {output}")
 
 
 def _refuse_stages(stages: str | None) -> None:

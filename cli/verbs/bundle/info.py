@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import sys
 
-from showface.runtime.bundle import Bundle, open_bundle
+from showface.runtime.bundle import CPU_FORM, Bundle, open_bundle
 from showface.runtime.errors import UsageError
 from showface.runtime.version import __version__
 
@@ -30,6 +30,7 @@ def info(bundle: BundleArgument = None) -> None:
         ("CUDA devices", str(cuda_device_count())),
         ("bundle", str(opened.folder)),
         ("variant", f"{manifest.variant}, {manifest.image_size}×{manifest.image_size}"),
+        *([("form", "for a CPU")] if manifest.form == CPU_FORM else []),
         ("checkpoint", manifest.checkpoint_sha256[:16]),
     ]
     for stage in manifest.graphs:

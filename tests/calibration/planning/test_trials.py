@@ -5,7 +5,7 @@ import pytest
 
 from showface.calibration.planning.candidates import Workshop
 from showface.calibration.planning.plan import INT8, Plan
-from showface.calibration.planning.quality import estimate, estimate_of
+from showface.calibration.planning.quality import estimate, estimate_of, loss_of
 from showface.calibration.planning.trials import Trials
 from showface.calibration.settings import Calibrator, Target
 from showface.runtime.backends.onnxruntime import open_session
@@ -26,6 +26,10 @@ def plan_of(shop, *stages):
     return Plan(Target.CPU, Calibrator.MINMAX, named)
 
 
+def losses(*results):
+    return estimate_of([loss_of(face, tensors, "completed_image") for face, tensors in results])
+
+
 def with_noise(face, sigma):
     completed = face.tensors["completed_image"]
     noise = np.random.default_rng(1).normal(0, sigma, completed.shape)
@@ -37,33 +41,33 @@ def test_half_of_what_was_lost_and_half_of_what_is_to_be_expected(three):
     face = three[1]
     whole = face.face.rgb.transpose(2, 0, 1)[None] / 127.5 - 1
     nearer = ((face.tensors["completed_image"] + whole) / 2).astype(np.float32)
-    found = estimate_of([(face, {**face.tensors, "completed_image": nearer})], "completed_image")
+    found = losses((face, {**face.tensors, "completed_image": nearer}))
     assert found.psnr_drop == pytest.approx((10 * np.log10(1.25) - 20 * np.log10(2)) / 2, abs=0.05)
 
 
 def test_the_loss_of_an_independent_error_is_that_of_the_added_power(three):
     face = three[1]
-    assert estimate_of([(face, face.tensors)], "completed_image").psnr_drop == 0
+    assert losses((face, face.tensors)).psnr_drop == 0
     hole = face.face.hole
     truth = face.face.rgb[hole] / 127.5 - 1
     own = float(((face.tensors["completed_image"][0].transpose(1, 2, 0)[hole] - truth) ** 2).mean())
-    found = estimate_of([(face, with_noise(face, own**0.5))], "completed_image")
+    found = losses((face, with_noise(face, own**0.5)))
     assert found.psnr_drop == pytest.approx(10 * np.log10(2), abs=0.05)  # twice the error power
     assert found.hole_error == pytest.approx(own, rel=0.05)
 
 
 def test_the_worst_bucket_counts(three):
     results = [(face, with_noise(face, 0.05 * k)) for k, face in enumerate(three)]
-    each = [estimate_of([result], "completed_image").psnr_drop for result in results]
-    assert estimate_of(results, "completed_image").psnr_drop == pytest.approx(max(each))
+    each = [losses(result).psnr_drop for result in results]
+    assert losses(*results).psnr_drop == pytest.approx(max(each))
 
 
 def test_one_spoilt_face_makes_no_typical_loss(three):
     """Of ten faces of one bucket, one loses much: their mean says so, what is typical does not."""
     face, still = three[1], (0.001, 0.3)
     results = [(face, with_noise(face, still[k == 9])) for k in range(10)]
-    calm = estimate_of(results[:9], "completed_image")
-    found = estimate_of(results, "completed_image")
+    calm = losses(*results[:9])
+    found = losses(*results)
     assert found.psnr_drop > 20 * calm.psnr_drop
     assert found.typical_drop < 10 * calm.typical_drop
     hole = face.face.hole

@@ -6,10 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from showface.calibration.rewrites.partial import ready_partial_convolutions
-from showface.calibration.settings import Target
-from showface.runtime.backends.onnxruntime import open_session
-from showface.runtime.bundle import open_bundle
+from showface.export.cpu_form.partial import ready_partial_convolutions
 
 CHANNELS, OUT, SIDE = 4, 6, 8
 
@@ -110,16 +107,3 @@ def test_a_factor_that_is_no_mask_stays_behind_the_rectifier():
     new = rewritten(partial(mask="Neg"))
     assert operators(new)[-1] == "Mul"
     np.testing.assert_allclose(run(new)[0], run(partial(mask="Neg"))[0], rtol=1e-5, atol=1e-5)
-
-
-def test_the_coarse_stage_has_none_left(float_graphs, recorded, narrow_bundle):
-    bundle = open_bundle(narrow_bundle)
-    stage, face = bundle.manifest.stages[0], next(iter(recorded))
-    stored = open_session(bundle.model(stage), stage, None, 1)
-    for target in Target:
-        graph = float_graphs[target]["coarse"]
-        assert "BatchNormalization" not in operators(graph)
-        session = open_session(graph.SerializeToString(), stage, None, 1)
-        inputs = {name: face.tensors[name] for name in stage.inputs}
-        (after,), (before,) = session.run(inputs).values(), stored.run(inputs).values()
-        np.testing.assert_allclose(after, before, atol=1e-5)

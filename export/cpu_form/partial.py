@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, NodeProto, helper
 
-from showface.export.graph import attribute
-
+from ..graph import attribute
 from .edits import Wiring, add_constants, drop_unread, replace_constant, replace_node
 
 RECTIFIERS = ("Relu", "LeakyRelu")

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from showface.export.graph import attribute, constant_values, producers, readers, shapes
+from ..graph import attribute, producers, readers, shapes
+
+
+class Constants(Mapping[str, NDArray[Any]]):
+    """The constants of a graph, each decoded when it is asked for: most rewrites look at few."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._decoded: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._decoded:
+            self._decoded[name] = numpy_helper.to_array(self._stored[name])
+        return self._decoded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +57,7 @@ class Wiring:
     def of(cls, model: ModelProto) -> Wiring:
         """Return the wiring of ``model``."""
         outputs = frozenset(output.name for output in model.graph.output)
-        return cls(constant_values(model), producers(model), readers(model), shapes(model), outputs)
+        return cls(Constants(model), producers(model), readers(model), shapes(model), outputs)
 
     def image_shape(self, tensor: str) -> tuple[int, int, int]:
         """Return channels, height and width of ``tensor``; zeros where one is open or it has other dimensions."""
@@ -78,6 +100,11 @@ def replace_constant(model: ModelProto, name: str, value: NDArray[Any]) -> None:
     )
 
 
+def declare_shape(model: ModelProto, tensor: str, shape: tuple[int, int, int]) -> None:
+    """Declare channels, height and width of a float tensor of ``model``, of any number of faces."""
+    model.graph.value_info.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, [None, *shape]))
+
+
 def replace_node(model: ModelProto, node: NodeProto, nodes: Iterable[NodeProto]) -> None:
     """Put ``nodes`` where ``node`` stands; every node has a name of its own."""
     listed = list(model.graph.node)
@@ -103,8 +130,8 @@ def drop_unread(model: ModelProto) -> None:
         if needed.intersection(node.output):
             kept.append(node)
             needed.update(node.input)
-    del model.graph.node[:]
-    model.graph.node.extend(reversed(kept))
     constants = [tensor for tensor in model.graph.initializer if tensor.name in needed]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(constants)
+    for stored, left in ((model.graph.node, kept[::-1]), (model.graph.initializer, constants)):
+        if len(left) < len(stored):  # to write a list anew copies what is in it
+            del stored[:]
+            stored.extend(left)

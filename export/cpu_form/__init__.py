@@ -1,0 +1,1 @@
+"""Float graphs in the form that ONNX Runtime computes fast on a CPU: the same function, written otherwise."""
