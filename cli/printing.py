@@ -6,13 +6,14 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.status import Status
-from rich.table import Table
 from rich.text import Text
 
 from showface.runtime.untrusted.terminal import Terminal, printable
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 MIB = 2**20
 _REMEDY = re.compile(r"\bpass (\w+)=(?:True|…|'([^']+)')")
@@ -94,6 +95,8 @@ class _StatusHandler(logging.Handler):
 
 def print_parity(report: Mapping[str, Any]) -> None:
     """Print the figures of each stage and of the chain, what failed, and the verdict."""
+    from rich.table import Table
+
     table = Table("stage", "max abs", "mean abs", "equal labels", "verdict")
     views = (*report["stages"].items(), ("chain", report["chain"]))
     for name, figures in views:

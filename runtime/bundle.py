@@ -106,6 +106,13 @@ class Bundle:
             raise UsageError(f"{path}: its hash differs from {MANIFEST_FILE}; copy or export the bundle again")
         return data
 
+    def size(self, name: str) -> int:
+        """Return the bytes of the file ``name``; 0 where it is missing."""
+        try:
+            return (self.folder / name).stat().st_size
+        except OSError:
+            return 0
+
     def model(self, stage: Stage) -> bytes:
         """Return the checked ONNX bytes of ``stage``.
 

@@ -37,7 +37,7 @@ CUDA_OPTIONS = {
 _CODE = re.compile(r"CUDA (?:failure|error) (\d+)")
 DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}  # ONNX Runtime's names of the stage table's types
 SPIN_MICROSECONDS = "1000"  # that a thread waits busily for its next work; runs were no faster without this limit
-LOADERS = 3  # threads that open sessions; the two largest stages are half of the work
+LOADERS = 2  # threads that open sessions; the largest stage is half of the work
 LOG_TAIL = 300  # characters of what ONNX Runtime printed that an error repeats
 
 
@@ -251,10 +251,11 @@ def _load(
         return open_session(bundle.model(stage), stage, cuda_index, threads, shapes, channels_last)
 
     # ONNX Runtime optimises one graph on one processor; the CUDA libraries are not loaded from several threads.
+    largest_first = sorted(bundle.manifest.graphs, key=lambda stage: -bundle.size(f"{stage.name}.onnx"))
     with ThreadPoolExecutor(1 if cuda_index is not None else min(threads or LOADERS, LOADERS)) as loaders:
-        graphs = {session.stage.name: session for session in loaders.map(opened, bundle.manifest.graphs)}
-    occluder = graphs.pop(OCCLUDER.name, None)
-    sessions = list(graphs.values())
+        graphs = {session.stage.name: session for session in loaders.map(opened, largest_first)}
+    occluder = graphs.get(OCCLUDER.name)
+    sessions = [graphs[stage.name] for stage in bundle.manifest.stages]
     where = "CPU" if cuda_index is None else f"CUDA device {cuda_index}"
     description = f"ONNX Runtime {ort.__version__} on {where} ({reason})"
     if cuda_index is None:

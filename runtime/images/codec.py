@@ -228,7 +228,7 @@ def encode_photo(
     formats: dict[str, dict[str, Any]] = {
         ".jpg": {"format": "JPEG", "quality": quality, "subsampling": 0},
         ".webp": {"format": "WEBP", "quality": quality if lossy else 100, "lossless": not lossy, "exact": True},
-        ".png": {"format": "PNG", "compress_level": 4},
+        ".png": {"format": "PNG", "compress_level": 2},
         ".tif": {"format": "TIFF", "compression": "tiff_lzw"},
         ".bmp": {"format": "BMP"},
     }

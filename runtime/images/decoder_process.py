@@ -7,7 +7,6 @@ import json
 import math
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import IO, Any
@@ -16,11 +15,10 @@ import numpy as np
 
 from ..errors import InputError, UsageError, system_errors
 from .codec import Photo
+from .decoder_start import COMMAND, close, start_decoder
 from .decoder_worker import READY
 from .metadata import Metadata
 
-# -P: runs no module of the working directory
-COMMAND = (sys.executable, "-P", "-m", "showface.runtime.images.decoder_worker")
 TIME_LIMIT = 120.0  # seconds for one file
 
 
@@ -42,10 +40,8 @@ class IsolatedDecoder:
         Raises:
             UsageError: it cannot be started.
         """
-        pipe = subprocess.PIPE
         with system_errors(UsageError, Path(COMMAND[0]), "the decoder process cannot be started"):
-            # A session of its own: a terminal sends its signals to the whole group, also to one that only starts.
-            self._process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+            self._process = start_decoder()
         self._ready = False
 
     def __enter__(self) -> IsolatedDecoder:
@@ -107,7 +103,7 @@ class IsolatedDecoder:
         process, self._process = self._process, None
         assert process is not None
         code = process.wait()
-        _close(process)
+        close(process)
         if timed_out:
             return f"cannot be decoded within {self.time_limit:g} s"
         if code < 0:
@@ -118,17 +114,8 @@ class IsolatedDecoder:
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            _close(self._process)
+            close(self._process)
             self._process = None
-
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
-            with contextlib.suppress(OSError):  # what a dead process has not read
-                pipe.close()
 
 
 def _ask(process: subprocess.Popen[bytes], data: bytes, name: str) -> Photo:

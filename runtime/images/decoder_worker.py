@@ -15,7 +15,9 @@ import sys
 import tempfile
 from typing import BinaryIO
 
+import cv2
 import numpy as np
+from PIL import Image
 
 from ..errors import InputError
 from .codec import Photo, decode_photo
@@ -60,8 +62,6 @@ def check_damage(data: bytes, name: str) -> None:
     """
     if not data.startswith(b"\xff\xd8"):
         return
-    import cv2  # for JPEG alone: a decoder process starts sooner without it
-
     with tempfile.TemporaryFile() as said:
         kept = os.dup(STDERR)
         os.dup2(said.fileno(), STDERR)
@@ -100,5 +100,6 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     _limit_memory()
+    Image.preinit()  # loads the decoders of the usual formats, which the first picture would wait for
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # the parent reads no warnings of the decoders
     serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -144,7 +144,7 @@ decoder.serve(sys.stdin.buffer, sys.stdout.buffer)
 
 
 def test_a_file_that_crashes_or_hangs_its_decoder_fails_alone(monkeypatch):
-    monkeypatch.setattr("showface.runtime.images.decoder_process.COMMAND", (sys.executable, "-c", CRASHING))
+    monkeypatch.setattr("showface.runtime.images.decoder_start.COMMAND", (sys.executable, "-c", CRASHING))
     good = next(fault.data for fault in all_faults() if fault.name == "trailing.png")
     with IsolatedDecoder(time_limit=3.0) as decoder:
         for data, words in ((b"crash", "SIGSEGV"), (b"exit", "exit code 3"), (b"hang", "within 3 s")):

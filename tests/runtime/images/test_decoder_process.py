@@ -40,7 +40,7 @@ def test_modules_of_the_working_directory_are_not_run(tmp_path, monkeypatch):
 
 def test_a_decoder_that_cannot_start_is_refused_with_its_last_words(monkeypatch):
     command = (sys.executable, "-c", "raise SystemExit('no decoder here')")
-    monkeypatch.setattr("showface.runtime.images.decoder_process.COMMAND", command)
+    monkeypatch.setattr("showface.runtime.images.decoder_start.COMMAND", command)
     with pytest.raises(UsageError, match="cannot be started: no decoder here"), IsolatedDecoder():
         pass
 
