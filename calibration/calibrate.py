@@ -173,14 +173,14 @@ def _durations(samples: Samples, quick: bool, replayed: bool, groups: Mapping[st
     probed = len(groups) + (0 if quick else sum(map(len, groups.values())))
     faces = PROBE_FACES if quick else PLAN_FACES
     return {
-        "recording calibration faces": 0.3 * len(samples.calibration),
-        "recording check faces": 0.3 * len(samples.check),
-        "finding ranges": 0.6 * len(samples.calibration),
-        "choosing settings": 0.0 if replayed else 10.0 + faces,
-        "probing": 0.0 if replayed else 2.7 * probed,
-        "planning": 0.0 if replayed else 2.0 * faces,
-        "judging": 0.6 * len(samples.check),
-        "timing": 18.0,
+        "recording calibration faces": 0.12 * len(samples.calibration),
+        "recording check faces": 0.12 * len(samples.check),
+        "finding ranges": 0.2 * len(samples.calibration),
+        "choosing settings": 0.0 if replayed else 10.0 + 1.3 * faces,
+        "probing": 0.0 if replayed else 0.85 * probed,
+        "planning": 0.0 if replayed else 2.1 * faces,
+        "judging": 0.06 * len(samples.check),
+        "timing": 15.0,
     }
 
 
