@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto
+from onnx import ModelProto, load_model_from_string
 
 from showface.export.graph import float_bytes
 from showface.runtime.backends.processors import processors
@@ -123,8 +123,7 @@ def calibrate(settings: Settings) -> CalibrationResult:
 
 def _calibrate(settings: Settings) -> CalibrationResult:
     check_new(settings.destination)
-    bundle = open_bundle(settings.bundle)
-    as_exported(bundle, "INT8 is made from")
+    bundle = as_exported(open_bundle(settings.bundle), "INT8 is made from")
     graphs_for = cache(partial(_float_graphs, bundle))
     plan = None
     if settings.plan is not None:
@@ -162,7 +161,7 @@ def _calibrate(settings: Settings) -> CalibrationResult:
         )
     speed = judge_speed(shop, plan, checked) if target is Target.CPU else {}
     size = sum(len(made.get(stage.name) or bundle.model(stage)) for stage in shop.stages)
-    ratio = size / sum(map(float_bytes, graphs.values()))
+    ratio = size / sum(float_bytes(load_model_from_string(bundle.model(stage))) for stage in shop.stages)
     outcome = CalibrationResult(plan, quality, speed, tuple(sensitivities), ratio, checked, shop)
     write_int8_bundle(settings.destination, bundle, plan, made, _manifest_record(settings, bundle, samples, outcome))
     return outcome

@@ -14,7 +14,7 @@ _Result = TypeVar("_Result")
 def parallel(work: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:
     """Yield what ``work`` makes of each of ``items``, in their order, ``threads`` of them at a time.
 
-    No item is read, and no result kept, beyond those: memory does not grow with their number.
+    One more than those is read ahead, and no other result is kept: memory does not grow with their number.
     """
     with ThreadPoolExecutor(threads) as pool:
         running: deque[Future[_Result]] = deque()

@@ -14,7 +14,7 @@ from showface.export.graph import module_of, producers, shapes
 
 from .settings import Target
 
-PART = re.compile(r"(\.part\d+|\.rows)$")  # of a weight that was rewritten; its layer is the same
+PART = re.compile(r"(\.part\d+|\.rows)+$")  # of a weight that was rewritten; its layer is the same
 # Module levels that make one layer group; the parser's stage wraps it in a module of its own.
 GROUP_DEPTH = {"coarse": 2, "parser": 4, "memory": 2, "mrem": 2, "refiner": 2}
 
@@ -144,7 +144,8 @@ def placed_nodes(model: ModelProto, stage: str, target: Target, groups: Iterable
         merges = node.op_type in rules.merges and stage not in FLOAT_MERGES
         merges = merges and (len(reads) == 2 or rules.quantized_outputs)  # a constant is no residual
         # ONNX Runtime multiplies channels by one value a pixel value by value in 8 bits: 0.99 ms for 16 at 256².
-        merges = merges and not any(known.get(name, ())[1:2] == (1,) for name in reads)
+        gated = rules.quantized_outputs and any(known.get(name, ())[1:2] == (1,) for name in reads)
+        merges = merges and not gated
         if (node.op_type in rules.followers and all(quantized)) or merges:
             placed[node.name] = node
     return list(placed.values())

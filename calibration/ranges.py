@@ -65,7 +65,8 @@ def find_ranges(
 ) -> RangeOptions:
     """Run ``model`` over ``faces`` and return the range of each of ``tensors``, under each setting of ``method``.
 
-    The faces are inputs of the stage, ``threads`` of which run side by side: memory does not grow with their number.
+    The faces are inputs of the stage, ``threads`` of which run side by side (for ``minmax`` one at a time): memory does
+    not grow with their number.
     The tensors are float activations; ``symmetric`` ranges lie around 0.
 
     Returns:

@@ -30,7 +30,9 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log more, and show tracebacks.")] = False,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: all.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads; default: all. Stands before the verb.")
+    ] = None,
 ) -> None:
     print_messages(verbose)
     context.obj = threads

@@ -222,8 +222,8 @@ def check_new(folder: Path) -> None:
         raise UsageError(f"{folder}: exists already; remove it or choose another folder")
 
 
-def as_exported(bundle: Bundle, wanted: str) -> None:
-    """Refuse a bundle whose graphs were rewritten for a CPU.
+def as_exported(bundle: Bundle, wanted: str) -> Bundle:
+    """Return a bundle, unless its graphs were rewritten for a CPU.
 
     Args:
         bundle: to be looked at.
@@ -233,7 +233,11 @@ def as_exported(bundle: Bundle, wanted: str) -> None:
         UsageError: they were.
     """
     if bundle.manifest.form == CPU_FORM:
-        raise UsageError(f"{bundle.folder}: its graphs have the form for a CPU; {wanted} the bundle that it came from")
+        raise UsageError(
+            f"{bundle.folder}: is a CPU form; {wanted} the bundle that it came from, of the same "
+            f"checkpoint {bundle.manifest.checkpoint_sha256[:16]}"
+        )
+    return bundle
 
 
 def default_bundle() -> Path:

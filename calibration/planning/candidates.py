@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
 from showface.runtime.backends.chain import Session
 from showface.runtime.backends.onnxruntime import open_session
@@ -71,10 +71,11 @@ class Workshop:
         }
 
     def weights(self, stage: str, groups: Collection[str]) -> int:
-        """Return how many weights the layers ``groups`` of ``stage`` have, products of two tensors none."""
-        sizes = {tensor.name: math.prod(tensor.dims) for tensor in self.graphs[stage].graph.initializer}
+        """Return how many weights but zeros the layers ``groups`` of ``stage`` have, products of two tensors none."""
+        stored = {tensor.name: tensor for tensor in self.graphs[stage].graph.initializer}
         nodes = quantizable(self.graphs[stage], stage, self.target)
-        return sum(sizes.get(node.input[1], 0) for group in groups for node in nodes[group])
+        read = [node.input[1] for group in groups for node in nodes[group] if node.input[1] in stored]
+        return sum(int(np.count_nonzero(numpy_helper.to_array(stored[name]))) for name in read)
 
     def make(self, stage: str, groups: Collection[str]) -> Made:
         """Return ``stage`` with ``groups``, at least one, in 8 bits."""

@@ -127,18 +127,18 @@ class Ranking:
         costs = {key: cost_of(single[key], gains[key], budget) for key in gains}
         return cls(plan, tuple(sorted(every, key=lambda key: -costs.get(key, math.inf))), single, gains)
 
-    def leaving(self, groups: Iterable[Key], reason: str = "") -> Plan:
-        """Return the plan that leaves ``groups`` in float."""
-        left = self.plan
+    def leaving(self, groups: Mapping[Key, str] | Iterable[Key]) -> Plan:
+        """Return the plan that leaves ``groups`` in float, each for its reason where they have some."""
+        left, reasons = self.plan, groups if isinstance(groups, Mapping) else {}
         for stage, group in groups:
             item = self.found.get((stage, group))
             alone = "" if item is None else f"; alone {item.psnr_drop:+.3f} dB, {item.hole_psnr:.1f} dB in the hole"
-            left = left.without(stage, f"{reason}{alone}", group)
+            left = left.without(stage, f"{reasons.get((stage, group), '')}{alone}", group)
         return left
 
 
-def choose_groups(trials: Trials, ranking: Ranking, budget: Budget) -> list[Key]:
-    """Return the fewest groups, in the order of their rank, without which the chain keeps ``budget``.
+def choose_groups(trials: Trials, ranking: Ranking, budget: Budget) -> dict[Key, str]:
+    """Return the fewest groups, in the order of their rank, without which the chain keeps ``budget``, and why.
 
     Their number is found by halving; those that were left in float for nothing then go back to 8 bits.
 
@@ -151,7 +151,7 @@ def choose_groups(trials: Trials, ranking: Ranking, budget: Budget) -> list[Key]
 
     ranked = ranking.order
     if not (first := violated([])):
-        return []
+        return {}
     logger.debug(f"plan: {first[0]}")
     if float_fails := violated(ranked):
         raise ShowfaceError(f"the budget cannot be met, not even in float: {'; '.join(float_fails)}")
@@ -173,17 +173,17 @@ def choose_groups(trials: Trials, ranking: Ranking, budget: Budget) -> list[Key]
         fewer = [other for other in chosen if other != key]
         if not violated(fewer):
             chosen = fewer
-    return chosen
+    return dict.fromkeys(chosen, first[0])
 
 
-def hold_on_others(trials: Trials, ranking: Ranking, chosen: Sequence[Key], budget: Budget) -> Plan:
+def hold_on_others(trials: Trials, ranking: Ranking, chosen: Mapping[Key, str], budget: Budget) -> Plan:
     """Return the plan that leaves ``chosen`` in float, and with them as many more as the faces of ``trials`` need.
 
-    These are faces on which it was not made. Those groups come first that use most, for what they save, of the bounds
-    that it breaks; their number is doubled until it keeps ``budget``, and then halved.
+    These are faces on which it was not made. The groups that follow are ordered by how much of the broken bounds they
+    use for what they save. How many are needed is found by doubling, then by bisection.
     """
     judged = trials.judge(ranking.leaving(chosen))
-    if not (violated := budget.violated(judged)):
+    if not (violated := budget.violated(judged)) or pace().late:
         return ranking.leaving(chosen)
     used = budget.shares(judged.psnr_drop, from_psnr(judged.hole_psnr), 1.0 - judged.labels)
     broken = [share > 1.0 for share in used]
@@ -197,17 +197,21 @@ def hold_on_others(trials: Trials, ranking: Ranking, chosen: Sequence[Key], budg
 
     rest = sorted((key for key in ranking.order if key not in chosen), key=lambda key: -weight(key))
 
+    def more(count: int) -> Plan:
+        return ranking.leaving({**chosen, **dict.fromkeys(rest[:count], f"{violated[0]} on faces that judge")})
+
     def holds(count: int) -> bool:
+        pace().at("planning", count, len(rest))
         logger.debug(f"plan: {violated[0]} on faces that it was not made on; {count} more groups in float")
-        return not budget.violated(trials.judge(ranking.leaving([*chosen, *rest[:count]])))
+        return not budget.violated(trials.judge(more(count)))
 
     low, high = 0, 1  # the first is too few, the other is tried
-    while high < len(rest) and not pace().late and not holds(high):
+    while high < len(rest) and not holds(high):
         low, high = high, min(2 * high, len(rest))
-    while high - low > 1 and not pace().late:
+    while high - low > 1:  # also where the time is up: without it all could stay in float
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle, high)
-    return ranking.leaving([*chosen, *rest[:high]], violated[0])
+    return more(high)
 
 
 def gains_of(found: Iterable[Sensitivity]) -> dict[Key, float]:

@@ -16,7 +16,8 @@ from .speed import compare_sessions
 
 logger = logging.getLogger(__name__)
 
-TIMED_ROUNDS = {False: 9, True: 2}  # of a stage as a whole, and of one layer group
+STAGE_ROUNDS = 9  # timed, of a stage as a whole, which decides whether it stays in float
+GROUP_ROUNDS = 2  # of one layer group, which is only ranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ def probe(
     quality = estimate(candidate, faces, stage, shop.threads)
     saved = 0.0
     if shop.target is Target.CPU:  # elsewhere the time of this CPU says nothing
-        timing = compare_sessions(shop.sessions[stage], session, faces[0].tensors, TIMED_ROUNDS[group is not None])
+        rounds = STAGE_ROUNDS if group is None else GROUP_ROUNDS
+        timing = compare_sessions(shop.sessions[stage], session, faces[0].tensors, rounds)
         saved = timing.float_ms * (1.0 - 1.0 / timing.ratio)
     return Sensitivity(
         stage,

@@ -44,9 +44,9 @@ def batch_of(faces: Sequence[Recorded], size: int) -> dict[str, NDArray[Any]]:
 
 
 def compare_sessions(before: Session, after: Session, tensors: Mapping[str, NDArray[Any]], rounds: int) -> Timing:
-    """Time two sessions of one stage, which have run before, in turns on the same recorded ``tensors``."""
+    """Time two sessions of one stage in turns on the same recorded ``tensors``."""
     tasks = {"float": _runner(before, tensors), "int8": _runner(after, tensors)}
-    seconds = interleave(tasks, rounds, warm_up=0, settle=0.0)
+    seconds = interleave(tasks, rounds, warm_up=0, settle=0.0)  # they have run on faces, if not both
     return timing_of(seconds["float"], seconds["int8"])
 
 

@@ -1,4 +1,4 @@
-"""Trials of plans on some faces: none is estimated twice, and no stage runs before the first that changed."""
+"""Trials of plans on some faces: none is tried twice, and no stage runs before the first that changed."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Trials:
         self._last: ChosenGroups = ((),) * len(shop.stages)  # in float, as it was recorded
         self._tensors: list[dict[str, NDArray[Any]]] = [dict(face.tensors) for face in faces]
         self._known: dict[ChosenGroups, Estimate] = {}
+        self._judged: dict[ChosenGroups, Quality] = {}
 
     def estimate(self, plan: Plan) -> Estimate:
         """Return what ``plan`` is likely to cost other faces."""
@@ -46,8 +47,12 @@ class Trials:
 
     def judge(self, plan: Plan) -> Quality:
         """Return what ``plan`` costs these faces."""
-        pairs = zip(self.faces, self._run(self._groups(plan)), strict=True)
-        return quality_of(list(parallel(lambda pair: score_recorded(*pair), pairs, self.shop.threads)))
+        groups = self._groups(plan)
+        if groups not in self._judged:
+            pairs = zip(self.faces, self._run(groups), strict=True)
+            scores = parallel(lambda pair: score_recorded(*pair), pairs, self.shop.threads)
+            self._judged[groups] = quality_of(list(scores))
+        return self._judged[groups]
 
     def _groups(self, plan: Plan) -> ChosenGroups:
         return tuple(tuple(plan.quantized(stage.name)) for stage in self.shop.stages)

@@ -32,7 +32,7 @@ def convolve_rows(model: ModelProto) -> None:
         outputs, inputs, tall, wide = kernel.shape
         _, height, width = wiring.image_shape(node.output[0])
         rows = gcd(height, MOST_ROWS, 1 << (BLOCK // outputs).bit_length() - 1) if outputs <= MOST_OUTPUTS else 1
-        if rows < 2 or not width or not wiring.constants.keys() >= {*node.input[1:]}:
+        if rows < 2 or not width or not _has_own_constants(node, wiring):
             continue
         down, right = attribute(node, "strides", [1, 1])
         shifted = np.zeros((outputs, rows, inputs, tall + down * (rows - 1), wide), np.float32)
@@ -72,7 +72,7 @@ def convolve_shuffled(model: ModelProto) -> None:
     for node in list(model.graph.node):
         kernel = wiring.constants.get(node.input[1]) if node.op_type == "Conv" else None
         steps = _unshuffling(node, wiring) if kernel is not None and _is_dense(node) else None
-        if kernel is None or steps is None:
+        if kernel is None or steps is None or not _has_own_constants(node, wiring):
             continue
         source, factor = steps
         outputs, _, tall, wide = kernel.shape
@@ -93,6 +93,13 @@ def _is_dense(node: NodeProto) -> bool:
     """Return whether a convolution has no groups, holes or pads that are computed."""
     plain = {"group": 1, "dilations": [1, 1], "auto_pad": b"NOTSET"}
     return all(attribute(node, key, value) == value for key, value in plain.items())
+
+
+def _has_own_constants(node: NodeProto, wiring: Wiring) -> bool:
+    """Return whether weight and bias of a convolution are constants, and the weight, which names its layer, its own."""
+    weight = node.input[1]
+    own = weight.endswith(".weight") and len(wiring.readers[weight]) == 1
+    return own and all(name in wiring.constants for name in node.input[1:])
 
 
 def _unshuffling(node: NodeProto, wiring: Wiring) -> tuple[str, int] | None:

@@ -40,7 +40,7 @@ class Wiring:
     """How a graph was wired when this was taken.
 
     Attributes:
-        constants: their values.
+        constants: their values, as they are when one is first asked for.
         producers: the node that writes each tensor.
         readers: the nodes that read each tensor.
         shapes: shapes that the graph declares; an open dimension is 0.

@@ -1,4 +1,4 @@
-"""The form for a CPU of one float graph; the bundle's graph stays the one source."""
+"""The CPU form of one float graph; the bundle's graph stays the one source."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from showface.runtime.backends.tensorrt.sidecar import (
     read_engine,
     read_sidecar,
 )
-from showface.runtime.bundle import Bundle
+from showface.runtime.bundle import Bundle, as_exported
 from showface.runtime.errors import ShowfaceError, UsageError, system_errors
 from showface.runtime.files import write_file
 from showface.runtime.stages import TENSORS, Stage
@@ -65,9 +65,11 @@ def build_engines(
         progress: is told of the builder's phases, where somebody looks on.
 
     Raises:
-        UsageError: the options contradict each other, or the folder cannot be written.
+        UsageError: the options contradict each other, the bundle is a CPU form, or the folder cannot be
+            written.
     """
     options.check()
+    as_exported(bundle, "engines are built from")
     folder = EngineFolder(bundle, options.backend, options.target)
     with system_errors(UsageError, folder.path, "the folder of the engines cannot be made"):
         folder.path.mkdir(parents=True, exist_ok=True)

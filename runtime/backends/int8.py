@@ -71,8 +71,9 @@ def device_name(device: str) -> str:
 
 
 def against(bundle: Bundle, backend: str) -> str:
-    """Return how a verdict names the float bundle."""
-    return f"{'/'.join(sorted(set(bundle.manifest.precision.values())))} on {backend}"
+    """Return how a verdict names the float bundle; a CPU form is another opponent."""
+    form = "" if bundle.manifest.form is None else f" in {bundle.manifest.form} form"
+    return f"{'/'.join(sorted(set(bundle.manifest.precision.values())))}{form} on {backend}"
 
 
 def is_int8(bundle: Bundle) -> bool:

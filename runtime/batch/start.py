@@ -67,7 +67,8 @@ class Model:
         if inpainter.chain.device != "cpu":
             return inpainter, 1  # its buffers serve one batch at a time
         if together > 1:
-            logger.info("%d faces side by side, on %d threads each", together, threads)
+            each = "one thread" if threads == 1 else f"{threads} threads"
+            logger.info("%d faces side by side, on %s each", together, each)
         return inpainter, together
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -170,8 +171,6 @@ def _decode_shallow(header: Image.Image) -> Pixels:
 
 
 def _decode_deep(data: bytes, name: str) -> Pixels:
-    import cv2  # for 16 bits alone: a decoder process starts sooner without it
-
     Image.open(io.BytesIO(data)).load()  # OpenCV keeps silent about truncated data
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16:
@@ -182,8 +181,6 @@ def _decode_deep(data: bytes, name: str) -> Pixels:
 def _swap_red_and_blue(pixels: Pixels) -> Pixels:
     if pixels.ndim == 2:
         return pixels
-    import cv2
-
     code = cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
     return np.asarray(cv2.cvtColor(pixels, code))
 
@@ -258,8 +255,6 @@ def _encode_deep(pixels: Pixels, suffix: str, profile: bytes | None, exif: bytes
     if gray and suffix == ".png" and pixels.ndim == 3:
         data = png_of_gray_alpha(pixels)
     else:
-        import cv2
-
         data = bytes(cv2.imencode(suffix, _swap_red_and_blue(pixels))[1])
     if suffix != ".png":
         return data if profile is None else tiff_with_profile(data, profile)

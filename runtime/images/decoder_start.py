@@ -19,7 +19,7 @@ _waiting: list[subprocess.Popen[bytes]] = []  # started early, and not yet taken
 
 
 def start_early() -> None:
-    """Start a decoder that :func:`start_decoder` takes; where that fails, it says why when it is asked."""
+    """Start a decoder for :func:`start_decoder` to take; that it cannot be started is told there."""
     with contextlib.suppress(OSError):
         _waiting.append(_started())
         _keep_apart(_waiting[-1])
@@ -31,9 +31,10 @@ def start_decoder() -> subprocess.Popen[bytes]:
     Raises:
         OSError: it cannot be started.
     """
-    if not _waiting:
+    try:
+        process = _waiting.pop()
+    except IndexError:  # also where another thread was sooner
         return _started()
-    process = _waiting.pop()
     if process.poll() is not None:
         close(process)
         return _started()
@@ -68,7 +69,7 @@ def _keep_apart(process: subprocess.Popen[bytes]) -> None:
         OSError: the system says no.
     """
     if PLACEABLE:
-        here = int(Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()[36])  # field 39, processor
+        here = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[36])  # field 39, processor
         if others := os.sched_getaffinity(0) - {here}:
             os.sched_setaffinity(process.pid, others)
 

@@ -106,7 +106,7 @@ def test_the_command_needs_no_torch(narrow_bundle, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["SOURCE", "OUT"], "is a bundle already; add --precision fp16, or name a file OUT.onnx"),
+        (["SOURCE", "OUT"], "is a bundle already; add --cpu, --precision fp16 or --occluder, or name a"),
         (["SOURCE", "OUT", "--precision", "int4"], "--precision: int4 is not made; use one of fp32, fp16"),
         (["EMPTY", "OUT"], "is neither a checkpoint nor a bundle; it has no manifest.json"),
         (["FILE", "OUT.onnx"], "one file is made from a bundle; export"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from showface.runtime.bundle import Bundle, open_bundle
+from showface.runtime.bundle import Bundle, as_exported, open_bundle
 from showface.runtime.errors import ShowfaceError, UsageError, extra
 
 from ...app import threads_of
@@ -56,7 +56,8 @@ def build(
 
     if backend not in LIBRARIES:
         raise UsageError(f"{backend} builds no engines; use {' or '.join(LIBRARIES)}", "backend")
-    opened, trt, index = open_bundle(bundle), load_library(backend), parse_device(device)
+    opened = as_exported(open_bundle(bundle), "engines are built from")
+    trt, index = load_library(backend), parse_device(device)
     if index is None:
         raise UsageError(f"{device}: engines are built for a GPU; use cuda:N", "device")
     with extra(LIBRARIES[backend].extra):
@@ -67,8 +68,7 @@ def build(
     found = cuda_devices.cuda_device(index)
     targets = choose_targets(trt, backend, target or [], hardware_compatible, found)
     gpu = found.name if found is not None and backend == "tensorrt" else ""
-    if precision != "as-is":
-        opened = _lowered(opened, precision, threads_of(context))
+    opened = opened if precision == "as-is" else _lowered(opened, precision, threads_of(context))
     first = BuildOptions(
         backend,
         targets[0],

@@ -38,30 +38,30 @@ def export(
     stages: Annotated[str | None, typer.Option(help="OUT.safetensors: networks to keep, as coarse,parser.")] = None,
     occluder: OccluderOption = None,
     cpu: Annotated[
-        bool, typer.Option("--cpu", help="Rewrite a float32 bundle's graphs to be faster on a CPU.")
+        bool, typer.Option("--cpu", help="A copy whose graphs are faster on a CPU; alone, and of a float32 bundle.")
     ] = False,
 ) -> None:
     """Trace a checkpoint to an ONNX bundle and prove that it equals PyTorch; or derive one from a bundle.
 
     A float32 bundle needs no checkpoint for its float16 bundle (--precision fp16) or for one that is faster on a CPU
-    (--cpu), and it gives its weights back as a checkpoint (OUT.safetensors), from which training goes on. No bundle
-    needs one for one joined file (OUT.onnx) or for a copy that has another occluder (--occluder).
+    (--cpu), and it gives its weights back as a checkpoint (OUT.safetensors), from which training goes on. Any bundle
+    can become one joined file (OUT.onnx), or get another occluder (--occluder).
     """
     with extra("export"):
         from showface.export.float16_bundle import check_precision
     check_precision(precision)
     if (source / MANIFEST_FILE).is_file():
         if cpu:
-            refuse_idle(context, "--cpu rewrites what the bundle has", *DERIVING)
+            refuse_idle(context, "--cpu rewrites the bundle as it is, and compares on its golden faces", *DERIVING)
             _to_cpu_form(open_bundle(source), output, threads_of(context))
             return
         _derive(context, open_bundle(source), output, stages, occluder, (images, masks), precision)
         return
-    if cpu:
-        raise UsageError(f"--cpu: rewrites a bundle; export {source} without it first")
     _refuse_stages(stages)
     if source.is_dir():
         raise UsageError(f"{source}: is neither a checkpoint nor a bundle; it has no {MANIFEST_FILE}")
+    if cpu and source.exists():
+        raise UsageError(f"--cpu: rewrites a bundle, and {source} is none; export it to one without --cpu first")
     if output.suffix == ONE_FILE:
         raise UsageError(f"{output}: one file is made from a bundle; export {source} to a folder first")
     if output.suffix == CHECKPOINT:
@@ -139,7 +139,8 @@ def _from_bundle(
     if precision == "fp32":
         if not one_file:
             raise UsageError(
-                f"{source.folder}: is a bundle already; add --precision fp16, or name a file OUT{ONE_FILE}"
+                f"{source.folder}: is a bundle already; add --cpu, --precision fp16 or --occluder, or name a file "
+                f"OUT{ONE_FILE} or OUT{CHECKPOINT}"
             )
         _print_one_file(output, export_one_file(source, output, threads))
         return

@@ -29,7 +29,7 @@ def info(bundle: BundleArgument = None) -> None:
         ("CUDA devices", str(cuda_device_count())),
         ("bundle", str(opened.folder)),
         ("variant", f"{manifest.variant}, {manifest.image_size}×{manifest.image_size}"),
-        *([("form", "for a CPU")] if manifest.form == CPU_FORM else []),
+        *([("form", "CPU form: rewritten to be faster there")] if manifest.form == CPU_FORM else []),
         ("checkpoint", manifest.checkpoint_sha256[:16]),
     ]
     for stage in manifest.graphs:

@@ -56,7 +56,7 @@ def inpaint(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Faces a batch; default: 8, on a CPU 1.")] = None,
     side_by_side: options.WorkersOption = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace files that no earlier run wrote.")] = False,
-    verify: Annotated[bool, typer.Option(help="Read all inputs again; else those that have changed.")] = False,
+    verify: Annotated[bool, typer.Option(help="Read all inputs again, not only those that look changed.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End the run at the first failure.")] = False,
     max_failures: Annotated[int | None, typer.Option(min=1, help="End the run after this many failures.")] = None,
     fail_on_uncertain: options.FailOnUncertainOption = False,

@@ -1,5 +1,6 @@
 """Sensitivity, plan and gate on models that are made bad on purpose."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, load_from_string, numpy_helper
 
+from showface.calibration.pace import Pace
 from showface.calibration.placement import layer_of
 from showface.calibration.planning import search as planning
 from showface.calibration.planning.candidates import Workshop, stage_ranges
@@ -111,7 +113,10 @@ def test_a_planted_outlier_is_found(planted, recorded):
     left = {group for group, precision in plan.stages["memory"].items() if precision != INT8}
     assert left
     assert left <= {OUTLIER, ranked[1].group}
-    assert all("dB in the hole" in plan.stages["memory"][group] for group in left)
+    reasons = [plan.stages["memory"][group] for group in left]
+    assert all(
+        re.match(r"float: .* dB in the hole \(at least .*; alone .* dB in the hole", reason) for reason in reasons
+    )
     assert not budget.violated(judge_quality(planted.open(plan), faces, budget).quality)
 
 
@@ -158,7 +163,7 @@ def test_a_plan_that_fails_on_other_faces_leaves_more_in_float(planted, recorded
     bad, good = (judge_quality(planted.open(plan), faces, Budget()).quality.hole_psnr for plan in (full, without))
     budget = Budget(psnr_drop=10.0, hole_psnr=(good + bad) / 2, labels=0.0)
     caplog.set_level("DEBUG", "showface")
-    plan = hold_on_others(Trials(planted, faces), ranking, [], budget)
+    plan = hold_on_others(Trials(planted, faces), ranking, {}, budget)
     assert plan.quantized("memory") == without.quantized("memory")
     assert plan.quantized("mrem") == full.quantized("mrem")
     assert "dB in the hole (at least" in plan.stages["memory"][OUTLIER]
@@ -199,6 +204,31 @@ class Judge:
         return figures(0.2 if left < self.needed else 0.05, 60.0, 1.0)
 
 
+def test_what_the_plan_left_in_float_keeps_its_reason(shop):
+    full = plan_of(shop, "mrem")
+    keys = [("mrem", group) for group in full.quantized("mrem")]
+    ranking = Ranking.of(full, [Sensitivity(*key, 0.01, 50.0, 1e-5, 0.0, 1.0, 1) for key in keys], Budget())
+    plan = hold_on_others(Judge(len(keys), 2), ranking, {keys[0]: "its own faces"}, Budget())
+    reasons = [reason for reason in plan.stages["mrem"].values() if reason != INT8]
+    assert sorted(reason.split(";")[0] for reason in reasons)[1] == "float: its own faces"
+    assert sorted(reasons)[0].startswith(
+        "float: PSNR falls by 0.200 dB (at most 0.1) on faces that judge; alone +0.010 dB"
+    )
+
+
+def test_where_the_time_is_up_the_search_ends_with_what_was_tried(shop, monkeypatch):
+    full = plan_of(shop, "parser", "memory", "mrem")
+    keys = [(stage, group) for stage in shop.groups() for group in full.quantized(stage)]
+    ranking = Ranking.of(full, [Sensitivity(*key, 0.01, 50.0, 1e-5, 0.0, 1.0, 1) for key in keys], Budget())
+    judge, pace = Judge(len(keys), 9), Pace(1.0)
+    monkeypatch.setattr(planning, "pace", lambda: pace)
+    monkeypatch.setattr(Pace, "late", property(lambda self: len(judge.asked) > 4))
+    plan = hold_on_others(judge, ranking, {}, Budget())
+    assert sum(len(plan.quantized(stage)) for stage in plan.stages) == len(keys) - 9
+    judge.asked.extend(range(9))  # late from the beginning
+    assert hold_on_others(judge, ranking, {keys[0]: ""}, Budget()) == ranking.leaving({keys[0]: ""})
+
+
 @pytest.mark.parametrize(
     ("needed", "asked"), [(0, [0]), (1, [0, 1]), (5, [0, 1, 2, 4, 8, 6, 5]), (7, [0, 1, 2, 4, 8, 6, 7])]
 )
@@ -210,7 +240,7 @@ def test_as_few_groups_as_the_other_faces_need(shop, needed, asked):
     found = [replace(item, psnr_drop=0.0) if item.stage == "mrem" else item for item in found]
     ranking, judge = Ranking.of(full, found, Budget()), Judge(len(keys), needed)
     assert ranking.order[0][0] == "mrem"
-    plan = hold_on_others(judge, ranking, [], Budget())
+    plan = hold_on_others(judge, ranking, {}, Budget())
     assert judge.asked == asked
     reasons = [reason for groups in plan.stages.values() for reason in groups.values()]
     assert sum("PSNR falls by 0.200 dB" in reason for reason in reasons) == needed
@@ -222,7 +252,7 @@ def test_a_plan_that_fails_on_other_faces_is_made_anew_of_less(shop, recorded, m
     asked, judge = [], Judge(len(shop.groups()["mrem"]), 1)
     monkeypatch.setattr(planning, "probe_all", lambda *arguments: [Sensitivity("mrem", None, 0, 60.0, 0, 0, 1.0, 1)])
     monkeypatch.setattr(planning, "full_plan", lambda shop, method: plan_of(shop, "mrem"))
-    monkeypatch.setattr(planning, "choose_groups", lambda trials, ranking, budget: asked.append(budget) or [])
+    monkeypatch.setattr(planning, "choose_groups", lambda trials, ranking, budget: asked.append(budget) or {})
     trials = iter([Trials(shop, list(recorded)[:1]), judge])
     monkeypatch.setattr(planning, "Trials", lambda shop, faces: next(trials))
     plan, _ = new_plan(shop, Calibrator.MINMAX, list(recorded)[:3], [], Budget())

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fixtures.graphs import graph_of, normal, operators, rewritten, run
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from showface.export.cpu_form.convolutions import convolve_rows, convolve_shuffled
 
@@ -88,6 +88,16 @@ def test_a_kernel_that_is_computed_stays():
     model.graph.node.insert(0, helper.make_node("Identity", ["layer.weight"], ["same"], "same"))
     model.graph.node[1].input[1] = "same"
     assert operators(rewritten(model, convolve_rows)) == operators(model)
+
+
+@pytest.mark.parametrize("rewrite", [convolve_rows, convolve_shuffled])
+def test_a_weight_that_two_convolutions_share_stays(rewrite):
+    model = convolving(1)[0] if rewrite is convolve_rows else unshuffling()[0]
+    other = model.graph.node[-1]
+    again = helper.make_node("Conv", [other.input[0], other.input[1]], ["again"], "again", pads=[1] * 4)
+    model.graph.node.append(again)
+    model.graph.output.append(helper.make_tensor_value_info("again", TensorProto.FLOAT, ["b", None, None, None]))
+    assert operators(rewritten(model, rewrite)) == operators(model)
 
 
 FACTOR = 2
