@@ -107,7 +107,7 @@ def test_a_watch_completes_what_comes_and_a_later_one_skips_it(face_folder, tmp_
         return {result.input: result.status for result in results}
 
     assert run(3) == {"a.png": "done", "b.jpg": "done", "c.png": "done"}
-    assert "2 faces side by side, on 1 threads each" in caplog.text
+    assert "2 faces side by side, on one thread each" in caplog.text
     lines = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
     assert {line["input"] for line in lines if line.get("status") == "done"} == {"a.png", "b.jpg", "c.png"}
     assert run(3) == {"a.png": "skipped", "b.jpg": "skipped", "c.png": "skipped"}
