@@ -45,15 +45,14 @@ def export_cpu_form(source: Bundle, destination: Path, threads: int | None = Non
     if other:
         raise UsageError(f"{source.folder}: a CPU form is made from a float32 bundle, and {', '.join(other)}")
     check_new(destination)
-    files = {GOLDEN_FILE: source.read(GOLDEN_FILE)}
-    differences = {}
-    for stage in source.manifest.graphs:
-        model = cpu_form(source.model(stage))
-        checker.check_model(model)
-        files[f"{stage.name}.onnx"] = model.SerializeToString()
-        if LABELS not in stage.outputs:
-            differences[stage.name] = _difference(source, stage, files[f"{stage.name}.onnx"], threads)
+    files, differences = {GOLDEN_FILE: source.read(GOLDEN_FILE)}, {}
     with system_errors(UsageError, destination, "cannot be written"), atomic_folder(destination) as folder:
+        for stage in source.manifest.graphs:
+            model = cpu_form(source.model(stage))
+            checker.check_model(model)
+            files[f"{stage.name}.onnx"] = model.SerializeToString()
+            if LABELS not in stage.outputs:
+                differences[stage.name] = _difference(source, stage, files[f"{stage.name}.onnx"], threads)
         bundle = write_bundle(folder, replace(source.manifest, weights_dtype="float32", form=CPU_FORM), files)
         for name in TERMS:
             if (source.folder / name).is_file():

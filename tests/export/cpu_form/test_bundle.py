@@ -112,7 +112,8 @@ def run(*arguments):
     return ended.value.code
 
 
-def test_command_line(narrow_bundle, narrow_checkpoint, tmp_path, capsys):
+def test_command_line(narrow_bundle, narrow_checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(parity, "PARITY_BATCHES", (1,))
     assert run(narrow_bundle, tmp_path / "form", "--cpu") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert said.startswith(f"largest difference from {narrow_bundle}: coarse ")
@@ -120,6 +121,7 @@ def test_command_line(narrow_bundle, narrow_checkpoint, tmp_path, capsys):
     for arguments, error in (
         ([narrow_checkpoint, "out"], "is none; export it to one without --cpu first"),
         (["nowhere", "out"], "nowhere: cannot be read"),
+        ([narrow_bundle, narrow_checkpoint / "out"], "cannot be written: Not a directory"),
         ([narrow_bundle, "out.onnx"], "--cpu makes a bundle; name a folder"),
         ([narrow_bundle, "out", "--precision", "fp16"], "--precision: does nothing here"),
     ):
