@@ -241,7 +241,8 @@ def _distribute(
         Worker,
         fn_constructor_args=(replace(setup, model=replace(setup.model, threads=threads)), run),
         batch_size=CHUNK,
-        compute=ray.data.ActorPoolStrategy(size=count),
+        # One at a time: a chunk that waited in a dying worker would lose one of its retries for another's fault.
+        compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
         num_cpus=threads,
         num_gpus=gpus or None,
         max_task_retries=RETRIES,
