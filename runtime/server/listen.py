@@ -17,7 +17,7 @@ IDLE_SECONDS = 15  # that a connection may be kept without a request
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket of that address; it listens once :func:`listen` does.
+    """Return a socket of that address, which does not listen yet.
 
     Args:
         host: name or address; ``0.0.0.0`` or ``::`` for all.

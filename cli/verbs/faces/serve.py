@@ -40,5 +40,6 @@ def serve(
     with Service(inpainter, limits) as service:
         if not is_loopback(listener):
             errors.print("other machines can reach this server: it asks nobody for a password and encrypts nothing")
+        listener.listen()  # who reads the next line may ask at once, and waits until the server answers
         errors.print(f"serving on {url_of(listener)}; stop with Ctrl-C")
         listen(service, listener)
