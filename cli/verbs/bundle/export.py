@@ -45,7 +45,7 @@ def export(
 
     A float32 bundle needs no checkpoint for its float16 bundle (--precision fp16) or for one that is faster on a CPU
     (--cpu), and it gives its weights back as a checkpoint (OUT.safetensors), from which training goes on. Any bundle
-    can become one joined file (OUT.onnx), or get another occluder (--occluder).
+    can become one joined file (OUT.onnx); all but those of --cpu can get another occluder (--occluder).
     """
     with extra("export"):
         from showface.export.float16_bundle import check_precision
